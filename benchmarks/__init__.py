@@ -1,0 +1,1 @@
+"""Benchmarks of wsbridge: run from the root of the checkout, see README.md."""

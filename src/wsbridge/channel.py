@@ -1,0 +1,919 @@
+"""`BaseChannel`: every rule of order, closing and time of a channel, once for all connectors.
+
+A connector's channel writes frames through its server and reports what the server read; what that means for the
+application is decided here. Servers that are asked for messages fill `BaseChannel._receive`; those that push them use
+`QueuedChannel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from struct import Struct
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+from wsbridge.clock import Timer
+from wsbridge.close import CloseReason, Initiator, check_close, close_reason
+from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendError
+from wsbridge.http import Request
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import BinaryFormat, BinaryLike
+
+if TYPE_CHECKING:
+    from wsbridge.base import BaseConnector
+
+__all__ = ["BaseChannel", "QueuedChannel"]
+
+logger = logging.getLogger("wsbridge")
+
+Callback = Callable[..., Any]
+Running = Coroutine[Any, Any, object]
+
+_FORMATS: dict[BinaryFormat, Callable[[bytes], object] | None] = {
+    "bytes": None,
+    "memoryview": memoryview,
+    "stream": io.BytesIO,
+}
+_PING = Struct("!I")
+_GRACE = 0.2  # seconds: a pong that lies unread behind a callback that has just ended is no missing pong
+_BUSY_STEP = 0.25  # seconds between two looks at a channel whose deadline passed while its callback runs
+_MAX_QUEUE = 64  # messages
+_LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold the peer back
+
+
+class BaseChannel(ABC):
+    """A `wsbridge.WebSocketChannel` but for the frames.
+
+    A subclass fills the abstract methods, and reports with `text_received`, `binary_received`, `pong_received`,
+    `peer_closed`, `failed`, `connection_lost`, `pause_writing` and `resume_writing`. It calls `run` in a task once the
+    101 is sent, or `abandon` if it cannot be.
+
+    Attributes:
+        id: OPEN-7.
+        subprotocol: HS-3.
+        native: The server's connection object.
+        running: The coroutine of the callback that runs now; `_receive` sets it to None when it has awaited one.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_activity",
+        "_binary",
+        "_binary_convert",
+        "_checked",
+        "_close_begun",
+        "_closing",
+        "_connector",
+        "_cut_at",
+        "_failed",
+        "_gone",
+        "_idle_timeout",
+        "_inflight",
+        "_lost",
+        "_max_binary",
+        "_max_text",
+        "_opened",
+        "_options",
+        "_over",
+        "_ping_at",
+        "_ping_count",
+        "_pong_by",
+        "_process",
+        "_reason",
+        "_request",
+        "_seen_cancels",
+        "_senders",
+        "_slow",
+        "_stalled",
+        "_task",
+        "_text",
+        "_timer",
+        "_unsent",
+        "_waiter",
+        "_write_paused",
+        "id",
+        "native",
+        "running",
+        "subprotocol",
+    )
+
+    closed_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    """The server's exceptions that mean that the peer is gone, beside `OSError`."""
+
+    is_pulled: ClassVar[bool] = False
+    """Whether the server is asked for messages, so that somebody must read while ``on_open`` runs."""
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        request: Request,
+        options: WebSocketOptions[Any],
+        subprotocol: str | None,
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.subprotocol = subprotocol
+        self.native: Any = None
+        self.running: Running | None = None
+        self._connector = connector
+        self._request = request
+        self._options = options
+        self._process: Any = None
+        self._text: Callback | None = options.on_text
+        self._binary: Callback | None = options.on_binary
+        self._binary_convert: Callable[[bytes], object] | None = None
+        limit = options.max_text_size
+        self._max_text = sys.maxsize if limit is None else limit // 4  # characters that fit however they are encoded
+        self._max_binary = sys.maxsize if options.max_binary_size is None else options.max_binary_size
+        self._idle_timeout = options.idle_timeout
+        self._checked = connector.loop.get_debug()
+
+        self._opened = False  # on_open has started
+        self._gone = False  # sends answer False
+        self._reason: CloseReason | None = None
+        self._close_begun = False  # a close frame is written, or waits for the sends under way
+        self._failed = False  # the server reads no more, because the peer broke the protocol
+        self._over = False  # nothing more will come: the peer's close frame is in, or the connection is gone
+        self._lost = False  # the connection is gone
+        self._waiter: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._seen_cancels = 0
+
+        self._slow = True  # a send has more to look at than the frame
+        self._write_paused = False
+        self._senders: deque[asyncio.Future[None]] | None = None
+        self._inflight: set[asyncio.Task[object]] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+        self._timer: Timer | None = None
+        self._activity = 0.0
+        self._ping_at: float | None = None
+        self._ping_count = 0
+        self._pong_by: float | None = None
+        self._cut_at: float | None = None
+        self._stalled = 0.0
+        self._unsent = 0
+
+    # ---- what a connector fills -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _send_text(self, text: str) -> Awaitable[object] | None:
+        """Write a text message; return what is to be awaited for that, or None.
+
+        Must encode before it touches the connection, so that a `UnicodeEncodeError` harms nothing. What may suspend
+        after it has begun must come from `_track`.
+        """
+
+    @abstractmethod
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        """Write a binary message; return what is to be awaited for that, or None. As `_send_text`."""
+
+    @abstractmethod
+    def _close(self, code: int | None, text: str) -> None:
+        """Write a close frame (None: an empty one), unless the server has written one."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """End the sending side of the connection once all is written, or close it. Called when the peer's close is in.
+
+        After `failed` too: what the peer still sends should then be read and dropped, so that it gets to read why.
+        """
+
+    @abstractmethod
+    def _aborter(self) -> Callable[[], object]:
+        """Return a function that cuts the connection at once, whatever is unsent, and does not hold the channel."""
+
+    @abstractmethod
+    async def _receive(self) -> None:
+        """Report what the server reads, in order, until `_over`; await what `text_received` returns.
+
+        It is called again after a callback raised, to read the rest.
+        """
+
+    def _ping(self, payload: bytes) -> None:
+        """Write a ping. Needed where the connector has the feature ``"ping"``."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _unsent_bytes(self) -> int:
+        """Return how much is written and has not left this process yet."""
+
+    async def _read_ahead(self) -> None:
+        """Read until the first message or the end, while ``on_open`` runs (OPEN-9). Servers that push need not."""
+
+    # ---- what the application calls ---------------------------------------------------------------------------------
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """See `wsbridge.WebSocketChannel.reason`."""
+        return self._reason
+
+    def on_text(self, callback: Callback, /) -> None:
+        """See `wsbridge.WebSocketChannel.on_text`."""
+        self._check_loop()
+        if not callable(callback):
+            raise TypeError(f"on_text needs a callable, not {callback!r}")
+        if self._text is not None:
+            raise CallbackAlreadySetError(f"channel {self.id} has an on_text callback already: {self._text!r}")
+        self._text = callback
+
+    def on_binary(self, callback: Callback, /, *, format: BinaryFormat = "bytes") -> None:
+        """See `wsbridge.WebSocketChannel.on_binary`."""
+        self._check_loop()
+        if not callable(callback):
+            raise TypeError(f"on_binary needs a callable, not {callback!r}")
+        if format not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(map(repr, _FORMATS))}, not {format!r}")
+        if self._binary is not None:
+            raise CallbackAlreadySetError(f"channel {self.id} has an on_binary callback already: {self._binary!r}")
+        self._binary = callback
+        self._binary_convert = _FORMATS[format]
+
+    async def send_text(self, text: str, /) -> bool:
+        """See `wsbridge.WebSocketChannel.send_text`."""
+        if self._slow or type(text) is not str:
+            if not isinstance(text, str):
+                raise TypeError(f"send_text needs a str, not {type(text).__name__}")
+            if not await self._ready_to_send():
+                return False
+        try:
+            pending = self._send_text(text)
+            if pending is not None:
+                await pending
+        except Exception as exc:
+            return self._send_failed(exc)
+        return True
+
+    async def send_binary(self, data: BinaryLike, /) -> bool:
+        """See `wsbridge.WebSocketChannel.send_binary`."""
+        if self._slow or type(data) is not bytes:
+            if not isinstance(data, bytes):
+                data = await self._whole_message(data)
+            if not await self._ready_to_send():
+                return False
+            if not isinstance(data, bytes):  # the server may write later what the caller changes meanwhile
+                data = memoryview(data).tobytes()  # type: ignore[arg-type]
+        try:
+            pending = self._send_binary(data)
+            if pending is not None:
+                await pending
+        except Exception as exc:
+            return self._send_failed(exc)
+        return True
+
+    def close(self, code: int = 1000, text: str = "") -> None:
+        """See `wsbridge.WebSocketChannel.close`."""
+        self._check_loop()
+        code = check_close(code, text)
+        if not self._opened:
+            raise ChannelNotOpenError(f"channel {self.id} is not open yet: close it in on_open or later")
+        if self._reason is None:
+            self._end_here(code, text)
+
+    async def wait_closed(self) -> CloseReason:
+        """See `wsbridge.WebSocketChannel.wait_closed`."""
+        self._check_loop()
+        while self._reason is None:
+            if self._waiter is None:
+                self._waiter = self._connector.loop.create_future()
+            await asyncio.shield(self._waiter)
+        return self._reason
+
+    # ---- what a connector reports -----------------------------------------------------------------------------------
+
+    def text_received(self, text: str) -> Running | None:
+        """Deliver a text message (RECV-1); return the callback's coroutine, if it is to be awaited."""
+        if self._reason is not None:
+            return None
+        if len(text) > self._max_text and self._is_too_big(text):
+            self._end_here(1009, "")
+            return None
+        if self._idle_timeout is not None:
+            self._activity = self._connector.clock.time()
+        callback = self._text
+        if callback is None:
+            return None
+        result = callback(self, self._process, text)
+        return None if result is None else self._started(result)
+
+    def binary_received(self, data: bytes) -> Running | None:
+        """Deliver a binary message (RECV-2); return the callback's coroutine, if it is to be awaited."""
+        if self._reason is not None:
+            return None
+        if len(data) > self._max_binary:
+            self._end_here(1009, "")
+            return None
+        if self._idle_timeout is not None:
+            self._activity = self._connector.clock.time()
+        callback = self._binary
+        if callback is None:
+            return None
+        convert = self._binary_convert
+        result = callback(self, self._process, data if convert is None else convert(data))
+        return None if result is None else self._started(result)
+
+    def pong_received(self, payload: bytes) -> None:
+        """Take a pong; it answers the ping that it repeats and those before it (RFC 6455, 5.5.3)."""
+        if len(payload) == _PING.size and self._pong_by is not None and self._options.ping_timeout is not None:
+            missing = self._ping_count - _PING.unpack(payload)[0]
+            if missing == 0:
+                self._pong_by = None
+            elif 0 < missing < self._ping_count:
+                self._pong_by = self._connector.clock.time() + self._options.ping_timeout
+
+    def peer_closed(self, code: int | None, text: str) -> None:
+        """Take the peer's close frame (code None: an empty one) and answer it (CLOSE-4)."""
+        if self._over:
+            return
+        self._stop_sending()
+        self._note_end(1005 if code is None else code, text, "peer")
+        self._begin_close(code, "")
+        self._set_over()
+        if self._closing is None:
+            self._disconnect_once()
+
+    def connection_lost(self) -> None:
+        """Take it that the connection is gone, with or without a close before."""
+        self._lost = True
+        if not self._over:
+            self._stop_sending()
+            self._note_end(1006, "", "network")
+            self._set_over()
+
+    def failed(self, code: int, text: str = "") -> None:
+        """Take a violation by the peer, or a message that is too big: close with ``code`` (RECV-8, RECV-9, LIM-1)."""
+        if self._over or self._failed:
+            return
+        self._failed = True
+        self._stop_sending()
+        self._note_end(code, text, "local")
+        self._begin_close(code, text)
+        if self._closing is None:
+            self._disconnect_once()
+
+    def pause_writing(self) -> None:
+        """Hold back sends: the server's buffer is full (FLOW-2)."""
+        if not self._write_paused and not self._lost:
+            self._write_paused = self._slow = True
+            if self._options.send_timeout is not None:
+                self._unsent = self._unsent_bytes()
+                self._stalled = self._connector.clock.time()
+                self._arm(self._stalled + self._options.send_timeout / 4)
+
+    def resume_writing(self) -> None:
+        """Let sends go on."""
+        if self._write_paused:
+            self._write_paused = False
+            self._set_slow()
+            self._next_sender()
+
+    async def run(self) -> None:
+        """Live the life of the channel: ``on_open``, messages, ``on_error``, ``on_close``. Once, when the 101 is sent.
+
+        Raises:
+            asyncio.CancelledError: The task was cancelled; ``on_close`` has run (ERR-3).
+        """
+        self._task = asyncio.current_task()
+        self._seen_cancels = self._cancelling()
+        cancelled: asyncio.CancelledError | None = None
+        opened = False
+        try:
+            self._opened = True
+            self._set_slow()
+            self._arm_timeouts()
+            if self._connector.is_stopping:
+                self.shut_down()  # stopped between the handshake and here: nothing was told to the application (STOP-5)
+            opening = self._reason is None
+            while opening or not self._over:
+                try:
+                    if opening:
+                        opening = False
+                        await self._open()
+                        opened = True
+                    await self._receive()
+                    if not self._over:
+                        self.connection_lost()  # the server reads no more, without a word why
+                except asyncio.CancelledError as exc:
+                    if self._was_cancelled():
+                        if cancelled is not None and self.running is None:
+                            self.cut_off()  # a second time: whoever cancels will not wait
+                        cancelled = exc
+                        if self._reason is None:
+                            self._end_here(1011, "")
+                    else:
+                        await self._callback_failed(exc)
+                except Exception as exc:
+                    await self._callback_failed(exc)
+                self.running = None
+            if opened and self._options.on_close is not None:
+                await self._run_last("on_close", self._options.on_close, self._reason)
+        finally:
+            self._release()
+        if cancelled is not None:
+            raise cancelled
+
+    def abandon(self) -> None:
+        """Give up a channel whose 101 was never sent: no callback runs (HS-10)."""
+        self._gone = True
+        self._over = self._lost = True
+        self._set_reason(1006, "", "network")
+        self._release()
+
+    def shut_down(self) -> None:
+        """Close for the connector's stop (STOP-2)."""
+        if self._opened and self._reason is None:
+            self._end_here(1001, "server shutdown")
+
+    def cut_off(self) -> None:
+        """Cut the connection, whatever has or has not been said on it."""
+        if not self._lost:
+            if self._reason is None:
+                self._stop_sending()
+                self._set_reason(1006, "", "network")
+            self._cut()
+
+    def cancel(self) -> None:
+        """Cancel the callback that runs now, if any."""
+        if self._task is not None and self.running is not None:
+            self._task.cancel()
+
+    def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """Tell whether ``task`` runs this channel's callbacks."""
+        return task is not None and task is self._task
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def _track(self, coroutine: Coroutine[Any, Any, object]) -> Awaitable[object]:
+        """Run a send that may suspend after it has begun, so that a cancel does not tear it and a close waits for it."""
+        task = self._connector.loop.create_task(coroutine)
+        if self._inflight is None:
+            self._inflight = set()
+        self._inflight.add(task)
+        task.add_done_callback(self._untrack)
+        return asyncio.shield(task)
+
+    def _untrack(self, task: asyncio.Task[object]) -> None:
+        if self._inflight is not None:
+            self._inflight.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever awaits it raises it; a cancelled send has nobody left to tell
+
+    def _set_slow(self) -> None:
+        self._slow = (
+            not self._opened
+            or self._gone
+            or self._write_paused
+            or bool(self._senders)
+            or self._checked
+            or self._idle_timeout is not None
+        )
+
+    async def _ready_to_send(self) -> bool:
+        """Wait for this send's turn; False if the channel has ended."""
+        self._check_loop()
+        if not self._opened:
+            raise ChannelNotOpenError(f"channel {self.id} is not open yet: send in on_open or later")
+        if not self._gone and (self._write_paused or self._senders):
+            await self._wait_for_turn()
+        if self._gone:
+            return False
+        if self._idle_timeout is not None:
+            self._activity = self._connector.clock.time()
+        return True
+
+    async def _wait_for_turn(self) -> None:
+        """Wait in line while the peer reads too slowly: the memory of waiting sends is that of their callers (FLOW-2)."""
+        loop = self._connector.loop
+        if self._senders is None:
+            self._senders = deque()
+        senders = self._senders
+        turn: asyncio.Future[None] = loop.create_future()
+        senders.append(turn)
+        self._slow = True
+        try:
+            while True:
+                await turn
+                if self._gone or not self._write_paused:
+                    return
+                senders[senders.index(turn)] = turn = loop.create_future()
+        finally:
+            senders.remove(turn)
+            if senders:
+                loop.call_soon(self._next_sender)  # after this one has written, which may pause writing again
+            else:
+                self._set_slow()
+
+    def _next_sender(self) -> None:
+        if self._senders and not self._write_paused and not self._senders[0].done():
+            self._senders[0].set_result(None)
+
+    async def _whole_message(self, data: BinaryLike) -> BinaryLike:
+        """Return what ``send_binary`` was given as bytes-like, reading a file to its end off the event loop (SEND-2)."""
+        read = getattr(data, "read", None)
+        if read is None:
+            try:
+                memoryview(data).release()  # type: ignore[arg-type]
+                return data
+            except TypeError:
+                raise TypeError(
+                    f"send_binary needs a bytes-like object or a binary file, not {type(data).__name__}"
+                ) from None
+        self._check_loop()
+        if not self._opened:
+            raise ChannelNotOpenError(f"channel {self.id} is not open yet: send in on_open or later")
+        if not self._gone and (self._write_paused or self._senders):
+            await self._wait_for_turn()  # not to hold in memory what cannot be sent yet
+        if self._gone:
+            return b""
+        content: object = await asyncio.to_thread(read)
+        if isinstance(content, bytes | bytearray | memoryview):
+            return content
+        raise TypeError(f"send_binary needs a binary file; read() of this one returned {type(content).__name__}")
+
+    def _send_failed(self, error: Exception) -> bool:
+        """Tell what a failed send means: False for a peer that is gone, or an exception (SEND-1, SEND-3, SEND-7)."""
+        if isinstance(error, UnicodeEncodeError):
+            raise error
+        if isinstance(error, (OSError, *self.closed_errors)):
+            self._stop_sending()
+            return False
+        if self._reason is None:
+            self._end_here(1011, "")
+        raise SendError(f"the server could not send on channel {self.id}: {error!r}") from error
+
+    # ---- ending -----------------------------------------------------------------------------------------------------
+
+    def _stop_sending(self) -> None:
+        """From now on sends answer False, those that wait too."""
+        self._gone = self._slow = True
+        if self._senders:
+            for turn in self._senders:
+                if not turn.done():
+                    turn.set_result(None)
+
+    def _set_reason(self, code: int, text: str, initiator: Initiator) -> None:
+        if self._reason is None:
+            self._reason = close_reason(code, text, initiator, self._connector.close_keywords)
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    def _note_end(self, code: int, text: str, initiator: Initiator) -> None:
+        """Take an end that the server reported, behind the messages it reported before (CLOSE-10)."""
+        self._set_reason(code, text, initiator)
+
+    def _drop_undelivered(self) -> None:
+        """Forget the messages that wait (RECV-4)."""
+
+    def _end_here(self, code: int, text: str) -> None:
+        """End the channel from this side and begin the close handshake."""
+        self._set_reason(code, text, "local")
+        self._stop_sending()
+        self._drop_undelivered()
+        self._begin_close(code, text)
+
+    def _begin_close(self, code: int | None, text: str) -> None:
+        """Send a close frame behind the sends under way, if none has been; the clock runs from here (CLOSE-5)."""
+        if self._close_begun or self._lost:
+            return
+        self._close_begun = True
+        self._ping_at = self._pong_by = None
+        self._cut_at = self._connector.clock.time() + self._options.close_timeout
+        self._arm(self._cut_at)
+        if self._inflight:
+            self._closing = self._connector.loop.create_task(self._close_behind_sends(code, text))
+        else:
+            self._write_close(code, text)
+
+    async def _close_behind_sends(self, code: int | None, text: str) -> None:
+        while self._inflight:
+            await asyncio.wait(self._inflight)
+        self._closing = None
+        if not self._lost:
+            self._write_close(code, text)
+            if self._over or self._failed:
+                self._disconnect_once()
+
+    def _write_close(self, code: int | None, text: str) -> None:
+        try:
+            self._close(code, text)
+        except (OSError, *self.closed_errors):
+            pass  # the peer is gone, which the receiving side reports
+        except Exception:
+            logger.exception("channel %s could not send its close frame", self.id)
+            self._cut()
+
+    def _disconnect_once(self) -> None:
+        if not self._lost:
+            self._disconnect()
+
+    def _set_over(self) -> None:
+        """Nothing more will come: let `run` finish."""
+        self._over = True
+
+    def _cut(self) -> None:
+        self._lost = True
+        self._aborter()()
+        self._set_over()
+
+    def _release(self) -> None:
+        """Let go of everything, so that nothing keeps an ended channel (THR-3)."""
+        if self._timer is not None:
+            self._connector.clock.cancel(self._timer)
+            self._timer = None
+        if not self._lost and self._cut_at is not None and (self._request.scheme == "wss" or self._unsent_bytes()):
+            self._connector.linger(self._cut_at, self._aborter())
+        self._connector.release(self)
+        self._task = self.running = None
+
+    # ---- callbacks --------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        on_open = self._options.on_open
+        if on_open is None:
+            return
+        result = on_open(self, self._request)
+        if result is not None and asyncio.iscoroutine(result):
+            self.running = result
+            if not self.is_pulled:
+                result = await result
+            else:
+                async with _Ahead(self._connector.loop.create_task(self._read_ahead())):
+                    result = await result
+            self.running = None
+        self._process = result
+        self._activity = self._connector.clock.time()
+
+    def _started(self, result: object) -> Running | None:
+        """Return what a callback returned if it is a coroutine; anything else is an ordinary value (OPEN-2)."""
+        if not asyncio.iscoroutine(result):
+            return None
+        if self._idle_timeout is not None:
+            result = self._timed(result)
+        self.running = result
+        return result
+
+    async def _timed(self, running: Running) -> None:
+        """Await a callback where idle time counts, which stands still meanwhile (LIM-2)."""
+        self._activity = self._connector.clock.time()
+        try:
+            await running
+        finally:
+            self._activity = self._connector.clock.time()
+
+    async def _callback_failed(self, error: BaseException) -> None:
+        """Log what a callback raised, close with 1011 and tell ``on_error`` (ERR-1)."""
+        self.running = None
+        logger.error(
+            "a callback of channel %s (%r) raised %s", self.id, self._request.path, type(error).__name__, exc_info=error
+        )
+        if self._reason is None:
+            self._end_here(1011, "")
+        if self._options.on_error is not None:
+            await self._run_last("on_error", self._options.on_error, error)
+
+    async def _run_last(self, name: str, callback: Callback, argument: object) -> None:
+        """Run ``on_error`` or ``on_close``; what they raise is logged and changes nothing (ERR-2)."""
+        try:
+            result = callback(self, self._process, argument)
+            if result is not None and asyncio.iscoroutine(result):
+                self.running = result
+                await result
+        except asyncio.CancelledError as exc:
+            if self._was_cancelled():
+                logger.warning("%s of channel %s was cancelled", name, self.id)
+            else:
+                logger.error("%s of channel %s raised", name, self.id, exc_info=exc)
+        except Exception as exc:
+            logger.error("%s of channel %s raised", name, self.id, exc_info=exc)
+        finally:
+            self.running = None
+
+    def _cancelling(self) -> int:
+        return 0 if self._task is None else self._task.cancelling()
+
+    def _was_cancelled(self) -> bool:
+        """Tell whether a `CancelledError` is a new cancellation of the channel's own task (ERR-3)."""
+        count = self._cancelling()
+        new = count > self._seen_cancels
+        self._seen_cancels = count
+        return new
+
+    def _is_too_big(self, text: str) -> bool:
+        limit = self._options.max_text_size
+        return limit is not None and (len(text) > limit or len(text.encode()) > limit)
+
+    def _check_loop(self) -> None:
+        """In debug mode, refuse calls from another thread or loop (THR-1)."""
+        if not self._checked:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self._connector.loop:
+            raise RuntimeError(
+                f"channel {self.id} was called from another thread or event loop; it is not thread-safe: "
+                "use loop.call_soon_threadsafe(...) of the loop that serves it"
+            )
+
+    # ---- time -------------------------------------------------------------------------------------------------------
+
+    def _arm(self, when: float) -> None:
+        clock = self._connector.clock
+        if self._timer is not None and self._timer.when > when:
+            clock.cancel(self._timer)
+            self._timer = None
+        if self._timer is None:
+            self._timer = clock.at(when, self)
+
+    def _arm_timeouts(self) -> None:
+        now = self._activity = self._connector.clock.time()
+        if self._options.ping_interval is not None and "ping" in self._connector.features:
+            self._ping_at = now + self._options.ping_interval
+            self._arm(self._ping_at)
+        if self._idle_timeout is not None:
+            self._arm(now + self._idle_timeout)
+
+    def tick(self, now: float) -> float | None:
+        """Do what the clock finds due: LIM-2, LIM-3, LIM-4, CLOSE-5."""
+        due: list[float] = []
+        if self._lost:
+            self._timer = None
+            return None
+        if self._write_paused and (send_timeout := self._options.send_timeout) is not None:
+            due.append(self._tick_send(now, send_timeout))
+        if self._cut_at is not None:
+            if now >= self._cut_at:
+                self._cut()
+            else:
+                due.append(self._cut_at)
+        elif self._reason is None and not self._lost:
+            if self._idle_timeout is not None:
+                due.append(self._tick_idle(now, self._idle_timeout))
+            if self._ping_at is not None:
+                due.append(self._tick_ping(now, self._ping_at))
+        if self._lost or not due:
+            self._timer = None
+            return None
+        if self._cut_at is not None:
+            due.append(self._cut_at)
+        return max(min(due), now)
+
+    def _tick_send(self, now: float, send_timeout: float) -> float:
+        unsent = self._unsent_bytes()
+        if unsent != self._unsent:
+            self._unsent, self._stalled = unsent, now
+        elif now - self._stalled >= send_timeout:
+            self._stop_sending()
+            self._set_reason(1008, "send timeout", "local")
+            self._drop_undelivered()
+            self._cut()
+        return min(now + send_timeout / 4, max(self._stalled + send_timeout, now))
+
+    def _tick_idle(self, now: float, idle_timeout: float) -> float:
+        if self.running is not None:
+            self._activity = now
+        when = self._activity + idle_timeout
+        if now < when:
+            return when if self.running is None else now + min(_BUSY_STEP, idle_timeout)
+        self._end_here(1001, "idle timeout")
+        return now
+
+    def _tick_ping(self, now: float, ping_at: float) -> float:
+        options = self._options
+        if self._pong_by is not None and now >= self._pong_by:
+            if self.running is not None:
+                self._pong_by = now + _BUSY_STEP
+            elif now < self._pong_by + _GRACE:
+                return self._pong_by + _GRACE
+            else:
+                self._end_here(1011, "ping timeout")
+                self._cut()
+                return now
+        if now >= ping_at and options.ping_interval is not None:
+            self._ping_at = ping_at = now + options.ping_interval
+            if not (self._write_paused and self._pong_by is not None):  # no heap of pings behind a stuck peer
+                self._ping_count += 1
+                if self._pong_by is None and options.ping_timeout is not None:
+                    self._pong_by = now + options.ping_timeout
+                self._ping(_PING.pack(self._ping_count))
+        return ping_at if self._pong_by is None else min(ping_at, self._pong_by)
+
+
+class _Ahead:
+    """Ends the task that reads ahead while ``on_open`` runs; what it has read is kept by the channel."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        if error is None and not self._task.cancelled() and (failure := self._task.exception()) is not None:
+            raise failure
+
+
+class QueuedChannel(BaseChannel):
+    """A channel of a server that pushes its messages: they wait here, in order, for the task of `run`.
+
+    The connector calls `feed`, and fills `_hold_reading` and `_resume_reading`.
+    """
+
+    __slots__ = ("_held", "_later", "_queue", "_wakeup")
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        request: Request,
+        options: WebSocketOptions[Any],
+        subprotocol: str | None,
+    ) -> None:
+        super().__init__(connector, request, options, subprotocol)
+        self._queue: deque[str | bytes] = deque()
+        self._later: tuple[int, str, Initiator] | None = None
+        self._wakeup: asyncio.Future[None] | None = None
+        self._held = False
+
+    @abstractmethod
+    def _hold_reading(self) -> None:
+        """Read no more from the peer (FLOW-1)."""
+
+    @abstractmethod
+    def _resume_reading(self) -> None:
+        """Read on."""
+
+    def feed(self, message: str | bytes) -> None:
+        """Take a message from the server: text as ``str``, binary as ``bytes``."""
+        if self._reason is not None:
+            return
+        queue = self._queue
+        queue.append(message)
+        wakeup = self._wakeup
+        if wakeup is not None:
+            self._wakeup = None
+            if not wakeup.done():
+                wakeup.set_result(None)
+        elif not self._held and (len(queue) >= _MAX_QUEUE or len(message) > _LARGE):
+            self._held = True
+            self._hold_reading()
+
+    async def _receive(self) -> None:
+        queue = self._queue
+        while True:
+            while queue:
+                message = queue.popleft()
+                if type(message) is str:
+                    result = self.text_received(message)
+                else:
+                    result = self.binary_received(message)  # type: ignore[arg-type]
+                if not queue:
+                    self._emptied()
+                if result is not None:
+                    await result
+                    self.running = None
+            self._emptied()
+            if self._over:
+                return
+            self._wakeup = self._connector.loop.create_future()
+            await self._wakeup
+
+    def _emptied(self) -> None:
+        """Take the end that came behind the messages, and read on."""
+        if self._later is not None:
+            self._set_reason(*self._later)
+            self._later = None
+        if self._held:
+            self._held = False
+            self._resume_reading()
+
+    def _note_end(self, code: int, text: str, initiator: Initiator) -> None:
+        if self._queue and self._reason is None:
+            self._later = self._later or (code, text, initiator)
+        else:
+            self._set_reason(code, text, initiator)
+
+    def _drop_undelivered(self) -> None:
+        self._queue.clear()
+        self._later = None
+        if self._held:
+            self._held = False
+            self._resume_reading()
+
+    def _set_over(self) -> None:
+        super()._set_over()
+        wakeup = self._wakeup
+        if wakeup is not None:
+            self._wakeup = None
+            if not wakeup.done():
+                wakeup.set_result(None)

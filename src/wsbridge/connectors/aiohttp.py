@@ -1,0 +1,351 @@
+"""The aiohttp connector: pulled, one handler task per channel. Read and tried on aiohttp 3.11 to 3.14.
+
+Native -> call: TEXT, BINARY -> ``text_received``, ``binary_received``; PONG -> ``pong_received``; CLOSE ->
+``peer_closed``; ERROR -> ``failed``; CLOSED -> ``connection_lost``.
+
+Mends, with public names of aiohttp only:
+
+- ``receive()`` closes the connection itself on an error, and a ``close()`` from another task skips the close handshake
+  (web_ws.py): `_WebSocket.close` does nothing, close frames are written as frames.
+- A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
+  cancels all: ``writer_limit`` is out of reach, and `_Channel._send_later` waits before the frame is written.
+- A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): it is tracked.
+- After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
+  that a peer in mid-upload gets to read why.
+- Close codes 1006 and those over 4999 are taken for valid: they are checked here.
+- ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
+
+It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
+aiohttp's compiled reader, which offers no hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
+
+from wsbridge.application import Application
+from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
+from wsbridge.close import is_valid_close_code
+from wsbridge.http import Request, Response
+from wsbridge.options import WebSocketOptions
+
+__all__ = ["Connector", "mount"]
+
+_TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
+_NEVER = 2**62  # bytes: a writer limit that is not reached
+_SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
+
+
+class _WebSocket(web.WebSocketResponse):
+    """A response whose close handshake is left to the channel."""
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        return True
+
+
+class _Channel(BaseChannel):
+    __slots__ = ("_deflates", "_draining", "_held", "_protocol", "_rest", "_transport", "_writer")
+
+    native: _WebSocket
+    is_pulled = True
+
+    def opened(self, request: web.BaseRequest, writer: Any) -> None:
+        """Take the connection, when the 101 is written."""
+        assert request.transport is not None
+        self._transport: asyncio.Transport = request.transport
+        self._protocol = request.protocol
+        self._writer = writer
+        self._deflates = bool(self.native.compress)
+        self._held: WSMessage | None = None
+        self._rest: _Rest | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def _send_text(self, text: str) -> Awaitable[object]:
+        return self._send(text.encode(), _TEXT)
+
+    def _send_binary(self, data: bytes) -> Awaitable[object]:
+        return self._send(data, _BINARY)
+
+    def _send(self, data: bytes, kind: WSMsgType) -> Awaitable[object]:
+        if self._protocol.writing_paused:
+            return self._send_later(data, kind)
+        if self._deflates and (len(data) > _SYNC_DEFLATE or self._inflight):
+            return self._track(self.native.send_frame(data, kind))
+        return self.native.send_frame(data, kind)
+
+    async def _send_later(self, data: bytes, kind: WSMsgType) -> None:
+        if self._draining is None:
+            self.pause_writing()
+            self._draining = asyncio.ensure_future(self._drain())
+        if not await self._ready_to_send():
+            raise ConnectionResetError("the channel ended")
+        await self._send(data, kind)
+
+    async def _drain(self) -> None:
+        try:
+            while self._protocol.writing_paused:
+                await self._writer.drain()
+                if self._transport.is_closing():  # a loss ends the wait like a drained buffer
+                    self._stop_sending()
+                    break
+        except OSError:
+            self._stop_sending()
+        finally:
+            self._draining = None
+            self.resume_writing()
+
+    def _close(self, code: int | None, text: str) -> None:
+        payload = b"" if code is None else struct.pack("!H", code) + text.encode()
+        _run_now(self.native.send_frame(payload, WSMsgType.CLOSE))
+
+    def _ping(self, payload: bytes) -> None:
+        _run_now(self.native.ping(payload))
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _aborter(self) -> Callable[[], object]:
+        return self._transport.abort
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    async def _receive(self) -> None:
+        receive = self.native.receive
+        while not self._over:
+            if self._held is None:
+                message = await receive()
+            else:
+                message, self._held = self._held, None
+            if message.type is _TEXT:
+                result = self.text_received(message.data)
+            elif message.type is _BINARY:
+                result = self.binary_received(message.data)
+            else:
+                await self._control_received(message)
+                continue
+            if result is not None:
+                await result
+                self.running = None
+
+    async def _read_ahead(self) -> None:
+        while self._held is None and not self._over:
+            message = await self.native.receive()
+            if message.type is _TEXT or message.type is _BINARY:
+                self._held = message
+            else:
+                await self._control_received(message)
+
+    async def _control_received(self, message: WSMessage) -> None:
+        if message.type is WSMsgType.PING:
+            if not self._close_begun:
+                _run_now(self.native.pong(message.data))
+        elif message.type is WSMsgType.PONG:
+            self.pong_received(message.data)
+        elif message.type is WSMsgType.CLOSE and (message.data == 0 or is_valid_close_code(message.data)):
+            self.peer_closed(message.data or None, message.extra or "")
+        elif message.type is WSMsgType.CLOSE:
+            await self._read_rest(1002)
+        elif message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+            await self._read_rest(int(message.data.code))
+        else:
+            self.connection_lost()
+
+    async def _read_rest(self, code: int) -> None:
+        """Fail the connection, then wait until the peer ends it or the clock cuts it."""
+        if self._transport.is_closing():
+            self.failed(code)
+            self.connection_lost()
+            return
+        if self._rest is None:
+            self._rest = _Rest(self._transport, self.connection_lost)
+            self.failed(code)
+        await self._rest.ended.wait()
+
+
+class _Rest(asyncio.Protocol):
+    """Reads and drops what a peer still sends, and hands the end of the connection on to aiohttp's protocol."""
+
+    def __init__(self, transport: asyncio.Transport, on_lost: Callable[[], None]) -> None:
+        self.ended = asyncio.Event()
+        self._native = transport.get_protocol()
+        self._on_lost = on_lost
+        transport.set_protocol(self)
+        transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+    def pause_writing(self) -> None:
+        self._native.pause_writing()  # type: ignore[attr-defined]
+
+    def resume_writing(self) -> None:
+        self._native.resume_writing()  # type: ignore[attr-defined]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._native.connection_lost(exc)
+        self._on_lost()
+        self.ended.set()
+
+
+class _Source(BaseSource):
+    def __init__(self, connector: BaseConnector, request: Request, native: web.BaseRequest) -> None:
+        super().__init__(connector, request)
+        self._native = native
+
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
+        channel = _Channel(self.connector, self.request, options, subprotocol)
+        channel.native = _WebSocket(
+            protocols=() if subprotocol is None else (subprotocol,),
+            autoclose=False,
+            autoping=False,
+            compress=options.compression is not False,
+            max_msg_size=_native_limit(options),
+            writer_limit=_NEVER,
+        )
+        return channel
+
+    async def open(self, channel: BaseChannel) -> web.StreamResponse:
+        """Send the 101 and live the channel's life."""
+        assert isinstance(channel, _Channel)
+        ws = channel.native
+        for name, value in self.response_headers:
+            ws.headers.add(name, value)
+        if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
+            ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
+        try:
+            writer = await ws.prepare(self._native)
+            channel.opened(self._native, writer)
+        except BaseException:
+            channel.abandon()
+            raise
+        await channel.run()
+        return ws
+
+
+class Connector(BaseConnector):
+    """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
+
+    name = "aiohttp"
+    close_keywords = close_keywords({code.name: code for code in WSCloseCode})
+    deviations = MappingProxyType(
+        {
+            "RECV-9/unmasked-frame": "the message is delivered; the compiled reader checks no masks and has no hook",
+            "RECV-9/message-in-empty-fragment": "the new message is delivered; the compiled reader counts fragments by "
+            "their bytes and has no hook",
+        }
+    )
+    native_option_names = frozenset(
+        ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
+    )
+
+    _server: web.Server[web.BaseRequest]
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        native = {"access_log": None, **self.native_options}
+        self._server = web.Server(self._serve, keepalive_timeout=self.handshake_timeout, **native)
+        tls = {} if self.ssl is None else {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
+        self._listeners: list[asyncio.Server] = []
+        for sock in sockets:
+            self._listeners.append(await self.loop.create_server(self._server, sock=sock, **tls))
+
+    async def _serve(self, native: web.BaseRequest) -> web.StreamResponse:
+        return await _answer(self.handle, self, native)
+
+    async def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    async def _stop(self) -> None:
+        self._server.pre_shutdown()
+        await self._server.shutdown(timeout=0.1)
+        for _ in range(3):
+            for connection in self._server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0)
+
+
+def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:
+    """Serve ``handler`` at ``path`` of an aiohttp application, beside its own routes (MOUNT-1).
+
+    Args:
+        app: An application that has not started.
+        path: As for ``app.router``, for options; its ``{name}`` parts are the request's ``path_params``. For an
+            `Application` a fixed prefix, below which its routes are.
+        handler: Options, or a whole application.
+        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+
+    Returns:
+        The mount; the application's shutdown stops it.
+    """
+    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
+    mounted = Mount(Connector(whole, **options), handler)
+    root_path = path.rstrip("/") if isinstance(handler, Application) else ""
+
+    async def serve(native: web.Request) -> web.StreamResponse:
+        parameters = {} if root_path else dict(native.match_info)
+        return await _answer(mounted.handle, mounted.connector, native, root_path=root_path, path_params=parameters)
+
+    async def stop(app: web.Application) -> None:
+        await mounted.stop()
+
+    app.router.add_route("*", f"{root_path}{{tail:/.*|}}" if isinstance(handler, Application) else path, serve)
+    app.on_shutdown.append(stop)
+    return mounted
+
+
+async def _answer(
+    handle: Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Response]],
+    connector: BaseConnector,
+    native: web.BaseRequest,
+    **request_options: Any,
+) -> web.StreamResponse:
+    remote = native.get_extra_info("peername")
+    request = Request(
+        native.method,
+        native.raw_path.encode("utf-8", "surrogateescape").decode("latin-1"),
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
+        scheme="wss" if native.get_extra_info("ssl_object") else "ws",
+        http_version=f"{native.version.major}.{native.version.minor}",
+        remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
+        native=native,
+        **request_options,
+    )
+    source = _Source(connector, request, native)
+    outcome = await handle(request, source)
+    if isinstance(outcome, BaseChannel):
+        return await source.open(outcome)
+    response = web.Response(body=outcome.body, status=outcome.status_code)
+    response.headers.popall("Content-Type", None)
+    for name, value in outcome.headers:
+        response.headers.add(name, value)
+    return response
+
+
+def _native_limit(options: WebSocketOptions[Any]) -> int:
+    """Return ``max_msg_size``: exclusive, 0 for none, and with room for what deflate adds to random bytes."""
+    if options.max_text_size is None or options.max_binary_size is None:
+        return 0
+    limit = max(options.max_text_size, options.max_binary_size)
+    return limit + 1 + ((limit >> 8) + 64 if options.compression is not False else 0)
+
+
+def _run_now(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run a control frame's coroutine, which does not suspend below the writer's limit."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("aiohttp suspended while it wrote a control frame")

@@ -1,0 +1,74 @@
+"""Every exception of wsbridge. A closed channel is none: sends answer False (SEND-1).
+
+WSBridgeError
+|-- ConnectorNotFoundError (LookupError)      no connector of that name
+|-- ConnectorNotInstalledError (ImportError)  its server package is missing
+|-- ConnectorVersionError                     written for another connector interface
+|-- ConnectorConflictError (LookupError)      two distributions claim one name
+|-- ConnectorStateError (RuntimeError)        started twice, or asked for an address before
+|-- UnsupportedOptionError (ValueError)       an option that this connector cannot honour
+|-- UpgradeError                              no WebSocket source in the context
+|-- CallbackAlreadySetError                   a second callback for one kind of message
+|-- ChannelNotOpenError                       a send or close before ``on_open``
+|-- SendError                                 the server failed to take a message
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CallbackAlreadySetError",
+    "ChannelNotOpenError",
+    "ConnectorConflictError",
+    "ConnectorNotFoundError",
+    "ConnectorNotInstalledError",
+    "ConnectorStateError",
+    "ConnectorVersionError",
+    "SendError",
+    "UnsupportedOptionError",
+    "UpgradeError",
+    "WSBridgeError",
+]
+
+
+class WSBridgeError(Exception):
+    """The base of all errors of wsbridge."""
+
+
+class ConnectorNotFoundError(WSBridgeError, LookupError):
+    """No connector is registered under that name (REG-2)."""
+
+
+class ConnectorNotInstalledError(WSBridgeError, ImportError):
+    """The connector is known, but the server package it needs is not installed (REG-3)."""
+
+
+class ConnectorVersionError(WSBridgeError):
+    """The connector was written for another version of the connector interface (REG-5)."""
+
+
+class ConnectorConflictError(WSBridgeError, LookupError):
+    """Two distributions register a connector under one name (REG-4)."""
+
+
+class ConnectorStateError(WSBridgeError, RuntimeError):
+    """The connector is not in a state in which that can be done (STOP-1)."""
+
+
+class UnsupportedOptionError(WSBridgeError, ValueError):
+    """An option that this connector cannot honour; raised when the connector is made."""
+
+
+class UpgradeError(WSBridgeError):
+    """The context holds no WebSocket source to upgrade (CTX-4)."""
+
+
+class CallbackAlreadySetError(WSBridgeError):
+    """The channel has a callback for that kind of message already (OPEN-8)."""
+
+
+class ChannelNotOpenError(WSBridgeError):
+    """A send or a close before ``on_open`` has started (OPEN-11)."""
+
+
+class SendError(WSBridgeError):
+    """The server failed to take a message; the channel ends with 1011 (SEND-7)."""

@@ -1,0 +1,208 @@
+"""The HTTP side of a handshake: `Request` and `Response`, over werkzeug's sans-I/O classes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from werkzeug.datastructures import Headers, ImmutableMultiDict, MultiDict
+from werkzeug.http import parse_list_header
+from werkzeug.sansio.request import Request as _SansIORequest
+from werkzeug.sansio.response import Response as _SansIOResponse
+
+__all__ = ["Request", "Response"]
+
+RemoteAddress = tuple[str, int]
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Request(_SansIORequest):
+    """The request of a handshake, or any other that reached the application (HS-2).
+
+    What werkzeug's sans-I/O request offers, ``method``, ``path``, ``query_string`` (raw bytes), ``args``, ``headers``,
+    ``cookies``, ``host``, and so on, and the rest of HS-2.
+
+    Attributes:
+        path: Below the path that the application is mounted at, decoded as UTF-8, bad sequences as U+FFFD.
+        root_path: The path that the application is mounted at, or "".
+        raw_path: The whole path as sent, without the query.
+        path_params: What the route's ``{name}`` parts matched.
+        scheme: ``"ws"`` or ``"wss"``; a proxy's word counts if the connector trusts it.
+        http_version: Such as ``"1.1"``.
+        remote_address: Host and port of the peer, or None (a Unix socket). From a trusted proxy the port is 0.
+        subprotocols: Those that the peer offers, in its order, over all header lines.
+        native: The server's own request object.
+
+    Pedestal: the request map.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Iterable[tuple[str, str]],
+        scheme: str = "ws",
+        http_version: str = "1.1",
+        remote_address: RemoteAddress | None = None,
+        native: Any = None,
+        root_path: str = "",
+        path_params: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a request from what stood on the wire.
+
+        Args:
+            method: As sent.
+            target: The request target as sent, in latin-1: path and query, or the absolute form.
+            headers: Names and values in latin-1, in order, repeated ones too.
+            scheme: ``ws`` or ``wss``, from the connection.
+            http_version: Such as ``"1.1"``.
+            remote_address: Host and port of the other end of the connection.
+            native: The server's own request.
+            root_path: The decoded path that the application is mounted at.
+            path_params: What a framework's own router matched before.
+        """
+        raw_path, _, query = _origin_form(target).partition("?")
+        path = unquote(raw_path.encode("latin-1"), errors="replace")
+        if root_path and path.startswith(root_path):
+            path = path[len(root_path) :]
+        super().__init__(
+            method=method,
+            scheme=scheme,
+            server=None,
+            root_path=root_path,
+            path=path,
+            query_string=query.encode("latin-1"),
+            headers=Headers(list(headers)),
+            remote_addr=None if remote_address is None else remote_address[0],
+        )
+        self.method = method  # as sent: HTTP methods have a case
+        self.path = path or "/"  # werkzeug folds leading slashes, routing does not
+        self.raw_path = raw_path
+        self.http_version = http_version
+        self.remote_address = remote_address
+        self.native = native
+        self.path_params: dict[str, str] = dict(path_params or {})
+
+    @cached_property
+    def args(self) -> MultiDict[str, str]:
+        """The parsed query, decoded as UTF-8, bad sequences as U+FFFD; blank values are kept."""
+        query = self.query_string.decode("utf-8", "replace")
+        return ImmutableMultiDict(parse_qsl(query, keep_blank_values=True, errors="replace"))
+
+    @cached_property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols that the peer offers, in its order, over all header lines."""
+        return tuple(self.header_list("Sec-WebSocket-Protocol"))
+
+    def header_list(self, name: str) -> list[str]:
+        """Return the comma-separated elements of the header ``name`` over all its lines, empty ones left out."""
+        lines: list[str] = self.headers.getlist(name)
+        return [item.strip() for line in lines for item in line.split(",") if item.strip()]
+
+
+class Response(_SansIOResponse):
+    """An answer in plain HTTP, which an interceptor sets to refuse a handshake or to serve another request (HS-7).
+
+    Args:
+        body: Bytes, or text, which is encoded as UTF-8.
+        status: The status code; 101 and other interim codes are not for applications.
+        headers: A mapping or pairs; repeated names are kept.
+        content_type: By default ``text/plain; charset=utf-8``.
+
+    Raises:
+        TypeError: ``body`` is neither str nor bytes.
+        ValueError: ``status`` is not from 200 to 599.
+    """
+
+    default_mimetype = "text/plain"
+
+    def __init__(
+        self,
+        body: str | bytes = b"",
+        status: int = 200,
+        headers: Mapping[str, str | Iterable[str]] | Iterable[tuple[str, str]] | None = None,
+        *,
+        content_type: str | None = None,
+    ) -> None:
+        if not isinstance(body, str | bytes):
+            raise TypeError(f"response body must be str or bytes, not {type(body).__name__}")
+        if not 200 <= int(status) <= 599:
+            raise ValueError(f"response status must be from 200 to 599, not {status!r}")
+        super().__init__(status=int(status), headers=headers, content_type=content_type)
+        self.body = body.encode() if isinstance(body, str) else body
+
+
+def plain_response(status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer ``status`` with its standard phrase as the body, and nothing else of this side in it."""
+    return Response(f"{HTTPStatus(status).phrase}\n", status, headers)
+
+
+def _origin_form(target: str) -> str:
+    """Return the path and query of a target that may be in absolute form (RFC 9112, 3.2.2)."""
+    if target.startswith("/"):
+        return target
+    _, separator, rest = target.partition("://")
+    if not separator:
+        return target
+    position = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    below = rest[position:]
+    return below if below.startswith("/") else "/" + below
+
+
+def parse_networks(proxies: Sequence[str]) -> tuple[IPNetwork, ...]:
+    """Parse the option ``trusted_proxies``: addresses or networks such as ``"10.0.0.0/8"``.
+
+    Raises:
+        TypeError: It is no sequence of str.
+        ValueError: One is no address and no network; the message names it.
+    """
+    if isinstance(proxies, str) or not all(isinstance(proxy, str) for proxy in proxies):
+        raise TypeError(f"trusted_proxies must be a sequence of str, not {proxies!r}")
+    networks: list[IPNetwork] = []
+    for proxy in proxies:
+        try:
+            networks.append(ipaddress.ip_network(proxy))
+        except ValueError as exc:
+            raise ValueError(f"trusted_proxies: {proxy!r} is no IP address or network: {exc}") from exc
+    return tuple(networks)
+
+
+def forwarded(
+    headers: Headers, scheme: str, remote: RemoteAddress | None, *, trusted: Sequence[IPNetwork]
+) -> tuple[str, RemoteAddress | None]:
+    """Return scheme and remote address as a trusted proxy tells them, or as they are.
+
+    ``X-Forwarded-For`` is read from its end: each address that is a trusted proxy is passed over, and the first that is
+    not is the peer. A header of another sender is not believed.
+    """
+    if remote is None or not _is_trusted(remote[0], trusted):
+        return scheme, remote
+    lines: list[str] = headers.getlist("X-Forwarded-For")
+    for hop in reversed(parse_list_header(",".join(lines))):
+        if _address(hop) is None:
+            break
+        remote = (hop, 0)
+        if not _is_trusted(hop, trusted):
+            break
+    protocols: list[str] = headers.getlist("X-Forwarded-Proto")
+    if protocols:
+        last = protocols[-1].split(",")[-1].strip().lower()
+        scheme = {"https": "wss", "wss": "wss", "http": "ws", "ws": "ws"}.get(last, scheme)
+    return scheme, remote
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_trusted(host: str, trusted: Sequence[IPNetwork]) -> bool:
+    address = _address(host)
+    return address is not None and any(address in network for network in trusted)

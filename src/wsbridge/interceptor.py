@@ -1,0 +1,108 @@
+"""Interceptors over a plain dict: enter in order, leave in reverse, errors to the first that takes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
+
+Context = dict[str, Any]
+"""A plain dict. Its documented keys: ``request`` (`Request`), ``response`` (`Response` or None),
+``websocket_channel_source`` (`InitializeWebSocket`), ``websocket_channel`` (`WebSocketChannel` or None). Interceptors
+may add their own (CTX-1)."""
+
+ContextStage = Callable[[Context], Context | None | Awaitable[Context | None]]
+ErrorStage = Callable[[Context, Exception], Context | None | Awaitable[Context | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interceptor:
+    """A named step around the handling of a request. Pedestal: ``interceptor``. CTX-2.
+
+    Each stage is a plain or coroutine function and returns the context, or None for the one it was given.
+
+    Attributes:
+        name: Says in logs and errors which it is.
+        enter: ``enter(context)``, in order. A ``response`` in the context ends the enter stages.
+        leave: ``leave(context)``, in reverse.
+        error: ``error(context, exception)``, in reverse from the stage that raised. Returning takes the exception,
+            and the leave stages go on from there; raising hands it on.
+
+    Raises:
+        TypeError: The name is no str, or a stage cannot be called.
+    """
+
+    name: str
+    enter: ContextStage | None = None
+    leave: ContextStage | None = None
+    error: ErrorStage | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"interceptor name must be a non-empty str, not {self.name!r}")
+        for stage in ("enter", "leave", "error"):
+            function = getattr(self, stage)
+            if function is not None and not callable(function):
+                raise TypeError(f"interceptor {self.name!r}: {stage} must be callable or None, not {function!r}")
+
+
+async def execute(
+    context: Context,
+    interceptors: Iterable[Interceptor],
+    route: Callable[[Context], Iterable[Interceptor]] | None = None,
+) -> Context:
+    """Run ``context`` through the interceptors and return it.
+
+    ``route`` is asked for more of them once the first have entered and no ``response`` is set.
+
+    Raises:
+        Exception: What a stage raised and no error stage took.
+    """
+    waiting = deque(interceptors)
+    entered: list[Interceptor] = []
+    failure: Exception | None = None
+    try:
+        while context.get("response") is None:
+            if not waiting:
+                if route is None:
+                    break
+                waiting.extend(route(context))
+                route = None
+                continue
+            interceptor = waiting.popleft()
+            entered.append(interceptor)
+            if interceptor.enter is not None:
+                context = await _result(interceptor, "enter", interceptor.enter(context), context)
+    except Exception as exc:
+        failure = exc
+    while entered:
+        interceptor = entered.pop()
+        try:
+            if failure is None:
+                if interceptor.leave is not None:
+                    context = await _result(interceptor, "leave", interceptor.leave(context), context)
+            elif interceptor.error is not None:
+                context = await _result(interceptor, "error", interceptor.error(context, failure), context)
+                failure = None
+        except Exception as exc:
+            failure = exc
+    if failure is not None:
+        raise failure
+    return context
+
+
+async def _result(interceptor: Interceptor, stage: str, result: object, context: Context) -> Context:
+    """Await what a stage returned where that is needed, and hold it to be a context."""
+    if inspect.isawaitable(result):
+        result = await result
+    if result is None:
+        return context
+    if not isinstance(result, dict):
+        raise TypeError(
+            f"interceptor {interceptor.name!r}: {stage} must return the context (a dict) or None, not {result!r}"
+        )
+    return result  # pyright: ignore[reportUnknownVariableType]

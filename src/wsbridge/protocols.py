@@ -1,0 +1,216 @@
+"""What an application receives and what a connector offers, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, overload, runtime_checkable
+
+from wsbridge.close import CloseReason
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
+    from wsbridge.interceptor import Context
+    from wsbridge.options import WebSocketOptions
+
+__all__ = [
+    "CONNECTOR_API",
+    "Address",
+    "BinaryFormat",
+    "BinaryLike",
+    "Connector",
+    "Feature",
+    "InitializeWebSocket",
+    "WebSocketChannel",
+]
+
+CONNECTOR_API = 1
+"""The version of the interface between wsbridge and its connectors (REG-5)."""
+
+BinaryFormat = Literal["bytes", "memoryview", "stream"]
+"""The forms in which a binary message can be asked for. Pedestal: ``:bytes``, ``:byte-buffer``, ``:input-stream``."""
+
+BinaryLike = bytes | bytearray | memoryview | BinaryIO
+"""What ``send_binary`` takes: any bytes-like object, or a binary file."""
+
+Feature = Literal["size-limit", "ping", "compression", "unix-socket", "fragments"]
+"""What a connector may lack; it then refuses the options that need it."""
+
+Address = tuple[str, int] | str
+"""Where a connector listens: host and port, or the path of a Unix socket."""
+
+
+@runtime_checkable
+class WebSocketChannel(Protocol):
+    """One WebSocket connection, as the application sees it.
+
+    Nothing here is thread-safe: from another thread, go through ``loop.call_soon_threadsafe`` (THR-1).
+    Pedestal: ``WebSocketChannel``.
+    """
+
+    @property
+    def id(self) -> str:
+        """128 random bits as text, unique across workers and machines (OPEN-7)."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on, or None (HS-3)."""
+
+    @property
+    def native(self) -> Any:
+        """The server's own connection object; what is done through it is outside the contract."""
+
+    @property
+    def reason(self) -> CloseReason | None:
+        """How the channel ended, known as soon as the end is; None while it is open (CLOSE-6)."""
+
+    def on_text(self, callback: Callable[[Any, Any, str], object], /) -> None:
+        """Set the callback for text messages: ``callback(channel, process, text)``.
+
+        It is used for messages delivered afterwards. Its result is ignored, but a coroutine is awaited.
+
+        Raises:
+            CallbackAlreadySetError: There is one already, from the options or a call; it stays.
+            TypeError: ``callback`` cannot be called.
+
+        Pedestal: ``on-text``. OPEN-8, RECV-1.
+        """
+
+    @overload
+    def on_binary(
+        self, callback: Callable[[Any, Any, bytes], object], /, *, format: Literal["bytes"] = "bytes"
+    ) -> None: ...
+    @overload
+    def on_binary(
+        self, callback: Callable[[Any, Any, memoryview], object], /, *, format: Literal["memoryview"]
+    ) -> None: ...
+    @overload
+    def on_binary(self, callback: Callable[[Any, Any, BinaryIO], object], /, *, format: Literal["stream"]) -> None: ...
+    def on_binary(self, callback: Callable[[Any, Any, Any], object], /, *, format: BinaryFormat = "bytes") -> None:
+        """Set the callback for binary messages: ``callback(channel, process, data)``.
+
+        ``format`` says what ``data`` is: ``"bytes"``, ``"memoryview"`` (read-only, stays valid) or ``"stream"``
+        (a binary file at position 0).
+
+        Raises:
+            CallbackAlreadySetError: There is one already, from the options or a call; it stays.
+            TypeError: ``callback`` cannot be called.
+            ValueError: ``format`` is none of the three.
+
+        Pedestal: ``on-binary``. OPEN-8, RECV-2.
+        """
+
+    async def send_text(self, text: str, /) -> bool:
+        """Send a text message, waiting while the peer reads too slowly.
+
+        Returns:
+            True once the server has taken the message, False if the channel has ended. Messages of one task
+            keep their order; a cancelled send is wholly sent or not at all.
+
+        Raises:
+            TypeError: ``text`` is no str.
+            UnicodeEncodeError: ``text`` has a lone surrogate. Nothing is sent, the channel stays usable.
+            ChannelNotOpenError: ``on_open`` has not started yet.
+            SendError: The server failed in another way; the channel ends with 1011.
+
+        Pedestal: ``send-text!``. SEND-1 to SEND-7.
+        """
+        ...
+
+    async def send_binary(self, data: BinaryLike, /) -> bool:
+        """Send a binary message: a bytes-like object, or a binary file from its position to its end.
+
+        A file is read off the event loop and not closed; what its ``read`` raises reaches the caller as it is.
+        Results and errors are those of `send_text`. Pedestal: ``send-binary!``. SEND-1 to SEND-7.
+        """
+        ...
+
+    def close(self, code: int = 1000, text: str = "") -> None:
+        """Begin to close; return at once. The first end wins, later calls do nothing.
+
+        The close frame follows every message for which a send returned True.
+
+        Args:
+            code: 1000-1003, 1007-1014 or 3000-4999.
+            text: At most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: A code that may not be sent, or a text that is too long.
+            TypeError: A wrong type.
+            ChannelNotOpenError: ``on_open`` has not started yet.
+
+        Pedestal: ``close!``. CLOSE-1, CLOSE-2.
+        """
+
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the end is known and return it, whether or not a callback still runs (CLOSE-6)."""
+        ...
+
+
+@runtime_checkable
+class InitializeWebSocket(Protocol):
+    """What a connector puts into the context as ``websocket_channel_source`` for each request.
+
+    Pedestal: ``InitializeWebSocket``.
+    """
+
+    @property
+    def response_headers(self) -> Headers:
+        """The headers that the 101 will carry beside its own; interceptors add to them (HS-8)."""
+        ...
+
+    def initialize_websocket(self, context: Context, options: WebSocketOptions[Any]) -> Context:
+        """Make the channel for the request in ``context`` and return the context with ``websocket_channel`` set.
+
+        The handshake has been checked by `upgrade_request_to_websocket` before. Where the connector has no
+        place left (HS-12) ``response`` is set instead. Pedestal: ``initialize-websocket``. CTX-3.
+        """
+        ...
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """A server that runs an application. Made as ``Connector(app, *, ...)`` with the options of LIM-5."""
+
+    name: str
+    """The name of its entry point."""
+    close_keywords: Mapping[int, str]
+    """Close codes and the keywords that its server has for them (CLOSE-9)."""
+    features: frozenset[Feature]
+    """What it can do of what may be lacking."""
+    deviations: Mapping[str, str]
+    """Rule or ``rule/scenario`` and what happens instead, with the mend that was tried (CLOSE-8)."""
+    connector_api: int
+    """The `CONNECTOR_API` that it was written for."""
+
+    async def start(self) -> None:
+        """Bind the sockets and serve; return when they listen.
+
+        Raises:
+            ConnectorStateError: It runs already.
+            OSError: A port or path that cannot be bound; nothing is left behind.
+
+        STOP-1.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Close every channel with 1001 and the sockets; return when nothing is left.
+
+        Twice, or before `start`, does nothing. STOP-2, STOP-3.
+        """
+        ...
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Where it listens; empty while it does not."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """The first address as a URL, such as ``ws://127.0.0.1:8000``.
+
+        Raises:
+            ConnectorStateError: It does not listen.
+        """
+        ...

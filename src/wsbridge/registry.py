@@ -1,0 +1,188 @@
+"""Finding connectors by their entry points, without importing more than the one that is asked for (REG)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import MappingProxyType
+from typing import Any
+
+from wsbridge.errors import (
+    ConnectorConflictError,
+    ConnectorNotFoundError,
+    ConnectorNotInstalledError,
+    ConnectorVersionError,
+)
+from wsbridge.protocols import CONNECTOR_API, Connector
+
+__all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
+
+ENTRY_POINT_GROUP = "wsbridge.connectors"
+
+OWN_DISTRIBUTION = "wsbridge"
+
+SERVERS: Mapping[str, str] = MappingProxyType({"aiohttp": "aiohttp", "websockets": "websockets", "tornado": "tornado"})
+"""The connectors that come with wsbridge, and the distribution of the server that each needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorInfo:
+    """A connector as its installation describes it; nothing is imported for it.
+
+    Attributes:
+        name: The name of the entry point.
+        distribution: What registers it.
+        version: The version of that distribution.
+        value: Where it is, as ``module:Class``.
+        server: The distribution of the server that it needs, where that is known.
+        server_version: The installed version of that; None if it is not installed or not known.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    server: str | None
+    server_version: str | None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its server is there, as far as that can be told without importing it."""
+        return self.server is None or self.server_version is not None
+
+
+def connector_infos() -> tuple[ConnectorInfo, ...]:
+    """Return what is registered under `ENTRY_POINT_GROUP`, by name; imports none of it (REG-1)."""
+    infos = [_info(entry_point) for entry_point in entry_points(group=ENTRY_POINT_GROUP)]
+    return tuple(sorted(dict.fromkeys(infos), key=lambda info: (info.name, info.distribution)))
+
+
+def connector_names(*, installed: bool = False) -> tuple[str, ...]:
+    """Return the names of the registered connectors; imports none of them (REG-1).
+
+    Args:
+        installed: Only those whose server is there.
+    """
+    return tuple(dict.fromkeys(info.name for info in connector_infos() if info.is_installed or not installed))
+
+
+def load_connector(connector: str | type[Connector]) -> type[Any]:
+    """Return a connector's class.
+
+    Args:
+        connector: A name, a name and its distribution as ``name@distribution``, an import path ``module:Class``, or a
+            class, which is checked and returned.
+
+    Raises:
+        ConnectorNotFoundError: There is none of that name.
+        ConnectorConflictError: Two distributions have one of that name.
+        ConnectorNotInstalledError: Its server is not installed; the message has the command that installs it.
+        ConnectorVersionError: It was written for another version of the connector interface.
+        TypeError: It is no connector.
+        Exception: What its module raised on import.
+
+    REG-1 to REG-5.
+    """
+    if isinstance(connector, type):
+        return _checked(connector, connector.__qualname__)
+    if not isinstance(connector, str):
+        raise TypeError(f"a connector is a name, 'module:Class' or a class, not {connector!r}")
+    if ":" in connector:
+        return _checked(_import_path(connector), connector)
+    name, _, distribution = connector.partition("@")
+    infos = [info for info in connector_infos() if info.name == name]
+    if distribution:
+        infos = [info for info in infos if _same(info.distribution, distribution)]
+    if not infos:
+        raise ConnectorNotFoundError(_not_found(connector, name))
+    if len(infos) > 1:
+        choices = " or ".join(repr(f"{info.name}@{info.distribution}") for info in infos)
+        raise ConnectorConflictError(f"more than one distribution has a connector {name!r}; say {choices}")
+    return _checked(_load(infos[0]), connector)
+
+
+def _info(entry_point: EntryPoint) -> ConnectorInfo:
+    distribution = entry_point.dist
+    name = "unknown" if distribution is None else distribution.metadata["Name"]
+    server = SERVERS.get(entry_point.name) if _same(name, OWN_DISTRIBUTION) else None
+    return ConnectorInfo(
+        name=entry_point.name,
+        distribution=name,
+        version="unknown" if distribution is None else distribution.version,
+        value=entry_point.value,
+        server=server,
+        server_version=None if server is None else _version(server),
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare names of distributions as installers do."""
+    return one.lower().replace("_", "-").replace(".", "-") == other.lower().replace("_", "-").replace(".", "-")
+
+
+def _load(info: ConnectorInfo) -> object:
+    try:
+        return _import_path(info.value)
+    except ModuleNotFoundError as exc:
+        # only the server's absence is "not installed"; another missing module is the connector's own error
+        missing = (exc.name or "").partition(".")[0]
+        if missing != (info.server or info.name).replace("-", "_"):
+            raise
+        if info.server is not None:
+            command = f'pip install ".[{info.name}]" (in a checkout of wsbridge) or pip install {info.server}'
+        else:
+            command = f"pip install {missing}"
+        raise ConnectorNotInstalledError(
+            f"the connector {info.name!r} needs {missing}, which is not installed. Run: {command}"
+        ) from exc
+
+
+def _import_path(path: str) -> object:
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ConnectorNotFoundError(f"{path!r} is no import path; write it as 'module:Class'")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (module_name + ".").startswith(exc.name + "."):
+            raise ConnectorNotFoundError(f"there is no module {exc.name!r} to import {path!r} from") from exc
+        raise
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as exc:
+            raise ConnectorNotFoundError(f"module {module_name!r} has no {attribute!r}") from exc
+    return found
+
+
+def _checked(found: object, asked: str) -> type[Any]:
+    if not inspect.isclass(found) or not all(hasattr(found, name) for name in ("start", "stop", "connector_api")):
+        raise TypeError(f"{asked!r} is no connector: it must be a class with start, stop, connector_api and the like")
+    written_for: object = found.connector_api
+    if written_for != CONNECTOR_API:
+        raise ConnectorVersionError(
+            f"the connector {asked!r} was written for version {written_for} of the connector interface; "
+            f"this wsbridge has version {CONNECTOR_API}"
+        )
+    return found
+
+
+def _not_found(asked: str, name: str) -> str:
+    infos = connector_infos()
+    known = sorted({info.name for info in infos} | set(SERVERS))
+    closest = difflib.get_close_matches(name, known, n=1)
+    installed = ", ".join(sorted({info.name for info in infos if info.is_installed})) or "none"
+    could_be = ", ".join(sorted(set(known) - {info.name for info in infos if info.is_installed})) or "none"
+    hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    return f"there is no connector {asked!r}.{hint} Installed: {installed}. Could be installed: {could_be}."

@@ -1,0 +1,118 @@
+"""The sockets that a connector listens on, bound here so that every server gets the same ones (STOP-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+
+from wsbridge.protocols import Address
+
+__all__ = ["bind", "socket_address", "unlink_socket"]
+
+BACKLOG = 1024
+_TRIES = 20  # a free port of one address may be taken on the next
+
+
+async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port: bool = False) -> list[socket.socket]:
+    """Return listening, non-blocking sockets: one for each address of ``host``, or one at ``unix_path``.
+
+    Port 0 gives a free one, the same for every address.
+
+    Raises:
+        OSError: An address cannot be bound; none is left open.
+    """
+    if unix_path is not None:
+        return [_bind_unix(unix_path)]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for attempt in range(_TRIES):
+        try:
+            return _bind_all(addresses, port, reuse_port=reuse_port)
+        except OSError as exc:
+            if port != 0 or exc.errno != errno.EADDRINUSE or attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _bind_all(
+    addresses: Sequence[tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]],
+    port: int,
+    *,
+    reuse_port: bool,
+) -> list[socket.socket]:
+    with contextlib.ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        for family, address in addresses:
+            try:
+                sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            except OSError:
+                continue  # a host name may have an address of a family that this machine lacks
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind((address[0], port, *address[2:]))
+                sock.listen(BACKLOG)
+            except OSError as exc:
+                if exc.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
+                    sock.close()
+                    continue  # such as ::1 of localhost where IPv6 is off
+                raise OSError(exc.errno, f"cannot listen on {address[0]} port {port}: {exc.strerror}") from exc
+            sock.setblocking(False)
+            port = sock.getsockname()[1]
+            sockets.append(sock)
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, f"no address to listen on: {[address for _, address in addresses]}")
+        opened.pop_all()
+        return sockets
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Bind a Unix socket; a socket file that nobody listens on is removed first."""
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"cannot listen on Unix socket {path!r}: {exc.strerror or exc}") from exc
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+                os.unlink(path)
+        except OSError:
+            return
+
+
+def unlink_socket(path: str) -> None:
+    """Remove the file of a Unix socket that was bound here, if it is still there."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+
+
+def socket_address(sock: socket.socket) -> Address:
+    """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
+    name = sock.getsockname()
+    return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
