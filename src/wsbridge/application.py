@@ -78,7 +78,8 @@ class Application:
             context["response"] = plain_response(404)
             return ()
         request.path_params.update(parameters)
-        return self._handlers[endpoint]
+        handler: tuple[Interceptor, ...] = self._handlers[endpoint]
+        return handler
 
 
 def as_interceptors(handler: Handler, path: str) -> tuple[Interceptor, ...]:

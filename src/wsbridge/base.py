@@ -23,7 +23,7 @@ from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
-from wsbridge.protocols import CONNECTOR_API, Address, Feature
+from wsbridge.protocols import CONNECTOR_API, Address, Deviation, Feature
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -101,7 +101,7 @@ class BaseConnector(ABC):
     name: ClassVar[str]
     close_keywords: ClassVar[Mapping[int, str]] = MappingProxyType({})
     features: ClassVar[frozenset[Feature]] = ALL_FEATURES - {"fragments"}
-    deviations: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType({})
     connector_api: ClassVar[int] = CONNECTOR_API
     compression_settings: ClassVar[frozenset[str]] = frozenset()
     """The fields of `Compression` that its server lets be set."""

@@ -15,8 +15,8 @@ Context = dict[str, Any]
 ``websocket_channel_source`` (`InitializeWebSocket`), ``websocket_channel`` (`WebSocketChannel` or None). Interceptors
 may add their own (CTX-1)."""
 
-ContextStage = Callable[[Context], Context | None | Awaitable[Context | None]]
-ErrorStage = Callable[[Context, Exception], Context | None | Awaitable[Context | None]]
+ContextStage = Callable[[Context], Context | Awaitable[Context | None] | None]
+ErrorStage = Callable[[Context, Exception], Context | Awaitable[Context | None] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ class WebSocketOptions(Generic[P]):
     channel never overlap (RECV-5). All times are seconds, all sizes bytes.
 
     Attributes:
-        on_open: ``on_open(channel, request)``, before any other; its result is the process object. Pedestal: ``:on-open``.
+        on_open: ``on_open(channel, request)``, first; its result is the process object. Pedestal: ``:on-open``.
         on_text: ``on_text(channel, process, text)``. Pedestal: ``:on-text``.
         on_binary: ``on_binary(channel, process, data)`` with ``bytes``. Pedestal: ``:on-binary``.
         on_close: ``on_close(channel, process, reason)``, once, if and only if ``on_open`` returned. Pedestal:
@@ -95,7 +95,7 @@ class WebSocketOptions(Generic[P]):
     close_timeout: float = 10
 
     if TYPE_CHECKING:
-        # Both checkers solve P from these three, in this order; from one signature with `P | Awaitable[P]` neither does.
+        # both checkers solve P from these three, in this order; from one `P | Awaitable[P]` neither does
         @overload
         def __init__(
             self: WebSocketOptions[None],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, overload, runtime_checkable
 
 from wsbridge.close import CloseReason
@@ -19,6 +20,7 @@ __all__ = [
     "BinaryFormat",
     "BinaryLike",
     "Connector",
+    "Deviation",
     "Feature",
     "InitializeWebSocket",
     "WebSocketChannel",
@@ -38,6 +40,19 @@ Feature = Literal["size-limit", "ping", "compression", "unix-socket", "fragments
 
 Address = tuple[str, int] | str
 """Where a connector listens: host and port, or the path of a Unix socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """What a connector does otherwise than the contract, in one scenario (CLOSE-8).
+
+    Attributes:
+        outcome: What happens instead, in the words of the suite's check of the scenario, which holds it to that.
+        tried: Why it could not be mended, and what was tried.
+    """
+
+    outcome: str
+    tried: str
 
 
 @runtime_checkable
@@ -178,8 +193,8 @@ class Connector(Protocol):
     """Close codes and the keywords that its server has for them (CLOSE-9)."""
     features: frozenset[Feature]
     """What it can do of what may be lacking."""
-    deviations: Mapping[str, str]
-    """Rule or ``rule/scenario`` and what happens instead, with the mend that was tried (CLOSE-8)."""
+    deviations: Mapping[str, Deviation]
+    """What it does otherwise, by ``RULE/scenario`` (CLOSE-8)."""
     connector_api: int
     """The `CONNECTOR_API` that it was written for."""
 

@@ -169,7 +169,7 @@ def _import_path(path: str) -> object:
 def _checked(found: object, asked: str) -> type[Any]:
     if not inspect.isclass(found) or not all(hasattr(found, name) for name in ("start", "stop", "connector_api")):
         raise TypeError(f"{asked!r} is no connector: it must be a class with start, stop, connector_api and the like")
-    written_for: object = found.connector_api
+    written_for: object = getattr(found, "connector_api")  # noqa: B009  (its type is not known)
     if written_for != CONNECTOR_API:
         raise ConnectorVersionError(
             f"the connector {asked!r} was written for version {written_for} of the connector interface; "

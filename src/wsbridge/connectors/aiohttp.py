@@ -35,6 +35,7 @@ from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, close_k
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import Deviation
 
 __all__ = ["Connector", "mount"]
 
@@ -187,10 +188,10 @@ class _Rest(asyncio.Protocol):
         pass
 
     def pause_writing(self) -> None:
-        self._native.pause_writing()  # type: ignore[attr-defined]
+        self._native.pause_writing()
 
     def resume_writing(self) -> None:
-        self._native.resume_writing()  # type: ignore[attr-defined]
+        self._native.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._native.connection_lost(exc)
@@ -240,24 +241,29 @@ class Connector(BaseConnector):
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations = MappingProxyType(
         {
-            "RECV-9/unmasked-frame": "the message is delivered; the compiled reader checks no masks and has no hook",
-            "RECV-9/message-in-empty-fragment": "the new message is delivered; the compiled reader counts fragments by "
-            "their bytes and has no hook",
+            "RECV-9/unmasked-frame": Deviation(
+                "delivered", "the compiled reader checks no masks, and no hook sees a frame before it is unmasked"
+            ),
+            "RECV-9/message-in-empty-fragment": Deviation(
+                "delivered", "the compiled reader takes an empty first fragment for none, and no hook sees fragments"
+            ),
         }
     )
     native_option_names = frozenset(
         ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
     )
 
-    _server: web.Server[web.BaseRequest]
+    _server: web.Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         native = {"access_log": None, **self.native_options}
         self._server = web.Server(self._serve, keepalive_timeout=self.handshake_timeout, **native)
-        tls = {} if self.ssl is None else {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
+        tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:
-            self._listeners.append(await self.loop.create_server(self._server, sock=sock, **tls))
+            self._listeners.append(
+                await self.loop.create_server(self._server, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
+            )
 
     async def _serve(self, native: web.BaseRequest) -> web.StreamResponse:
         return await _answer(self.handle, self, native)

@@ -1,0 +1,285 @@
+"""What a check works with: a connector to start, clients that are not its server, and an eye on what is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from wsbridge.application import Application
+from wsbridge.conformance.check import CheckFailed
+from wsbridge.conformance.recorder import Recorder
+from wsbridge.conformance.wire import Peer, WireLog
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import Connector, Deviation
+
+__all__ = ["Bench", "Served", "Target"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is checked: a connector's class, or the URL of a running server.
+
+    Attributes:
+        name: As it stands in reports.
+        connector: The class, or None for a URL.
+        url: The URL, or "".
+        loop_factory: Makes the event loop of each check; None: asyncio's own.
+    """
+
+    name: str
+    connector: type[Any] | None = None
+    url: str = ""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
+        return frozenset() if self.connector is None else frozenset(self.connector.features)
+
+    @property
+    def deviations(self) -> Mapping[str, Deviation]:
+        """What the connector declares to do otherwise."""
+        return MappingProxyType({}) if self.connector is None else self.connector.deviations
+
+
+@dataclass(slots=True)
+class Served:
+    """A server that runs: ``connector`` is None if it is only known by its URL."""
+
+    bench: Bench
+    address: tuple[str, int] | str
+    path: str
+    connector: Connector | None = None
+
+    def peer(self, target: str = "/", **options: Any) -> Any:
+        """Open a channel as a client; an async context manager that yields a `Peer`, closed at its end."""
+        return self.bench.peer(self, target, **options)
+
+    @contextlib.asynccontextmanager
+    async def raw(self, **options: Any) -> AsyncIterator[Peer]:
+        """Open the connection alone, for a check that sends its own handshake; a context manager."""
+        peer = await Peer.open(
+            self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
+        )
+        try:
+            yield peer
+        finally:
+            await peer.aclose()
+
+    @property
+    def host(self) -> str:
+        """What stands in ``Host``."""
+        return "localhost" if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+
+
+@dataclass(slots=True)
+class Bench:
+    """Handed to each check; made anew for it.
+
+    Attributes:
+        target: What is checked.
+        scale: Stretches every time limit.
+        recorder: The log of the callbacks of `serve` by its options.
+        logs: What was logged on ``wsbridge``, by `logging`.
+        outcomes: Declared deviations that were seen.
+    """
+
+    target: Target
+    scale: float = 1.0
+    recorder: Recorder = field(init=False)
+    logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])
+    wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
+    deviated: dict[str, str] = field(default_factory=dict[str, str])
+    _log_handler: logging.Handler | None = None
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.timeout)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds within which what is promised without a time must happen."""
+        return 5.0 * self.scale
+
+    @property
+    def connector(self) -> type[Any]:
+        """The connector's class."""
+        if self.target.connector is None:
+            raise CheckFailed("this check needs a connector, not a URL")
+        return self.target.connector
+
+    def wire_log(self, name: str) -> WireLog:
+        """Return a log for one connection, which goes into the report of a failure."""
+        log = WireLog()
+        self.wire_logs.append((name, log))
+        return log
+
+    def options(self, **options: Any) -> WebSocketOptions[Any]:
+        """Return the recorder's options: every callback is logged, those given run too."""
+        return self.recorder.options(**options)
+
+    @contextlib.asynccontextmanager
+    async def serve(
+        self, handler: WebSocketOptions[Any] | Application | None = None, **options: Any
+    ) -> AsyncIterator[Served]:
+        """Start the connector on a free port and stop it at the end.
+
+        Args:
+            handler: Options are served at ``/``; by default the recorder's.
+            options: The connector's.
+        """
+        if handler is None:
+            handler = self.options()
+        app = handler if isinstance(handler, Application) else Application([("/", handler)])
+        options.setdefault("shutdown_timeout", 2 * self.scale)
+        connector = self.connector(app, **options)
+        await self.within(connector.start(), "start()")
+        try:
+            yield Served(self, connector.addresses[0], "", connector)
+        finally:
+            # a stop takes at most its own timeout; a connector that hangs in it has failed
+            await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
+
+    @contextlib.asynccontextmanager
+    async def reference(self) -> AsyncIterator[Served]:
+        """Serve the reference application, or use the server at the target's URL that does."""
+        if self.target.connector is not None:
+            from wsbridge.conformance.reference import reference_application
+
+            async with self.serve(reference_application()) as served:
+                yield served
+            return
+        parts = urlsplit(self.target.url)
+        yield Served(self, (parts.hostname or "127.0.0.1", parts.port or 80), parts.path.rstrip("/"))
+
+    @contextlib.asynccontextmanager
+    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncIterator[Peer]:
+        """See `Served.peer`."""
+        peer = await Peer.connect(
+            served.address,
+            target=served.path + target,
+            timeout=self.timeout,
+            log=self.wire_log(f"client of {target}"),
+            **options,
+        )
+        try:
+            yield peer
+        finally:
+            await peer.aclose()
+
+    async def within(self, awaitable: Any, what: str, *, timeout: float | None = None) -> Any:
+        """Await something that must end in time; what it raises comes through.
+
+        Raises:
+            CheckFailed: It did not end in time.
+        """
+        limit = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit) as bound:
+                return await awaitable
+        except TimeoutError:
+            if bound.expired():
+                raise CheckFailed(f"{what} did not end within {limit:g} s") from None
+            raise
+
+    async def settle(self, condition: Callable[[], object], what: str, *, timeout: float | None = None) -> None:
+        """Wait for a condition that no event tells of, such as a count of open descriptors."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.timeout if timeout is None else timeout)
+        while not condition():
+            if loop.time() > deadline:
+                raise CheckFailed(f"{what} did not come about")
+            await asyncio.sleep(0.01)
+
+    def outcome(self, scenario: str, observed: str, expected: str) -> None:
+        """Hold what was observed to what is promised, or to what the connector declares for this scenario (CLOSE-8).
+
+        Args:
+            scenario: ``RULE/scenario``, the key of the connector's ``deviations``.
+            observed: In a few words.
+            expected: The same words for what is promised.
+        """
+        declared = self.target.deviations.get(scenario)
+        if declared is None:
+            if observed != expected:
+                raise CheckFailed(f"{scenario}: expected {expected!r}, observed {observed!r}")
+        elif observed == expected:
+            raise CheckFailed(f"{scenario}: the deviation {declared.outcome!r} is declared, but the rule holds")
+        elif observed != declared.outcome:
+            raise CheckFailed(f"{scenario}: declared is {declared.outcome!r}, observed {observed!r}")
+        else:
+            self.deviated[scenario] = declared.outcome
+
+
+class _Handler(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+
+@contextlib.contextmanager
+def watched(bench: Bench) -> Iterator[list[str]]:
+    """Look for what a check leaves behind or raises beside its way; yields a list that is filled at the end."""
+    found: list[str] = []
+    native: list[logging.LogRecord] = []
+    root, own = logging.getLogger(), logging.getLogger("wsbridge")
+    own_handler, native_handler = _Handler(bench.logs), _Handler(native)
+    native_handler.setLevel(logging.ERROR)
+    former = own.propagate, own.level
+    own.addHandler(own_handler)
+    own.propagate = False
+    own.setLevel(logging.DEBUG)
+    root.addHandler(native_handler)
+    gc.collect()
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
+    unraisable: list[str] = []
+    former_hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: unraisable.append(f"{args.err_msg or 'unraisable'}: {args.exc_value!r}")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+            gc.collect()
+        found += [f"a warning: {warning.category.__name__}: {warning.message}" for warning in caught]
+        found += [f"an exception with nobody to catch it: {entry}" for entry in unraisable]
+        found += [f"an error logged by {record.name}: {_logged(record)}" for record in native]
+        # descriptors and threads may need a moment: an executor ends with its loop
+        if (left := open_descriptors() - descriptors) > 0:
+            found.append(f"{left} file descriptors left open")
+        found += [f"thread {thread.name} left running" for thread in set(threading.enumerate()) - threads]
+        found += bench.recorder.violations
+    finally:
+        sys.unraisablehook = former_hook
+        root.removeHandler(native_handler)
+        own.removeHandler(own_handler)
+        own.propagate, own.level = former
+
+
+def _logged(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text += f" ({record.exc_info[1]!r})"
+    return text[:500]
+
+
+def open_descriptors() -> int:
+    """Return how many file descriptors this process has open; 0 where that cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
