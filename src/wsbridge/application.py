@@ -78,8 +78,7 @@ class Application:
             context["response"] = plain_response(404)
             return ()
         request.path_params.update(parameters)
-        handler: tuple[Interceptor, ...] = self._handlers[endpoint]
-        return handler
+        return self._handlers[int(endpoint)]
 
 
 def as_interceptors(handler: Handler, path: str) -> tuple[Interceptor, ...]:

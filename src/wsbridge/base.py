@@ -34,8 +34,12 @@ logger = logging.getLogger("wsbridge")
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments"))
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _RESERVED = frozenset(
-    ("connection", "upgrade", "content-length", "transfer-encoding", "sec-websocket-accept")
-    + ("sec-websocket-extensions", "sec-websocket-protocol", "sec-websocket-version", "sec-websocket-key")
+    f"{prefix}{name}"
+    for prefix, names in {
+        "": ("connection", "upgrade", "content-length", "transfer-encoding"),
+        "sec-websocket-": ("accept", "extensions", "protocol", "version", "key"),
+    }.items()
+    for name in names
 )
 
 
@@ -507,7 +511,7 @@ class _Linger:
 
 
 def _check_type(name: str, value: object, kind: type, *, optional: bool = False) -> None:
-    if not (isinstance(value, kind) or optional and value is None):
+    if not (isinstance(value, kind) or (optional and value is None)):
         raise TypeError(f"{name} must be {kind.__name__}{' or None' if optional else ''}, not {value!r}")
 
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from struct import Struct
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsbridge.clock import Timer
 from wsbridge.close import CloseReason, Initiator, check_close, close_reason
@@ -203,7 +203,7 @@ class BaseChannel(ABC):
     def _unsent_bytes(self) -> int:
         """Return how much is written and has not left this process yet."""
 
-    async def _read_ahead(self) -> None:
+    async def _read_ahead(self) -> None:  # noqa: B027
         """Read until the first message or the end, while ``on_open`` runs (OPEN-9). Servers that push need not."""
 
     # ---- what the application calls ---------------------------------------------------------------------------------
@@ -449,7 +449,7 @@ class BaseChannel(ABC):
     # ---- sending ----------------------------------------------------------------------------------------------------
 
     def _track(self, coroutine: Coroutine[Any, Any, object]) -> Awaitable[object]:
-        """Run a send that may suspend after it has begun, so that a cancel does not tear it and a close waits for it."""
+        """Run a send that may suspend after it has begun, so that no cancel tears it and a close waits for it."""
         task = self._connector.loop.create_task(coroutine)
         if self._inflight is None:
             self._inflight = set()
@@ -487,7 +487,7 @@ class BaseChannel(ABC):
         return True
 
     async def _wait_for_turn(self) -> None:
-        """Wait in line while the peer reads too slowly: the memory of waiting sends is that of their callers (FLOW-2)."""
+        """Wait in line while the peer reads too slowly; what waits is in its caller's memory alone (FLOW-2)."""
         loop = self._connector.loop
         if self._senders is None:
             self._senders = deque()
@@ -513,7 +513,7 @@ class BaseChannel(ABC):
             self._senders[0].set_result(None)
 
     async def _whole_message(self, data: BinaryLike) -> BinaryLike:
-        """Return what ``send_binary`` was given as bytes-like, reading a file to its end off the event loop (SEND-2)."""
+        """Return what ``send_binary`` was given as bytes-like; a file is read off the event loop (SEND-2)."""
         read = getattr(data, "read", None)
         if read is None:
             try:
@@ -530,8 +530,8 @@ class BaseChannel(ABC):
             await self._wait_for_turn()  # not to hold in memory what cannot be sent yet
         if self._gone:
             return b""
-        content: object = await asyncio.to_thread(read)
-        if isinstance(content, bytes | bytearray | memoryview):
+        content: Any = await asyncio.to_thread(read)
+        if isinstance(content, bytes | bytearray):
             return content
         raise TypeError(f"send_binary needs a binary file; read() of this one returned {type(content).__name__}")
 
@@ -539,7 +539,7 @@ class BaseChannel(ABC):
         """Tell what a failed send means: False for a peer that is gone, or an exception (SEND-1, SEND-3, SEND-7)."""
         if isinstance(error, UnicodeEncodeError):
             raise error
-        if isinstance(error, (OSError, *self.closed_errors)):
+        if isinstance(error, (OSError, self.closed_errors)):
             self._stop_sending()
             return False
         if self._reason is None:
@@ -566,7 +566,7 @@ class BaseChannel(ABC):
         """Take an end that the server reported, behind the messages it reported before (CLOSE-10)."""
         self._set_reason(code, text, initiator)
 
-    def _drop_undelivered(self) -> None:
+    def _drop_undelivered(self) -> None:  # noqa: B027
         """Forget the messages that wait (RECV-4)."""
 
     def _end_here(self, code: int, text: str) -> None:
@@ -601,9 +601,9 @@ class BaseChannel(ABC):
     def _write_close(self, code: int | None, text: str) -> None:
         try:
             self._close(code, text)
-        except (OSError, *self.closed_errors):
-            pass  # the peer is gone, which the receiving side reports
-        except Exception:
+        except Exception as exc:
+            if isinstance(exc, (OSError, self.closed_errors)):
+                return  # the peer is gone, which the receiving side reports
             logger.exception("channel %s could not send its close frame", self.id)
             self._cut()
 
@@ -765,7 +765,7 @@ class BaseChannel(ABC):
         return max(min(due), now)
 
     def _tick_send(self, now: float, send_timeout: float) -> float:
-        unsent = self._unsent_bytes()
+        unsent: int = self._unsent_bytes()
         if unsent != self._unsent:
             self._unsent, self._stalled = unsent, now
         elif now - self._stalled >= send_timeout:
@@ -873,10 +873,7 @@ class QueuedChannel(BaseChannel):
         while True:
             while queue:
                 message = queue.popleft()
-                if type(message) is str:
-                    result = self.text_received(message)
-                else:
-                    result = self.binary_received(message)  # type: ignore[arg-type]
+                result = self.text_received(message) if isinstance(message, str) else self.binary_received(message)
                 if not queue:
                     self._emptied()
                 if result is not None:

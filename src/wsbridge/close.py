@@ -69,7 +69,7 @@ def close_reason(code: int, text: str, initiator: Initiator, keywords: Mapping[i
 
 def is_valid_close_code(code: int) -> bool:
     """Tell whether ``code`` may stand in a close frame (RFC 6455, 7.4; 1012 to 1014 are registered)."""
-    return 3000 <= code <= 4999 or 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
 def check_close(code: int, text: str) -> int:

@@ -89,7 +89,7 @@ class Request(_SansIORequest):
         self.path_params: dict[str, str] = dict(path_params or {})
 
     @cached_property
-    def args(self) -> MultiDict[str, str]:
+    def args(self) -> MultiDict[str, str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The parsed query, decoded as UTF-8, bad sequences as U+FFFD; blank values are kept."""
         query = self.query_string.decode("utf-8", "replace")
         return ImmutableMultiDict(parse_qsl(query, keep_blank_values=True, errors="replace"))

@@ -66,6 +66,7 @@ class WebSocketChannel(Protocol):
     @property
     def id(self) -> str:
         """128 random bits as text, unique across workers and machines (OPEN-7)."""
+        ...
 
     @property
     def subprotocol(self) -> str | None:

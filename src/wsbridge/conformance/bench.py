@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -69,7 +69,7 @@ class Served:
         return self.bench.peer(self, target, **options)
 
     @contextlib.asynccontextmanager
-    async def raw(self, **options: Any) -> AsyncIterator[Peer]:
+    async def raw(self, **options: Any) -> AsyncGenerator[Peer, None]:
         """Open the connection alone, for a check that sends its own handshake; a context manager."""
         peer = await Peer.open(
             self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
@@ -133,7 +133,7 @@ class Bench:
     @contextlib.asynccontextmanager
     async def serve(
         self, handler: WebSocketOptions[Any] | Application | None = None, **options: Any
-    ) -> AsyncIterator[Served]:
+    ) -> AsyncGenerator[Served, None]:
         """Start the connector on a free port and stop it at the end.
 
         Args:
@@ -153,7 +153,7 @@ class Bench:
             await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
 
     @contextlib.asynccontextmanager
-    async def reference(self) -> AsyncIterator[Served]:
+    async def reference(self) -> AsyncGenerator[Served, None]:
         """Serve the reference application, or use the server at the target's URL that does."""
         if self.target.connector is not None:
             from wsbridge.conformance.reference import reference_application
@@ -165,7 +165,7 @@ class Bench:
         yield Served(self, (parts.hostname or "127.0.0.1", parts.port or 80), parts.path.rstrip("/"))
 
     @contextlib.asynccontextmanager
-    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncIterator[Peer]:
+    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[Peer, None]:
         """See `Served.peer`."""
         peer = await Peer.connect(
             served.address,
@@ -186,8 +186,9 @@ class Bench:
             CheckFailed: It did not end in time.
         """
         limit = self.timeout if timeout is None else timeout
+        bound = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as bound:
+            async with bound:
                 return await awaitable
         except TimeoutError:
             if bound.expired():
@@ -233,7 +234,7 @@ class _Handler(logging.Handler):
 
 
 @contextlib.contextmanager
-def watched(bench: Bench) -> Iterator[list[str]]:
+def watched(bench: Bench) -> Generator[list[str], None, None]:
     """Look for what a check leaves behind or raises beside its way; yields a list that is filled at the end."""
     found: list[str] = []
     native: list[logging.LogRecord] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ class Recorder:
         on_error: Callback | None = None,
         **options: Any,
     ) -> WebSocketOptions[Any]:
-        """Return options that log every callback and run those given, each of its kind, plain or coroutine functions."""
+        """Return options that log every callback and run those given, which may be coroutine functions."""
 
         async def opened(channel: WebSocketChannel, request: Request) -> Any:
             self.channels.append(channel)
@@ -92,7 +92,7 @@ class Recorder:
         )
 
     @contextmanager
-    def _callback(self, kind: str, channel: WebSocketChannel, value: Any, process: Any) -> Iterator[None]:
+    def _callback(self, kind: str, channel: WebSocketChannel, value: Any, process: Any) -> Generator[None, None, None]:
         name = channel.id
         if name in self._running:
             self.violations.append(f"RECV-5: {kind} began while {self._running[name]} of the same channel ran")

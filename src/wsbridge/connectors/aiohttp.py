@@ -9,7 +9,7 @@ Mends, with public names of aiohttp only:
   (web_ws.py): `_WebSocket.close` does nothing, close frames are written as frames.
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
   cancels all: ``writer_limit`` is out of reach, and `_Channel._send_later` waits before the frame is written.
-- A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): it is tracked.
+- A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
 - After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
@@ -256,7 +256,7 @@ class Connector(BaseConnector):
     _server: web.Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        native = {"access_log": None, **self.native_options}
+        native: dict[str, Any] = {"access_log": None, **self.native_options}
         self._server = web.Server(self._serve, keepalive_timeout=self.handshake_timeout, **native)
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
@@ -317,7 +317,7 @@ async def _answer(
     native: web.BaseRequest,
     **request_options: Any,
 ) -> web.StreamResponse:
-    remote = native.get_extra_info("peername")
+    remote: Any = native.get_extra_info("peername")
     request = Request(
         native.method,
         native.raw_path.encode("utf-8", "surrogateescape").decode("latin-1"),
