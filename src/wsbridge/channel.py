@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from struct import Struct
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wsbridge.clock import Timer
@@ -299,6 +300,9 @@ class BaseChannel(ABC):
         if callback is None:
             return None
         result = callback(self, self._process, text)
+        if type(result) is CoroutineType and self._idle_timeout is None:  # the common case, without a call
+            self.running = result
+            return result
         return None if result is None else self._started(result)
 
     def binary_received(self, data: bytes) -> Running | None:
@@ -315,6 +319,9 @@ class BaseChannel(ABC):
             return None
         convert = self._binary_convert
         result = callback(self, self._process, data if convert is None else convert(data))
+        if type(result) is CoroutineType and self._idle_timeout is None:
+            self.running = result
+            return result
         return None if result is None else self._started(result)
 
     def pong_received(self, payload: bytes) -> None:
@@ -765,7 +772,7 @@ class BaseChannel(ABC):
         return max(min(due), now)
 
     def _tick_send(self, now: float, send_timeout: float) -> float:
-        unsent: int = self._unsent_bytes()
+        unsent = self._unsent_bytes()
         if unsent != self._unsent:
             self._unsent, self._stalled = unsent, now
         elif now - self._stalled >= send_timeout:

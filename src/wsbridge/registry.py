@@ -105,6 +105,13 @@ def load_connector(connector: str | type[Connector]) -> type[Any]:
     return _checked(_load(infos[0]), connector)
 
 
+def install_command(name: str, server: str) -> str:
+    """Return what installs ``server``, which the connector ``name`` needs (REG-3)."""
+    if name in SERVERS:
+        return f'pip install ".[{name}]" (in a checkout of wsbridge) or pip install {server}'
+    return f"pip install {server}"
+
+
 def _info(entry_point: EntryPoint) -> ConnectorInfo:
     distribution = entry_point.dist
     name = "unknown" if distribution is None else distribution.metadata["Name"]
@@ -135,16 +142,14 @@ def _load(info: ConnectorInfo) -> object:
     try:
         return _import_path(info.value)
     except ModuleNotFoundError as exc:
-        # only the server's absence is "not installed"; another missing module is the connector's own error
-        missing = (exc.name or "").partition(".")[0]
+        # only the server's absence is "not installed"; another missing module, the server's own submodules too, is an
+        # error of the connector or of the server's version
+        missing = exc.name or ""
         if missing != (info.server or info.name).replace("-", "_"):
             raise
-        if info.server is not None:
-            command = f'pip install ".[{info.name}]" (in a checkout of wsbridge) or pip install {info.server}'
-        else:
-            command = f"pip install {missing}"
         raise ConnectorNotInstalledError(
-            f"the connector {info.name!r} needs {missing}, which is not installed. Run: {command}"
+            f"the connector {info.name!r} needs {missing}, which is not installed. "
+            f"Run: {install_command(info.name, missing)}"
         ) from exc
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -35,7 +35,7 @@ async def serve(
     shutdown_timeout: float = 10,
     trusted_proxies: Sequence[str] = (),
     native_options: Mapping[str, Any] = MappingProxyType({}),
-) -> AsyncIterator[Connector]:
+) -> AsyncGenerator[Connector, None]:
     """Serve ``app`` while the block runs; the connector is stopped at its end.
 
     Args:
@@ -79,6 +79,8 @@ def run(
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then stop; for the main thread of a process.
 
+    The stop is that of STOP-2; a second SIGINT cuts off at once what has not ended.
+
     Args:
         app: What to serve.
         connector: As for `serve`.
@@ -98,20 +100,51 @@ async def _run(
     on_listening: Callable[[Connector], object] | None,
     options: Mapping[str, Any],
 ) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
-    try:
+    with stop_signals() as stop:
         async with serve(app, connector, **options) as server:
-            logger.info("%s listens on %s", server.name, ", ".join(listening_urls(server)))
+            log_urls(server)
             if on_listening is not None:
                 on_listening(server)
             await stop.wait()
             logger.info("%s stops", server.name)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """Yield an event that SIGINT and SIGTERM set, instead of what they do otherwise.
+
+    A second SIGINT cancels the block, which then ends without an exception. A second SIGTERM does not: a supervisor may
+    pass one on to a process that has had the terminal's SIGINT.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    block = asyncio.current_task()
+    assert block is not None
+    is_cut_short = False
+
+    def interrupt() -> None:
+        nonlocal is_cut_short
+        if stop.is_set() and not is_cut_short:
+            is_cut_short = True
+            block.cancel()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not is_cut_short or block.uncancel() > 0:
+            raise
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(signum)
+
+
+def log_urls(connector: Connector) -> None:
+    """Log each URL that ``connector`` listens on."""
+    for url in listening_urls(connector):
+        logger.info("%s listens on %s", connector.name, url)
 
 
 def listening_urls(connector: Connector) -> list[str]:

@@ -52,7 +52,7 @@ class _WebSocket(web.WebSocketResponse):
 
 
 class _Channel(BaseChannel):
-    __slots__ = ("_deflates", "_draining", "_held", "_protocol", "_rest", "_transport", "_writer")
+    __slots__ = ("_deflates", "_draining", "_held", "_protocol", "_rest", "_send_frame", "_transport", "_writer")
 
     native: _WebSocket
     is_pulled = True
@@ -63,23 +63,28 @@ class _Channel(BaseChannel):
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
         self._writer = writer
+        self._send_frame = self.native.send_frame
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
 
     def _send_text(self, text: str) -> Awaitable[object]:
-        return self._send(text.encode(), _TEXT)
+        if self._deflates or self._protocol.writing_paused:
+            return self._send_with_care(text.encode(), _TEXT)
+        return self._send_frame(text.encode(), _TEXT)
 
     def _send_binary(self, data: bytes) -> Awaitable[object]:
-        return self._send(data, _BINARY)
+        if self._deflates or self._protocol.writing_paused:
+            return self._send_with_care(data, _BINARY)
+        return self._send_frame(data, _BINARY)
 
-    def _send(self, data: bytes, kind: WSMsgType) -> Awaitable[object]:
+    def _send_with_care(self, data: bytes, kind: WSMsgType) -> Awaitable[object]:
         if self._protocol.writing_paused:
             return self._send_later(data, kind)
         if self._deflates and (len(data) > _SYNC_DEFLATE or self._inflight):
-            return self._track(self.native.send_frame(data, kind))
-        return self.native.send_frame(data, kind)
+            return self._track(self._send_frame(data, kind))
+        return self._send_frame(data, kind)
 
     async def _send_later(self, data: bytes, kind: WSMsgType) -> None:
         if self._draining is None:
@@ -87,7 +92,7 @@ class _Channel(BaseChannel):
             self._draining = asyncio.ensure_future(self._drain())
         if not await self._ready_to_send():
             raise ConnectionResetError("the channel ended")
-        await self._send(data, kind)
+        await self._send_with_care(data, kind)
 
     async def _drain(self) -> None:
         try:

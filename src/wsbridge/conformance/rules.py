@@ -1,0 +1,343 @@
+"""The contract, part one: how a channel comes about, and where it lives. Part two is `rules_channel`.
+
+`wsbridge.conformance.catalogue` joins both; ``docs/spec.md`` is written from them.
+"""
+
+from __future__ import annotations
+
+from wsbridge.conformance.rule import Rule, rule
+
+__all__ = ["CONTEXT_RULES", "HANDSHAKE_RULES", "OPENING_RULES", "SERVING_RULES"]
+
+HANDSHAKE_RULES: tuple[Rule, ...] = (
+    rule(
+        "HS-1",
+        level="rfc",
+        section="RFC 6455, 4.2.2",
+        sentence="A valid request for a WebSocket is answered with 101 and the `Sec-WebSocket-Accept` that its key asks"
+        " for.",
+        text="""The tokens of `Upgrade` and `Connection` are found in any case and anywhere in a list, so that
+        `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`.""",
+    ),
+    rule(
+        "HS-2",
+        sentence="`on_open` gets a `Request` that tells all that came with the handshake.",
+        text="""That is: the method; the path, decoded, and the raw path; the parameters that the route matched; the
+        query, raw and parsed; the headers, found in any case, with every value of a repeated one, decoded as latin-1;
+        the cookies; the scheme, `ws` or `wss`; the host; the remote address as a pair of a `str` and an `int`, or None;
+        the subprotocols that the peer offers, in its order; and the server's own request object.
+
+        `path`, which routes are matched against, is decoded as UTF-8: a sequence that is none becomes U+FFFD, and
+        `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.""",
+    ),
+    rule(
+        "HS-3",
+        level="rfc",
+        section="RFC 6455, 4.2.2",
+        sentence="Of `options.subprotocols` the first that the peer offers is agreed on.",
+        text="""The order of the options decides, not the peer's; what the peer offers is taken from all of its header
+        lines together. If none matches, or the peer offers none, it is accepted without a subprotocol.
+        `channel.subprotocol` tells which it is.""",
+    ),
+    rule(
+        "HS-4",
+        section="RFC 6455, 4.2.1",
+        sentence="A request passes the application's interceptors, then the routing, then the interceptors of its route,"
+        " and then the checks of the handshake, in one order on every connector.",
+        text="""The application's interceptors see every request, one that asks for no WebSocket too, so that they can
+        answer plain HTTP. A path that no route matches ends there (HS-5). The checks are made by
+        `upgrade_request_to_websocket`, and none is left to the server. The first that fails decides, and no callback
+        runs:
+
+        1. a method other than GET: 405;
+        2. HTTP/1.0: 400, 426 or 505;
+        3. no upgrade to a WebSocket asked for: 426 with `Upgrade: websocket` and `Connection: Upgrade`;
+        4. a version other than 13: 426 with `Sec-WebSocket-Version: 13`;
+        5. a key that is missing, repeated or ill-formed: 400;
+        6. a `Host` that is missing or repeated: 400;
+        7. an origin that is not let in (HS-6): 403.
+
+        A request with a body, or bytes that are no HTTP, may be refused by the server itself, with any 4xx or with 501
+        or by closing the connection. They never reach a callback.""",
+    ),
+    rule(
+        "HS-5",
+        sentence="A path that no route matches is answered with 404.",
+    ),
+    rule(
+        "HS-6",
+        section="RFC 6455, 10.2",
+        sentence="A request from another origin is let in only if the options list that origin.",
+        text="""No `Origin` at all is let in. One is let in if its host and port are those that the request itself is
+        addressed to, or if `options.origins` has it as `scheme://host[:port]`; case plays no part and a default port is
+        the same as none. `"*"` lets any in. An origin `null`, one that cannot be parsed, and a repeated header get 403.
+        It is so on every connector, whatever its server checks by itself.""",
+    ),
+    rule(
+        "HS-7",
+        sentence="An interceptor that sets a `Response` has answered the request.",
+        text="""The chain goes no further, no callback runs, and the peer gets that status, those headers, each line of
+        a repeated one, and that body.""",
+    ),
+    rule(
+        "HS-8",
+        sentence="Headers that an interceptor adds to the handshake's response stand in the 101, repeated ones too.",
+    ),
+    rule(
+        "HS-9",
+        sentence="An exception that no error stage of the chain takes is answered with 500, and logged.",
+        text="The body says nothing of it.",
+    ),
+    rule(
+        "HS-10",
+        sentence="A peer that goes away in the middle of its handshake, or does not complete its request within"
+        " `handshake_timeout`, leaves nothing behind.",
+        text="""No callback has run, and no task and no socket is left. A byte every now and then buys it no more
+        time.""",
+    ),
+    rule(
+        "HS-11",
+        sentence="What a peer sends right behind its request, without waiting for the 101, is handled after the 101 and"
+        " in order.",
+        text="""Messages are delivered once `on_open` has returned. A ping, a close or a violation among them gets what
+        it would get at any later time.""",
+    ),
+    rule(
+        "HS-12",
+        sentence="With `max_channels` open, the next handshake is answered with 503 and a `Retry-After`, and the open"
+        " channels go on undisturbed.",
+        text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
+        returned, so that handshakes side by side cannot exceed the limit together.""",
+        stochastic=True,
+    ),
+)
+
+OPENING_RULES: tuple[Rule, ...] = (
+    rule(
+        "OPEN-1",
+        sentence="`on_open(channel, request)` runs once, before every other callback, and what it returns is handed to"
+        " each of them.",
+        text="""It is the same object every time: the process object. Without an `on_open` it is None.""",
+    ),
+    rule(
+        "OPEN-2",
+        sentence="A callback is a coroutine function, or a plain function, which runs on the event loop.",
+        text="""If a plain function returns a *coroutine*, that is awaited; anything else, a Task or a Future as well,
+        is a value like any other and is not awaited. The process object is what `on_open` returns, or what its
+        coroutine does.""",
+    ),
+    rule(
+        "OPEN-3",
+        sentence="Messages that come in while `on_open` runs wait in bounded memory, and are delivered in order after it.",
+    ),
+    rule(
+        "OPEN-4",
+        sentence="What `on_open` sends reaches the peer, and before any answer to the peer's messages.",
+    ),
+    rule(
+        "OPEN-5",
+        sentence="`on_open` may close the channel; then no message is delivered, and `on_close` runs after `on_open` has"
+        " returned.",
+    ),
+    rule(
+        "OPEN-6",
+        sentence="If `on_open` raises, that is logged and the channel is closed with 1011.",
+        text="`on_close` runs if, and only if, `on_open` has returned, or there is none.",
+    ),
+    rule(
+        "OPEN-7",
+        sentence="`channel.id` is 128 random bits as text, so that no two channels share one, in whatever worker or on"
+        " whatever machine.",
+    ),
+    rule(
+        "OPEN-8",
+        sentence="A channel takes one callback for text and one for binary messages, from the options or by"
+        " `channel.on_text` and `channel.on_binary`.",
+        text="""The call may come at any time before the end, and the callback serves the messages that are delivered
+        after it. A second one raises `CallbackAlreadySetError`, and the first stays in force.""",
+    ),
+    rule(
+        "OPEN-9",
+        sentence="An `on_open` that runs for long, such as a loop that only sends, does not hide the end of the channel.",
+        text="""When no message came in before it, a close or a loss is noticed within 1 s: sends return False and
+        `wait_closed()` resolves. `on_open` is cancelled by `stop()` and by nothing else.""",
+    ),
+    rule(
+        "OPEN-10",
+        sentence="A callback that is a coroutine runs inside an `asyncio.Task`, so that `asyncio.timeout`,"
+        " `asyncio.TaskGroup` and `asyncio.current_task` work in it.",
+    ),
+    rule(
+        "OPEN-11",
+        sentence="Before `on_open` starts, a send and `close` raise `ChannelNotOpenError`; callbacks can be registered.",
+    ),
+)
+
+SERVING_RULES: tuple[Rule, ...] = (
+    rule(
+        "STOP-1",
+        sentence="`start()` returns once the sockets listen, and `connector.addresses` and `connector.url` tell where.",
+        text="""Port 0 gives a free port, and the same one for every address that the host has. A second `start()`
+        raises `ConnectorStateError`. A port that is taken raises `OSError`, and nothing is left behind. The sockets are
+        bound by the base of all connectors, which hands them to the server.""",
+    ),
+    rule(
+        "STOP-2",
+        sentence="`stop()` takes no more connections, and sends each channel a close frame with 1001 at once.",
+        text="""At half of `shutdown_timeout`, a peer that has not answered is cut off, the callbacks that still run are
+        cancelled, and every `on_close` is begun. At `shutdown_timeout`, with 0.25 s of grace, whatever still runs is
+        cancelled, logged and given up. A peer that reads, and answers within the first half, gets every message for
+        which a send returned True, and the 1001 after them.""",
+    ),
+    rule(
+        "STOP-3",
+        sentence="When `stop()` has returned, nothing of the connector's is left: no task, socket, thread or warning.",
+        text="""`start()` works again then. A second `stop()`, or one before `start()`, does nothing. Two at the same
+        time wait for one and the same stop. A `stop()` that is cancelled cuts everything off at once. One that is
+        awaited from a callback does not deadlock.""",
+    ),
+    rule(
+        "STOP-4",
+        features=("unix-socket",),
+        sentence="A connector serves TLS when it is given an `ssl.SSLContext`, on a Unix socket when it is given a path,"
+        " and shares its port by `SO_REUSEPORT` when it is asked to.",
+        text="The Unix socket, and that alone, needs the feature.",
+    ),
+    rule(
+        "STOP-5",
+        sentence="A handshake that is under way when `stop()` is called is refused, or its channel closed; it never"
+        " hangs.",
+    ),
+    rule(
+        "MOUNT-1",
+        sentence="Options, or a whole `Application`, can be mounted at a path of an application of the server's own"
+        " framework, beside what that serves itself.",
+        text="""There are mounts for an aiohttp application, for a tornado application and for
+        `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, HS-10 and HS-12. Where
+        the framework has a hook for its shutdown, that stops the mount; `await mount.stop()` does so everywhere.""",
+    ),
+    rule(
+        "MOUNT-2",
+        sentence="The clock of a mount starts with its first channel and ends with its last.",
+    ),
+    rule(
+        "THR-1",
+        sentence="Nothing is thread-safe, and asyncio's debug mode says so.",
+        text="""With it on, a call from another thread, or another event loop, raises a `RuntimeError` that names
+        `loop.call_soon_threadsafe`.""",
+    ),
+    rule(
+        "THR-2",
+        kind="library",
+        sentence="A connector belongs to the event loop that ran its `start()`.",
+        text="Worker processes are fresh interpreters; a process whose loop runs is never forked.",
+    ),
+    rule(
+        "THR-3",
+        sentence="A connector keeps an open channel alive, and holds nothing of it once `on_close` has returned.",
+        stochastic=True,
+    ),
+    rule(
+        "REG-1",
+        kind="library",
+        sentence="Connectors are found by the entry-point group `wsbridge.connectors`.",
+        text="To list them imports no server; to load one imports that one's server and no other.",
+    ),
+    rule(
+        "REG-2",
+        kind="library",
+        sentence="An unknown name raises `ConnectorNotFoundError`.",
+        text="The message tells the closest name, which connectors are installed, and which could be.",
+    ),
+    rule(
+        "REG-3",
+        kind="library",
+        sentence="A server package that is missing raises `ConnectorNotInstalledError`, chained to the failed import.",
+        text="""The message has the exact `pip install` line to run. A connector that is there and fails to import for
+        another reason raises its own error and not this one.""",
+    ),
+    rule(
+        "REG-4",
+        kind="library",
+        sentence="A name that two distributions register is refused with an error that names both.",
+        text="""`name@distribution` says which is meant. `module:Class` is taken as an import path, and a class can be
+        passed as it is.""",
+    ),
+    rule(
+        "REG-5",
+        kind="library",
+        sentence="A connector that was written for another version of the connector interface is refused, and both"
+        " versions are named.",
+    ),
+)
+
+CONTEXT_RULES: tuple[Rule, ...] = (
+    rule(
+        "CTX-1",
+        kind="library",
+        sentence="The context is a plain `dict` with four documented keys, to which interceptors may add their own.",
+        text="""The keys are `request`, `response`, `websocket_channel_source` and `websocket_channel`.""",
+    ),
+    rule(
+        "CTX-2",
+        kind="library",
+        sentence="An `Interceptor` has a name and up to three stages, `enter`, `leave` and `error`, each a plain or a"
+        " coroutine function.",
+        text="""The enter stages run in order, the leave stages in reverse. After an exception the error stages run in
+        reverse until one takes it. A `response` in the context ends the enter stages.""",
+    ),
+    rule(
+        "CTX-3",
+        sentence="`upgrade_request_to_websocket(context, options)` is a plain function that turns a request into a"
+        " channel.",
+        text="""It checks the request (HS-4), calls `initialize_websocket`, a plain method, of the source that the
+        connector put into the context, and returns the context: with `websocket_channel` set, or with `response` if the
+        request is refused. The 101 is sent when the leave stages have run, and `on_open` runs after that. A leave or
+        error stage that sets a `response`, or raises, ends the channel before it began: no callback runs, and the peer
+        gets that response.""",
+    ),
+    rule(
+        "CTX-4",
+        kind="library",
+        sentence="Where the context holds no WebSocket source, `upgrade_request_to_websocket` raises `UpgradeError`.",
+    ),
+    rule(
+        "CTX-5",
+        kind="library",
+        sentence="`websocket_interceptor(name, options)` is that call as the enter stage of an interceptor.",
+    ),
+    rule(
+        "CONN-1",
+        kind="library",
+        sentence="`start_ws_connection` returns a `WebSocketConnection`, a queue that sends its messages one after"
+        " another.",
+        text="It holds at most `send_buffer` messages, by default 10.",
+    ),
+    rule(
+        "CONN-2",
+        kind="library",
+        sentence="A message is queued by `put`, which waits for room, by `put_nowait`, which raises"
+        " `asyncio.QueueFull` when there is none, or by `send`, which waits for the result too.",
+        text="""`await send(message)` returns `SendResult.SUCCESS` or `SendResult.CLOSED` for its own message, or raises
+        the exception that sending it raised. An exception that nobody waits for is logged, once.""",
+    ),
+    rule(
+        "CONN-3",
+        kind="library",
+        sentence="An exception does not stop the queue; the end of the channel does.",
+        text="""From then on, every put or send that waits, and every one that follows, gets `CLOSED`; a put returns it.
+        The channel itself is not closed by any of this.""",
+    ),
+    rule(
+        "CONN-4",
+        kind="library",
+        sentence="`await close()` sends what is queued and then closes the channel; leaving the connection's `async with`"
+        " block does the same.",
+    ),
+    rule(
+        "CONN-5",
+        kind="library",
+        sentence="A connection that is dropped without a close leaves no task behind: a sender runs only while something"
+        " is queued.",
+    ),
+)
