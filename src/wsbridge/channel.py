@@ -606,13 +606,18 @@ class BaseChannel(ABC):
                 self._disconnect_once()
 
     def _write_close(self, code: int | None, text: str) -> None:
+        self._write_quietly(self._close, code, text)
+
+    def _write_quietly(self, write: Callable[..., object], *arguments: object) -> None:
+        """Write a control frame, which nobody waits for: a peer that is gone is reported by the receiving side."""
         try:
-            self._close(code, text)
+            write(*arguments)
         except Exception as exc:
             if isinstance(exc, (OSError, self.closed_errors)):
-                return  # the peer is gone, which the receiving side reports
-            logger.exception("channel %s could not send its close frame", self.id)
-            self._cut()
+                self._stop_sending()
+                return
+            logger.exception("channel %s could not write a control frame", self.id)
+            self.cut_off()
 
     def _disconnect_once(self) -> None:
         if not self._lost:
@@ -808,7 +813,7 @@ class BaseChannel(ABC):
                 self._ping_count += 1
                 if self._pong_by is None and options.ping_timeout is not None:
                     self._pong_by = now + options.ping_timeout
-                self._ping(_PING.pack(self._ping_count))
+                self._write_quietly(self._ping, _PING.pack(self._ping_count))
         return ping_at if self._pong_by is None else min(ping_at, self._pong_by)
 
 

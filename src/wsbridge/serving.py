@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -110,7 +110,7 @@ async def _run(
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
+def stop_signals() -> Generator[asyncio.Event]:
     """Yield an event that SIGINT and SIGTERM set, instead of what they do otherwise.
 
     A second SIGINT cancels the block, which then ends without an exception. A second SIGTERM does not: a supervisor may

@@ -68,8 +68,10 @@ def rule(
     features: Iterable[Feature] = (),
     stochastic: bool = False,
 ) -> Rule:
-    """Make a rule; ``text`` may be indented as the code around it."""
-    return Rule(id, kind, level, section, frozenset(features), sentence, inspect.cleandoc(text), stochastic)
+    """Make a rule; ``sentence`` and ``text`` may be broken and indented as the code around them."""
+    return Rule(
+        id, kind, level, section, frozenset(features), " ".join(sentence.split()), inspect.cleandoc(text), stochastic
+    )
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

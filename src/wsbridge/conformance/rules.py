@@ -14,8 +14,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         "HS-1",
         level="rfc",
         section="RFC 6455, 4.2.2",
-        sentence="A valid request for a WebSocket is answered with 101 and the `Sec-WebSocket-Accept` that its key asks"
-        " for.",
+        sentence="""A valid request for a WebSocket is answered with 101 and the `Sec-WebSocket-Accept` that its key
+        asks for.""",
         text="""The tokens of `Upgrade` and `Connection` are found in any case and anywhere in a list, so that
         `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`.""",
     ),
@@ -28,7 +28,10 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         the subprotocols that the peer offers, in its order; and the server's own request object.
 
         `path`, which routes are matched against, is decoded as UTF-8: a sequence that is none becomes U+FFFD, and
-        `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.""",
+        `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.
+
+        From a proxy that `trusted_proxies` lists, `X-Forwarded-For` and `X-Forwarded-Proto` are believed for the remote
+        address, whose port is 0 then, and for the scheme; from anyone else they are headers like any other.""",
     ),
     rule(
         "HS-3",
@@ -42,8 +45,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
     rule(
         "HS-4",
         section="RFC 6455, 4.2.1",
-        sentence="A request passes the application's interceptors, then the routing, then the interceptors of its route,"
-        " and then the checks of the handshake, in one order on every connector.",
+        sentence="""A request passes the application's interceptors, then the routing, then the interceptors of its
+        route, and then the checks of the handshake, in one order on every connector.""",
         text="""The application's interceptors see every request, one that asks for no WebSocket too, so that they can
         answer plain HTTP. A path that no route matches ends there (HS-5). The checks are made by
         `upgrade_request_to_websocket`, and none is left to the server. The first that fails decides, and no callback
@@ -90,22 +93,22 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "HS-10",
-        sentence="A peer that goes away in the middle of its handshake, or does not complete its request within"
-        " `handshake_timeout`, leaves nothing behind.",
+        sentence="""A peer that goes away in the middle of its handshake, or does not complete its request within
+        `handshake_timeout`, leaves nothing behind.""",
         text="""No callback has run, and no task and no socket is left. A byte every now and then buys it no more
         time.""",
     ),
     rule(
         "HS-11",
-        sentence="What a peer sends right behind its request, without waiting for the 101, is handled after the 101 and"
-        " in order.",
+        sentence="""What a peer sends right behind its request, without waiting for the 101, is handled after the 101
+        and in order.""",
         text="""Messages are delivered once `on_open` has returned. A ping, a close or a violation among them gets what
         it would get at any later time.""",
     ),
     rule(
         "HS-12",
-        sentence="With `max_channels` open, the next handshake is answered with 503 and a `Retry-After`, and the open"
-        " channels go on undisturbed.",
+        sentence="""With `max_channels` open, the next handshake is answered with 503 and a `Retry-After`, and the open
+        channels go on undisturbed.""",
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
         returned, so that handshakes side by side cannot exceed the limit together.""",
         stochastic=True,
@@ -115,8 +118,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
 OPENING_RULES: tuple[Rule, ...] = (
     rule(
         "OPEN-1",
-        sentence="`on_open(channel, request)` runs once, before every other callback, and what it returns is handed to"
-        " each of them.",
+        sentence="""`on_open(channel, request)` runs once, before every other callback, and what it returns is handed
+        to each of them.""",
         text="""It is the same object every time: the process object. Without an `on_open` it is None.""",
     ),
     rule(
@@ -128,7 +131,8 @@ OPENING_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "OPEN-3",
-        sentence="Messages that come in while `on_open` runs wait in bounded memory, and are delivered in order after it.",
+        sentence="""Messages that come in while `on_open` runs wait in bounded memory, and are delivered in order after
+        it.""",
     ),
     rule(
         "OPEN-4",
@@ -136,8 +140,8 @@ OPENING_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "OPEN-5",
-        sentence="`on_open` may close the channel; then no message is delivered, and `on_close` runs after `on_open` has"
-        " returned.",
+        sentence="""`on_open` may close the channel; then no message is delivered, and `on_close` runs after `on_open`
+        has returned.""",
     ),
     rule(
         "OPEN-6",
@@ -146,30 +150,32 @@ OPENING_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "OPEN-7",
-        sentence="`channel.id` is 128 random bits as text, so that no two channels share one, in whatever worker or on"
-        " whatever machine.",
+        sentence="""`channel.id` is 128 random bits as text, so that no two channels share one, in whatever worker or
+        on whatever machine.""",
     ),
     rule(
         "OPEN-8",
-        sentence="A channel takes one callback for text and one for binary messages, from the options or by"
-        " `channel.on_text` and `channel.on_binary`.",
+        sentence="""A channel takes one callback for text and one for binary messages, from the options or by
+        `channel.on_text` and `channel.on_binary`.""",
         text="""The call may come at any time before the end, and the callback serves the messages that are delivered
         after it. A second one raises `CallbackAlreadySetError`, and the first stays in force.""",
     ),
     rule(
         "OPEN-9",
-        sentence="An `on_open` that runs for long, such as a loop that only sends, does not hide the end of the channel.",
+        sentence="""An `on_open` that runs for long, such as a loop that only sends, does not hide the end of the
+        channel.""",
         text="""When no message came in before it, a close or a loss is noticed within 1 s: sends return False and
         `wait_closed()` resolves. `on_open` is cancelled by `stop()` and by nothing else.""",
     ),
     rule(
         "OPEN-10",
-        sentence="A callback that is a coroutine runs inside an `asyncio.Task`, so that `asyncio.timeout`,"
-        " `asyncio.TaskGroup` and `asyncio.current_task` work in it.",
+        sentence="""A callback that is a coroutine runs inside an `asyncio.Task`, so that `asyncio.timeout`,
+        `asyncio.TaskGroup` and `asyncio.current_task` work in it.""",
     ),
     rule(
         "OPEN-11",
-        sentence="Before `on_open` starts, a send and `close` raise `ChannelNotOpenError`; callbacks can be registered.",
+        sentence="""Before `on_open` starts, a send and `close` raise `ChannelNotOpenError`; callbacks can be
+        registered.""",
     ),
 )
 
@@ -199,19 +205,19 @@ SERVING_RULES: tuple[Rule, ...] = (
     rule(
         "STOP-4",
         features=("unix-socket",),
-        sentence="A connector serves TLS when it is given an `ssl.SSLContext`, on a Unix socket when it is given a path,"
-        " and shares its port by `SO_REUSEPORT` when it is asked to.",
+        sentence="""A connector serves TLS when it is given an `ssl.SSLContext`, on a Unix socket when it is given a
+        path, and shares its port by `SO_REUSEPORT` when it is asked to.""",
         text="The Unix socket, and that alone, needs the feature.",
     ),
     rule(
         "STOP-5",
-        sentence="A handshake that is under way when `stop()` is called is refused, or its channel closed; it never"
-        " hangs.",
+        sentence="""A handshake that is under way when `stop()` is called is refused, or its channel closed; it never
+        hangs.""",
     ),
     rule(
         "MOUNT-1",
-        sentence="Options, or a whole `Application`, can be mounted at a path of an application of the server's own"
-        " framework, beside what that serves itself.",
+        sentence="""Each connector mounts options, or a whole `Application`, at a path of an application of its
+        server's own framework, beside what that serves itself.""",
         text="""There are mounts for an aiohttp application, for a tornado application and for
         `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, HS-10 and HS-12. Where
         the framework has a hook for its shutdown, that stops the mount; `await mount.stop()` does so everywhere.""",
@@ -266,8 +272,8 @@ SERVING_RULES: tuple[Rule, ...] = (
     rule(
         "REG-5",
         kind="library",
-        sentence="A connector that was written for another version of the connector interface is refused, and both"
-        " versions are named.",
+        sentence="""A connector that was written for another version of the connector interface is refused, and both
+        versions are named.""",
     ),
 )
 
@@ -281,15 +287,15 @@ CONTEXT_RULES: tuple[Rule, ...] = (
     rule(
         "CTX-2",
         kind="library",
-        sentence="An `Interceptor` has a name and up to three stages, `enter`, `leave` and `error`, each a plain or a"
-        " coroutine function.",
+        sentence="""An `Interceptor` has a name and up to three stages, `enter`, `leave` and `error`, each a plain or a
+        coroutine function.""",
         text="""The enter stages run in order, the leave stages in reverse. After an exception the error stages run in
         reverse until one takes it. A `response` in the context ends the enter stages.""",
     ),
     rule(
         "CTX-3",
-        sentence="`upgrade_request_to_websocket(context, options)` is a plain function that turns a request into a"
-        " channel.",
+        sentence="""`upgrade_request_to_websocket(context, options)` is a plain function that turns a request into a
+        channel.""",
         text="""It checks the request (HS-4), calls `initialize_websocket`, a plain method, of the source that the
         connector put into the context, and returns the context: with `websocket_channel` set, or with `response` if the
         request is refused. The 101 is sent when the leave stages have run, and `on_open` runs after that. A leave or
@@ -309,15 +315,15 @@ CONTEXT_RULES: tuple[Rule, ...] = (
     rule(
         "CONN-1",
         kind="library",
-        sentence="`start_ws_connection` returns a `WebSocketConnection`, a queue that sends its messages one after"
-        " another.",
+        sentence="""`start_ws_connection` returns a `WebSocketConnection`, a queue that sends its messages one after
+        another.""",
         text="It holds at most `send_buffer` messages, by default 10.",
     ),
     rule(
         "CONN-2",
         kind="library",
-        sentence="A message is queued by `put`, which waits for room, by `put_nowait`, which raises"
-        " `asyncio.QueueFull` when there is none, or by `send`, which waits for the result too.",
+        sentence="""A message is queued by `put`, which waits for room, by `put_nowait`, which raises
+        `asyncio.QueueFull` when there is none, or by `send`, which waits for the result too.""",
         text="""`await send(message)` returns `SendResult.SUCCESS` or `SendResult.CLOSED` for its own message, or raises
         the exception that sending it raised. An exception that nobody waits for is logged, once.""",
     ),
@@ -331,13 +337,13 @@ CONTEXT_RULES: tuple[Rule, ...] = (
     rule(
         "CONN-4",
         kind="library",
-        sentence="`await close()` sends what is queued and then closes the channel; leaving the connection's `async with`"
-        " block does the same.",
+        sentence="""`await close()` sends what is queued and then closes the channel; leaving the connection's `async
+        with` block does the same.""",
     ),
     rule(
         "CONN-5",
         kind="library",
-        sentence="A connection that is dropped without a close leaves no task behind: a sender runs only while something"
-        " is queued.",
+        sentence="""A connection that is dropped without a close leaves no task behind: a sender runs only while
+        something is queued.""",
     ),
 )

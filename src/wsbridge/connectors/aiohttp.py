@@ -114,6 +114,9 @@ class _Channel(BaseChannel):
     def _ping(self, payload: bytes) -> None:
         _run_now(self.native.ping(payload))
 
+    def _pong(self, payload: bytes) -> None:
+        _run_now(self.native.pong(payload))
+
     def _disconnect(self) -> None:
         if not self._failed:
             self._transport.close()
@@ -155,7 +158,7 @@ class _Channel(BaseChannel):
     async def _control_received(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
             if not self._close_begun:
-                _run_now(self.native.pong(message.data))
+                self._write_quietly(self._pong, message.data)
         elif message.type is WSMsgType.PONG:
             self.pong_received(message.data)
         elif message.type is WSMsgType.CLOSE and (message.data == 0 or is_valid_close_code(message.data)):

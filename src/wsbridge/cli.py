@@ -1,0 +1,736 @@
+"""The command line: ``wsbridge serve``, ``connectors``, ``connect``, ``demo`` and ``conformance``.
+
+A failure is one line on stderr and an exit code of `Exit`; nothing of a server is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import enum
+import importlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, NoReturn
+
+import click
+
+from wsbridge import __version__, registry
+from wsbridge.application import Application
+from wsbridge.errors import (
+    ConnectorConflictError,
+    ConnectorNotFoundError,
+    ConnectorNotInstalledError,
+    UnsupportedOptionError,
+)
+from wsbridge.options import WebSocketOptions, check_seconds
+from wsbridge.protocols import Connector, Deviation
+from wsbridge.serving import listening_urls, run
+from wsbridge.serving import serve as serve_in_loop
+
+__all__ = ["Exit", "cli", "main"]
+
+CHECK_TIMEOUT = 10.0  # seconds for a connector to start, answer one handshake and stop
+RELOAD_POLL_MS = 200  # how often the watcher looks after its child
+SUPERVISED_ENV = "WSBRIDGE_SUPERVISOR_FD"
+HANDSHAKE = (
+    "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of every command; `meaning` says what each stands for."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Exit:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done; for serve: stopped by SIGINT or SIGTERM; for connect: closed normally"
+    FAILURE = 1, "an error that wsbridge did not expect; the traceback is shown"
+    USAGE = 2, "wrong arguments"
+    NO_MODULE = 3, "there is no such module"
+    MODULE_FAILED = 4, "the module raised an exception when it was imported"
+    NO_ATTRIBUTE = 5, "the module has no such attribute"
+    NO_APPLICATION = 6, "the attribute is no wsbridge.Application"
+    NO_CONNECTOR = 7, "no connector of that name, or none chosen of several"
+    NOT_INSTALLED = 8, "the server of the connector is not installed"
+    CONNECTOR_FAILED = 9, "the connector failed to import, is of another version or does not work"
+    UNSUPPORTED = 10, "the connector cannot honour an option"
+    CANNOT_LISTEN = 11, "the port is in use, or the address or Unix path cannot be bound"
+    NO_EXTRA = 12, "the command needs a package that is not installed"
+    NO_CONNECTION = 13, "connect: nobody there, or the handshake was refused"
+    CLOSED = 14, "connect: closed with a code other than 1000, or the connection was lost"
+
+
+def exit_codes(*only: Exit) -> str:
+    """Return the table of exit codes for the end of a help page."""
+    rows = [f"{code.value:>3}  {code.meaning}" for code in only or Exit]
+    return "\b\nExit codes:\n" + "\n".join(rows)
+
+
+class Failure(click.ClickException):
+    """Ends a command: one line on stderr, and an exit code."""
+
+    def __init__(self, code: Exit, message: str, *, debug: bool = False) -> None:
+        super().__init__(" ".join(message.split()))
+        vars(self)["exit_code"] = code.value  # read from the instance, though click declares it on the class
+        self.debug = debug
+
+    def show(self, file: Any = None) -> None:
+        """Print the line, behind the traceback of its cause if that was asked for."""
+        if self.debug and self.__cause__ is not None:
+            traceback.print_exception(self.__cause__, file=file or sys.stderr)
+        super().show(file)
+
+
+class LazyCommand(click.Command):
+    """A command that is imported when it is run; its line in the list of commands is known before."""
+
+    def __init__(self, name: str, path: str, extra: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help, add_help_option=False)
+        self.path = path
+        self.extra = extra
+
+    def load(self) -> click.Command:
+        """Import the command.
+
+        Raises:
+            Failure: A package that it needs is missing.
+        """
+        module, _, attribute = self.path.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            line = f'{self.name} needs {exc.name}, which is not installed. Run: pip install ".[{self.extra}]"'
+            raise Failure(Exit.NO_EXTRA, line) from exc
+        assert isinstance(command, click.Command)
+        return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Hand over to the real command."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Hold an option to be a positive, finite number of seconds."""
+    try:
+        check_seconds("it", value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+    return value
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  wsbridge serve echo:app --connector tornado --port 8000",
+)
+@click.version_option(__version__, prog_name="wsbridge")
+def cli() -> None:
+    """One WebSocket application, unchanged, on any Python server."""
+
+
+# ---- serve --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServeCommand:
+    """What ``wsbridge serve`` was asked for."""
+
+    target: str
+    connector: str | None
+    host: str
+    port: int
+    unix_path: str | None
+    app_dir: str
+    shutdown_timeout: float
+    debug: bool
+
+    def arguments(self) -> list[str]:
+        """Return the command line that asks for the same."""
+        arguments = ["serve", self.target, f"--app-dir={self.app_dir}", f"--shutdown-timeout={self.shutdown_timeout}"]
+        if self.connector is not None:
+            arguments.append(f"--connector={self.connector}")
+        if self.unix_path is not None:
+            arguments.append(f"--unix-path={self.unix_path}")
+        else:
+            arguments += [f"--host={self.host}", f"--port={self.port}"]
+        return [*arguments, "--debug"] if self.debug else arguments
+
+
+@cli.command(
+    "serve",
+    epilog="\b\nExamples:\n  wsbridge serve echo:app --connector tornado --port 8000\n"
+    "  wsbridge serve chat:app --app-dir examples --reload\n\n" + exit_codes(*list(Exit)[: Exit.NO_EXTRA + 1]),
+)
+@click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "-c",
+    "--connector",
+    envvar="WSBRIDGE_CONNECTOR",
+    show_envvar=True,
+    metavar="NAME",
+    help="The server to run on: a name that `wsbridge connectors` lists, NAME@DISTRIBUTION or MODULE:CLASS. "
+    "By default the only one that is installed.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The name or address to listen at.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
+)
+@click.option("--unix-path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--app-dir",
+    type=click.Path(exists=True, file_okay=False),
+    default=".",
+    help="Where MODULE is looked for first. By default the current directory.",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=float,
+    callback=seconds,
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    help="How long peers and callbacks have to end at a stop.",
+)
+@click.option("--reload", is_flag=True, help="Start again when a Python file below --app-dir changes.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and log everything.")
+@click.pass_context
+def serve_command(ctx: click.Context, /, *, reload: bool, **options: Any) -> None:
+    """Serve an application until SIGINT (Ctrl-C) or SIGTERM.
+
+    APP is a wsbridge.Application in MODULE. Each URL that it listens on is logged on stderr. A second SIGINT cuts off
+    what has not ended yet.
+    """
+    command = ServeCommand(**options)
+    if command.unix_path is not None:
+        explicit = {"host", "port"} & {
+            name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        }
+        if explicit:
+            raise click.UsageError(f"--unix-path stands alone: leave out --{explicit.pop()}")
+    module, _, attribute = command.target.partition(":")
+    if not module or not attribute:
+        example = f"{Path(command.target.rstrip(':')).name.removesuffix('.py') or 'echo'}:app"
+        raise click.UsageError(f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
+    if reload:
+        ctx.exit(_reload(command))
+    _watch_supervisor()
+    sys.path.insert(0, str(Path(command.app_dir).resolve()))
+    connector = _connector_class(command.connector, debug=command.debug)
+    application = _application(module, attribute, command)
+    _log_to_stderr(debug=command.debug)
+    _serve(application, connector, command)
+
+
+def _serve(application: Application, connector: type[Any], command: ServeCommand) -> None:
+    is_listening = False
+
+    def listening(_: Connector) -> None:
+        nonlocal is_listening
+        is_listening = True
+
+    where = {"unix_path": command.unix_path} if command.unix_path else {"host": command.host, "port": command.port}
+    try:
+        run(application, connector, on_listening=listening, shutdown_timeout=command.shutdown_timeout, **where)
+    except UnsupportedOptionError as exc:
+        raise Failure(Exit.UNSUPPORTED, str(exc), debug=command.debug) from exc
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that IDNA cannot encode
+        if is_listening:
+            raise
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+        if not reason.startswith("cannot listen"):
+            reason = f"cannot listen on {command.unix_path or f'{command.host} port {command.port}'}: {reason}"
+        raise Failure(Exit.CANNOT_LISTEN, reason, debug=command.debug) from exc
+
+
+def _connector_class(name: str | None, *, debug: bool) -> type[Any]:
+    """Return the class of the connector ``name``, or of the only one there is.
+
+    Raises:
+        Failure: It cannot be had.
+    """
+    if name is None:
+        name = _only_connector()
+    try:
+        return registry.load_connector(name)
+    except ConnectorNotInstalledError as exc:
+        raise Failure(Exit.NOT_INSTALLED, str(exc), debug=debug) from exc
+    except (ConnectorNotFoundError, ConnectorConflictError) as exc:
+        raise Failure(Exit.NO_CONNECTOR, str(exc), debug=debug) from exc
+    except Exception as exc:
+        line = f"the connector {name!r} cannot be used: {_described(exc)}"
+        raise Failure(Exit.CONNECTOR_FAILED, line, debug=debug) from exc
+
+
+def _only_connector() -> str:
+    installed = registry.connector_names(installed=True)
+    if not installed:
+        commands = "; ".join(registry.install_command(name, server) for name, server in registry.SERVERS.items())
+        raise Failure(Exit.NOT_INSTALLED, f"no connector is installed. Run one of: {commands}")
+    only, *others = installed
+    if others:
+        line = f"say which connector by --connector or WSBRIDGE_CONNECTOR; installed are {', '.join(installed)}"
+        raise Failure(Exit.NO_CONNECTOR, line)
+    return only
+
+
+def _application(module_name: str, attribute: str, command: ServeCommand) -> Application:
+    """Import the application.
+
+    Raises:
+        Failure: It is not there, raises, or is none.
+    """
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise _import_failure(module_name, exc, command) from exc
+        near = difflib.get_close_matches(module_name, [path.stem for path in Path(command.app_dir).glob("*.py")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        where = f"in {str(Path(command.app_dir).resolve())!r} or on sys.path"
+        line = f"there is no module {exc.name!r} {where}{hint}"
+        raise Failure(Exit.NO_MODULE, line, debug=command.debug) from exc
+    except (Exception, SystemExit) as exc:
+        raise _import_failure(module_name, exc, command) from exc
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as exc:
+            names = (
+                [name for name, value in vars(found).items() if isinstance(value, Application)]
+                if (found is sys.modules[module_name])
+                else []
+            )
+            hint = f"; it has {', '.join(map(repr, names))}" if names else ""
+            line = f"module {module_name!r} has no attribute {attribute!r}{hint}"
+            raise Failure(Exit.NO_ATTRIBUTE, line, debug=command.debug) from exc
+    if not isinstance(found, Application):
+        line = f"{command.target} must be a wsbridge.Application; it is of type {type(found).__qualname__!r}"
+        raise Failure(Exit.NO_APPLICATION, line)
+    return found
+
+
+def _import_failure(module_name: str, exc: BaseException, command: ServeCommand) -> Failure:
+    line = f"module {module_name!r} failed to import: {_described(exc)}"
+    return Failure(Exit.MODULE_FAILED, line, debug=command.debug)
+
+
+def _described(exc: BaseException) -> str:
+    """Return type, message and place of an exception, in one line."""
+    text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    if isinstance(exc, SyntaxError):  # its message names the place
+        return text
+    own = str(Path(__file__).parent)
+    frames = [frame for frame in _frames(exc.__traceback__) if not frame[0].startswith(("<frozen", own))]
+    frames = [frame for frame in frames if frame[0] != importlib.__file__]
+    return f"{text} ({frames[-1][0]}, line {frames[-1][1]})" if frames else text
+
+
+def _frames(trace: TracebackType | None) -> list[tuple[str, int]]:
+    return [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
+
+
+def _log_to_stderr(*, debug: bool) -> None:
+    """Log wsbridge's own lines, and warnings of others; an application that has set up logging is left alone."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        level=logging.DEBUG if debug else logging.WARNING,
+    )
+    logger = logging.getLogger("wsbridge")
+    if logger.level == logging.NOTSET and not debug:
+        logger.setLevel(logging.INFO)
+
+
+# ---- serve --reload -----------------------------------------------------------------------------------------------
+
+_WAITED_FOR = frozenset((Exit.MODULE_FAILED, Exit.NO_ATTRIBUTE, Exit.NO_APPLICATION))
+"""Exit codes of a child that an edit of the application may mend."""
+
+
+class _Child:
+    """A process that serves. It ends with this one, however that ends: by SIGTERM, or as soon as its pipe closes."""
+
+    def __init__(self, command: ServeCommand) -> None:
+        self._patience = command.shutdown_timeout + 5
+        read_end, self._pipe = os.pipe()
+        try:
+            # -P: a module in the current directory must not stand in for one that wsbridge imports
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "wsbridge.cli", *command.arguments()],
+                pass_fds=(read_end,),
+                env={**os.environ, SUPERVISED_ENV: str(read_end)},
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(read_end)
+
+    def exit_code(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        return self._process.poll()
+
+    def end(self) -> None:
+        """Stop it, and return when it has ended."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(self._patience)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        os.close(self._pipe)
+
+
+def _reload(command: ServeCommand) -> int:
+    """Serve in a fresh process, and in another after each change; return the exit code."""
+    try:
+        import watchfiles
+    except ModuleNotFoundError as exc:
+        line = '--reload needs watchfiles, which is not installed. Run: pip install ".[reload]"'
+        raise Failure(Exit.NO_EXTRA, line, debug=command.debug) from exc
+    _log_to_stderr(debug=command.debug)
+    logger = logging.getLogger("wsbridge.reload")
+    stop = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stop.set())
+    child: _Child | None = None
+    waited_for = _WAITED_FOR
+    is_waiting = False
+    try:
+        # the watch begins before the first child, so that no change between the two is missed
+        for changes in watchfiles.watch(
+            Path(command.app_dir).resolve(),
+            watch_filter=watchfiles.PythonFilter(),
+            stop_event=stop,
+            rust_timeout=RELOAD_POLL_MS,
+            yield_on_timeout=True,
+        ):
+            if child is not None and changes:
+                names = ", ".join(sorted(Path(path).name for _, path in changes))
+                logger.info("%s changed; starting again", names)
+                child.end()
+                child = None
+                waited_for = _WAITED_FOR | {Exit.NO_MODULE}  # an editor may be about to put the file back
+            if child is None:
+                child, is_waiting = _Child(command), False
+            code = child.exit_code()
+            if code is not None and code not in waited_for:
+                return code if code >= 0 else 128 - code
+            if code is not None and not is_waiting:
+                is_waiting = True
+                logger.info("waiting for a change")
+    finally:
+        if child is not None:
+            child.end()
+    return Exit.OK
+
+
+def _watch_supervisor() -> None:
+    """In a child of ``--reload``: stop when the other end of its pipe closes, so that no child is left over."""
+    descriptor = os.environ.pop(SUPERVISED_ENV, None)
+    if descriptor is None:
+        return
+
+    def wait(pipe: int) -> None:
+        with contextlib.suppress(OSError):
+            os.read(pipe, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    os.set_inheritable(int(descriptor), False)
+    threading.Thread(target=wait, args=(int(descriptor),), name="wsbridge-supervisor", daemon=True).start()
+
+
+# ---- connectors ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a connector said and did when it was tried."""
+
+    error: str | None
+    features: Sequence[str] = ()
+    deviations: Mapping[str, Deviation] = MappingProxyType({})
+    connector_api: int | None = None
+
+
+@cli.command(
+    "connectors",
+    epilog="\b\nExamples:\n  wsbridge connectors\n  wsbridge connectors --json --check\n\n"
+    + exit_codes(Exit.OK, Exit.CONNECTOR_FAILED),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object for each connector.")
+@click.option("--check", is_flag=True, help="Import each installed one; start it, try a handshake and stop it.")
+@click.pass_context
+def connectors_command(ctx: click.Context, /, *, as_json: bool, check: bool) -> None:
+    """List the connectors that are installed and those that could be.
+
+    Without --check no connector and no server is imported.
+    """
+    infos = registry.connector_infos()
+    results = {info: _check(info) for info in infos if check and info.is_installed}
+    missing = sorted(set(registry.SERVERS) - {info.name for info in infos})
+    if as_json:
+        rows = [_json_row(info, results.get(info), check=check) for info in infos]
+        rows += [_unregistered_row(name, check=check) for name in missing]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_connectors(infos, missing, results)
+    if any(result.error is not None for result in results.values()):
+        ctx.exit(Exit.CONNECTOR_FAILED)
+
+
+def _json_row(info: registry.ConnectorInfo, result: CheckResult | None, *, check: bool) -> dict[str, object]:
+    row: dict[str, object] = {
+        "name": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "connector": info.value,
+        "server": info.server,
+        "server_version": info.server_version,
+        "installed": info.is_installed,
+        "install": None if info.is_installed else registry.install_command(info.name, info.server or info.name),
+    }
+    if check:
+        row |= {
+            "works": None if result is None else result.error is None,
+            "error": None if result is None else result.error,
+            "connector_api": None if result is None else result.connector_api,
+            "features": None if result is None else list(result.features),
+            "deviations": None
+            if result is None
+            else {
+                scenario: {"outcome": deviation.outcome, "tried": deviation.tried}
+                for scenario, deviation in sorted(result.deviations.items())
+            },
+        }
+    return row
+
+
+def _unregistered_row(name: str, *, check: bool) -> dict[str, object]:
+    """The row of a connector of wsbridge that nothing registers, as in a source tree that is not installed."""
+    info = registry.ConnectorInfo(name, registry.OWN_DISTRIBUTION, "unknown", "", registry.SERVERS[name], None)
+    return _json_row(info, None, check=check) | {"connector": None}
+
+
+def _print_connectors(
+    infos: Sequence[registry.ConnectorInfo],
+    missing: Sequence[str],
+    results: Mapping[registry.ConnectorInfo, CheckResult],
+) -> None:
+    names = [info.name for info in infos]
+    rows: list[tuple[str, ...]] = [("NAME", "FROM", "SERVER", "STATUS")]
+    for info in infos:
+        server = "-" if info.server is None else f"{info.server} {info.server_version or ''}".rstrip()
+        rows.append((info.name, f"{info.distribution} {info.version}", server, _status(info, results.get(info), names)))
+    for name in missing:
+        server = registry.SERVERS[name]
+        rows.append((name, "-", server, f"not installed: {registry.install_command(name, server)}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)]
+        line = "  ".join(cells).rstrip()
+        # click takes the colours away where the output is no terminal
+        click.echo(click.style(line, bold=True) if number == 0 else _coloured(line, row[3]))
+    for info, result in results.items():
+        if result.error is None:
+            click.echo()
+            click.echo(click.style(info.name, bold=True) + f": {', '.join(result.features) or 'no optional features'}")
+            for scenario, deviation in sorted(result.deviations.items()):
+                click.echo(f"  deviates in {scenario}: {deviation.outcome} ({deviation.tried})")
+            if not result.deviations:
+                click.echo("  deviates in nothing")
+
+
+def _status(info: registry.ConnectorInfo, result: CheckResult | None, names: Sequence[str]) -> str:
+    if not info.is_installed:
+        return f"not installed: {registry.install_command(info.name, info.server or info.name)}"
+    shared = f"; say {info.name}@{info.distribution}" if names.count(info.name) > 1 else ""
+    if result is None:
+        return ("installed" if info.server is not None else "registered") + shared
+    return ("works" if result.error is None else f"fails: {result.error}") + shared
+
+
+def _coloured(line: str, status: str) -> str:
+    colour = {"fails": "red", "not": "yellow"}.get(status.split()[0].rstrip(":"), "green")
+    head = line.removesuffix(status)
+    return head + click.style(status, fg=colour)
+
+
+def _check(info: registry.ConnectorInfo) -> CheckResult:
+    """Load a connector, start it on a free loopback port, try a handshake, and stop it."""
+    try:
+        connector = registry.load_connector(f"{info.name}@{info.distribution}")
+    except Exception as exc:
+        return CheckResult(" ".join(_described(exc).split()))
+    result = CheckResult(
+        None, sorted(connector.features), MappingProxyType(dict(connector.deviations)), connector.connector_api
+    )
+    try:
+        asyncio.run(_try(connector))
+    except Exception as exc:
+        return replace(result, error=" ".join(_described(exc).split()))
+    return result
+
+
+async def _try(connector: type[Any]) -> None:
+    sizes: dict[str, Any] = {} if "size-limit" in connector.features else dict.fromkeys(_SIZES)
+    pings: dict[str, Any] = {} if "ping" in connector.features else {"ping_interval": None}
+    application = Application([("/", WebSocketOptions(**sizes, **pings))])
+    async with asyncio.timeout(CHECK_TIMEOUT), serve_in_loop(application, connector, shutdown_timeout=1) as server:
+        host, port = listening_urls(server)[0].removeprefix("ws://").rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        try:
+            writer.write(HANDSHAKE.format(host=f"{host}:{port}").encode())
+            status = (await reader.readline()).decode("latin-1").strip()
+            if status.split(" ")[1:2] != ["101"]:
+                raise RuntimeError(f"it answered a handshake with {status!r}")
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+_SIZES = ("max_text_size", "max_binary_size")
+
+
+# ---- connect ------------------------------------------------------------------------------------------------------
+
+
+@cli.command(
+    "connect",
+    epilog="\b\nExamples:\n  wsbridge connect ws://127.0.0.1:8000/echo\n"
+    "  printf 'one\\ntwo\\n' | wsbridge connect ws://127.0.0.1:8000/echo --wait 0.5\n\n"
+    + exit_codes(Exit.OK, Exit.USAGE, Exit.NO_EXTRA, Exit.NO_CONNECTION, Exit.CLOSED),
+)
+@click.argument("url")
+@click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Offer it; may be repeated.")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Send it; may be repeated.")
+@click.option("--origin", metavar="ORIGIN", help="Send this Origin header, as a browser would.")
+@click.option(
+    "--wait",
+    type=float,
+    callback=seconds,
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="How long to wait for messages after the end of piped input.",
+)
+@click.option(
+    "--client",
+    type=click.Choice(("websockets", "aiohttp", "tornado")),
+    help="The package to connect with; by default the first of these that is installed.",
+)
+def connect_command(
+    *,
+    url: str,
+    subprotocols: tuple[str, ...],
+    headers: tuple[str, ...],
+    origin: str | None,
+    wait: float,
+    client: str | None,
+) -> None:
+    """Talk to the WebSocket server at URL, ws:// or wss://.
+
+    Each line of the input is sent as a text message. What is received is printed; the close code, its name and its text
+    are shown on stderr at the end. Ctrl-D or Ctrl-C closes. Input may be piped in.
+    """
+    from wsbridge import client as clients
+
+    if not url.startswith(("ws://", "wss://")):
+        raise click.UsageError(f"{url!r} must begin with ws:// or wss://")
+    try:
+        chosen = clients.choose_client(client)
+        target = clients.Target(url, subprotocols, tuple(map(_header, headers)), origin)
+        reason = asyncio.run(clients.talk(chosen, target, wait=wait))
+    except clients.NoClientError as exc:
+        raise Failure(Exit.NO_EXTRA, str(exc)) from exc
+    except clients.ConnectError as exc:
+        raise Failure(Exit.NO_CONNECTION, str(exc)) from exc
+    click.echo(f"closed: {reason.describe()}", err=True)
+    if not reason.is_normal:
+        raise SystemExit(Exit.CLOSED)
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, separator, value = line.partition(":")
+    if not separator or not name.strip() or "\n" in line or "\r" in line:
+        raise click.UsageError(f"--header {line!r} must be written as 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
+# ---- demo ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command(
+    "demo",
+    epilog="\b\nExamples:\n  wsbridge demo\n  wsbridge demo --port 9000\n\n"
+    + exit_codes(Exit.OK, Exit.USAGE, Exit.NOT_INSTALLED, Exit.CANNOT_LISTEN),
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The name or address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The page's port; the other connectors take the next ones. Those in use are passed over.",
+)
+def demo_command(*, host: str, port: int) -> None:
+    """Chat in one room across every installed connector.
+
+    Serves one application on all of them at once, and a page that connects to each, side by side.
+    """
+    from wsbridge import demo
+
+    _log_to_stderr(debug=False)
+    try:
+        demo.run_demo(host, port, tell=_tell)
+    except demo.NothingToShowError as exc:
+        raise Failure(Exit.NOT_INSTALLED, str(exc)) from exc
+    except demo.CannotListenError as exc:
+        raise Failure(Exit.CANNOT_LISTEN, str(exc)) from exc
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+cli.add_command(
+    LazyCommand(
+        "conformance",
+        "wsbridge.conformance.cli:conformance",
+        extra="conformance",
+        short_help="Check connectors against the contract.",
+    )
+)
+
+
+def main() -> NoReturn:
+    """Run the command line; the console script ``wsbridge``."""
+    cli(prog_name="wsbridge")
+    raise SystemExit(Exit.FAILURE)  # not reached: click exits
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Every built-in connector against every check of the suite: no failure, and no deviation but those that are allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsbridge.conformance.bench import Target
+from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.registry import SERVERS, load_connector
+
+ALLOWED = {
+    "aiohttp": {"RECV-9/unmasked-frame", "RECV-9/message-in-empty-fragment"},
+    "websockets": {"RECV-9/close-in-fragmented-message"},
+    "tornado": {"RECV-9/unmasked-frame", "RECV-3/ping-in-deflated-fragmented-message"},
+}
+"""What CLOSE-8 allows at most."""
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
+@pytest.mark.parametrize("name", sorted(SERVERS))
+def test_check(name: str, check: Check) -> None:
+    result = run_check(check, Target(name, load_connector(name)))
+    assert result.verdict is not Verdict.FAIL, "\n".join(
+        [result.message, result.details, *(line for log in result.wire.values() for line in log), *result.callbacks]
+    )
+    if result.verdict is Verdict.UNSUPPORTED:
+        assert check.needs == {"fragments"}
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS))
+def test_deviations_are_those_that_are_allowed(name: str) -> None:
+    connector = load_connector(name)
+    assert set(connector.deviations) <= ALLOWED[name]
+    assert {"size-limit", "ping", "compression", "unix-socket"} <= set(connector.features)
