@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import math
@@ -20,14 +21,10 @@ pytestmark = pytest.mark.rule("LIM-5")
 def option_table(of: str) -> dict[str, object]:
     """Return the options of the contract's table with their defaults."""
     return {
-        name.strip("`"): ast_literal(default)
+        name.strip("`"): ast.literal_eval(default.partition(" ")[0].strip("`"))
         for name, owner, default, _ in TABLES["LIM-5"].rows
         if owner == f"the {of}"
     }
-
-
-def ast_literal(cell: str) -> object:
-    return eval(cell.partition(" ")[0].strip("`"), {"__builtins__": {}})
 
 
 def test_the_channel_options_are_those_of_the_contract() -> None:

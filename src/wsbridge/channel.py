@@ -809,7 +809,8 @@ class BaseChannel(ABC):
                 return now
         if now >= ping_at and options.ping_interval is not None:
             self._ping_at = ping_at = now + options.ping_interval
-            if not (self._write_paused and self._pong_by is not None):  # no heap of pings behind a stuck peer
+            waits = self._pong_by is not None or options.ping_timeout is None
+            if not (self._write_paused and waits):  # no heap of pings behind a stuck peer, which would hide LIM-4
                 self._ping_count += 1
                 if self._pong_by is None and options.ping_timeout is not None:
                     self._pong_by = now + options.ping_timeout
@@ -921,6 +922,9 @@ class QueuedChannel(BaseChannel):
 
     def _set_over(self) -> None:
         super()._set_over()
+        if self._held:  # after a cut nobody empties the queue, and who reads must get to the end
+            self._held = False
+            self._resume_reading()
         wakeup = self._wakeup
         if wakeup is not None:
             self._wakeup = None

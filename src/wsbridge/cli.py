@@ -61,7 +61,7 @@ class Exit(enum.IntEnum):
         member.meaning = meaning
         return member
 
-    OK = 0, "done; for serve: stopped by SIGINT or SIGTERM; for connect: closed normally"
+    OK = 0, "done, stopped by SIGINT or SIGTERM, or (connect) closed normally"
     FAILURE = 1, "an error that wsbridge did not expect; the traceback is shown"
     USAGE = 2, "wrong arguments"
     NO_MODULE = 3, "there is no such module"
@@ -229,7 +229,7 @@ def serve_command(ctx: click.Context, /, *, reload: bool, **options: Any) -> Non
     module, _, attribute = command.target.partition(":")
     if not module or not attribute:
         example = f"{Path(command.target.rstrip(':')).name.removesuffix('.py') or 'echo'}:app"
-        raise click.UsageError(f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
+        raise Failure(Exit.USAGE, f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
     if reload:
         ctx.exit(_reload(command))
     _watch_supervisor()
@@ -299,7 +299,7 @@ def _application(module_name: str, attribute: str, command: ServeCommand) -> App
         Failure: It is not there, raises, or is none.
     """
     try:
-        found: Any = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
             raise _import_failure(module_name, exc, command) from exc
@@ -310,16 +310,13 @@ def _application(module_name: str, attribute: str, command: ServeCommand) -> App
         raise Failure(Exit.NO_MODULE, line, debug=command.debug) from exc
     except (Exception, SystemExit) as exc:
         raise _import_failure(module_name, exc, command) from exc
+    found: Any = module
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError as exc:
-            names = (
-                [name for name, value in vars(found).items() if isinstance(value, Application)]
-                if (found is sys.modules[module_name])
-                else []
-            )
-            hint = f"; it has {', '.join(map(repr, names))}" if names else ""
+            names = [repr(name) for name, value in vars(module).items() if isinstance(value, Application)]
+            hint = f"; it has {', '.join(names)}" if names else ""
             line = f"module {module_name!r} has no attribute {attribute!r}{hint}"
             raise Failure(Exit.NO_ATTRIBUTE, line, debug=command.debug) from exc
     if not isinstance(found, Application):
@@ -339,7 +336,7 @@ def _described(exc: BaseException) -> str:
     if isinstance(exc, SyntaxError):  # its message names the place
         return text
     own = str(Path(__file__).parent)
-    frames = [frame for frame in _frames(exc.__traceback__) if not frame[0].startswith(("<frozen", own))]
+    frames = [frame for frame in _frames(exc.__traceback__) if not frame[0].startswith(("<", own))]
     frames = [frame for frame in frames if frame[0] != importlib.__file__]
     return f"{text} ({frames[-1][0]}, line {frames[-1][1]})" if frames else text
 
@@ -412,8 +409,12 @@ def _reload(command: ServeCommand) -> int:
     _log_to_stderr(debug=command.debug)
     logger = logging.getLogger("wsbridge.reload")
     stop = threading.Event()
+
+    def interrupt(signum: int, frame: object) -> None:
+        stop.set()
+
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, interrupt)
     child: _Child | None = None
     waited_for = _WAITED_FOR
     is_waiting = False
@@ -687,7 +688,6 @@ def _header(line: str) -> tuple[str, str]:
     epilog="\b\nExamples:\n  wsbridge demo\n  wsbridge demo --port 9000\n\n"
     + exit_codes(Exit.OK, Exit.USAGE, Exit.NOT_INSTALLED, Exit.CANNOT_LISTEN),
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The name or address to listen at.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -695,16 +695,17 @@ def _header(line: str) -> tuple[str, str]:
     show_default=True,
     help="The page's port; the other connectors take the next ones. Those in use are passed over.",
 )
-def demo_command(*, host: str, port: int) -> None:
+def demo_command(*, port: int) -> None:
     """Chat in one room across every installed connector.
 
-    Serves one application on all of them at once, and a page that connects to each, side by side.
+    Serves one application on all of them at once, on this machine's loopback address, and a page that connects to each,
+    side by side.
     """
     from wsbridge import demo
 
     _log_to_stderr(debug=False)
     try:
-        demo.run_demo(host, port, tell=_tell)
+        demo.run_demo(port, tell=_tell)
     except demo.NothingToShowError as exc:
         raise Failure(Exit.NOT_INSTALLED, str(exc)) from exc
     except demo.CannotListenError as exc:

@@ -174,7 +174,7 @@ class AiohttpClient(Client):
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.subprotocol = connection.protocol
-        self._end: ClosedReason | None = None
+        self._closed = asyncio.Event()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -217,12 +217,18 @@ class AiohttpClient(Client):
             return data
         if message.type is aiohttp.WSMsgType.CLOSE:
             return ClosedReason(message.data or 1005, message.extra or "")
-        # after a close of this side aiohttp keeps the answer's code only
-        return ClosedReason(self._connection.close_code or 1006, "")
+        if message.type is not aiohttp.WSMsgType.CLOSING:
+            return ClosedReason(self._connection.close_code or 1006, "")
+        # close() waits for the answer, of which aiohttp keeps the code only
+        await self._closed.wait()
+        return ClosedReason(self._connection.close_code or 1005, "")
 
     async def close(self) -> None:
         """See `Client.close`."""
-        await self._connection.close()
+        try:
+            await self._connection.close()
+        finally:
+            self._closed.set()
 
 
 class TornadoClient(Client):

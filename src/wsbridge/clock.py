@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Clock", "Timed", "Timer"]
+
+logger = logging.getLogger("wsbridge")
 
 RESOLUTION = 0.02
 """Seconds between two sweeps at least: deadlines that lie closer together are handled in one."""
@@ -17,7 +20,10 @@ class Timed(Protocol):
     """What has deadlines."""
 
     def tick(self, now: float, /) -> float | None:
-        """Do what is due at ``now``; return when the next is, or None if there is none."""
+        """Do what is due at ``now``; return when the next is, or None if there is none.
+
+        It is not called twice in a sweep, even if that is due already.
+        """
 
 
 class TimeSource(Protocol):
@@ -91,16 +97,22 @@ class Clock:
     def _sweep(self) -> None:
         self._handle = None
         now = self._last = self._loop.time()
-        heap = self._heap
-        while heap and heap[0].when <= now:
-            timer = heapq.heappop(heap)
+        again: list[Timer] = []
+        while self._heap and self._heap[0].when <= now:  # a tick may cancel, which makes a new heap
+            timer = heapq.heappop(self._heap)
             timed = timer.timed
             if timed is None:
                 self._cancelled -= 1
                 continue
-            following = timed.tick(now)
-            heap = self._heap  # a tick may cancel, which makes a new list
+            try:
+                following = timed.tick(now)
+            except Exception:
+                logger.exception("a deadline failed: %r", timed)  # those of others are not to suffer
+                continue
             if following is not None and timer.timed is not None:
                 timer.when = following
-                heapq.heappush(heap, timer)
+                again.append(timer)
+        for timer in again:
+            if timer.timed is not None:
+                heapq.heappush(self._heap, timer)
         self._set()

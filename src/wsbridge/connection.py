@@ -25,6 +25,7 @@ class SendResult(enum.Enum):
 
 
 _Entry = tuple[Message, "asyncio.Future[SendResult] | None"]
+_Waiting = tuple[_Entry, "asyncio.Future[bool]"]
 
 
 class WebSocketConnection:
@@ -34,15 +35,15 @@ class WebSocketConnection:
     returns. CONN-1 to CONN-5.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_closing", "_limit", "_queue", "_room", "_sender")
+    __slots__ = ("__weakref__", "_channel", "_ended", "_limit", "_queue", "_sender", "_waiting")
 
     def __init__(self, channel: WebSocketChannel, send_buffer: int) -> None:
         self._channel = channel
         self._limit = send_buffer
         self._queue: deque[_Entry] = deque()
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Waiting] = deque()  # for a place in the queue
         self._sender: asyncio.Task[None] | None = None
-        self._closing = False
+        self._ended = False
 
     @property
     def channel(self) -> WebSocketChannel:
@@ -50,7 +51,7 @@ class WebSocketConnection:
         return self._channel
 
     async def put(self, message: Message, /) -> SendResult | None:
-        """Queue ``message``, waiting while the queue is full.
+        """Queue ``message``, waiting while the queue is full. It is not to be changed until it is sent.
 
         Returns:
             None once it is queued, `SendResult.CLOSED` if the channel has ended before.
@@ -68,7 +69,7 @@ class WebSocketConnection:
         """
         if self._is_over():
             return SendResult.CLOSED
-        if len(self._queue) >= self._limit or self._room:
+        if len(self._queue) >= self._limit:
             raise asyncio.QueueFull(f"{len(self._queue)} messages wait to be sent; the queue holds {self._limit}")
         self._append(message, None)
         return None
@@ -89,8 +90,7 @@ class WebSocketConnection:
 
     async def close(self) -> None:
         """Send what is queued, then close the channel with 1000. Nothing more is taken from now on."""
-        self._closing = True
-        self._free_room()
+        self._end()
         while self._sender is not None:
             await asyncio.shield(self._sender)
         if self._channel.reason is None:
@@ -105,50 +105,55 @@ class WebSocketConnection:
         await self.close()
 
     def _is_over(self) -> bool:
-        return self._closing or self._channel.reason is not None
+        return self._ended or self._channel.reason is not None
+
+    def _end(self) -> None:
+        """Take no more; who waits for a place gets none."""
+        self._ended = True
+        for _, place in self._waiting:
+            if not place.done():
+                place.set_result(False)
+        self._waiting.clear()
 
     async def _enqueue(self, message: Message, result: asyncio.Future[SendResult] | None) -> bool:
         """Queue when there is room, in the order of the calls; False if the channel has ended."""
-        loop = asyncio.get_running_loop()
-        while not self._is_over() and len(self._queue) >= self._limit:
-            turn: asyncio.Future[None] = loop.create_future()
-            self._room.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_room()  # the place was ours; the next in line takes it
-                raise
-            finally:
-                if turn in self._room:
-                    self._room.remove(turn)
         if self._is_over():
             return False
-        self._append(message, result)
-        return True
+        if len(self._queue) < self._limit:
+            self._append(message, result)
+            return True
+        entry: _Entry = (message, result)
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, place))
+        try:
+            return await place
+        except asyncio.CancelledError:
+            self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not entry)
+            self._queue = deque(queued for queued in self._queue if queued is not entry)  # the place came meanwhile
+            self._fill()
+            raise
 
     def _append(self, message: Message, result: asyncio.Future[SendResult] | None) -> None:
         self._queue.append((message, result))
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send_queued())
 
-    def _give_room(self) -> None:
-        while self._room:
-            turn = self._room.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-    def _free_room(self) -> None:
-        while self._room:
-            self._give_room()
+    def _fill(self) -> None:
+        """Give the free places of the queue to those who wait for one, at once, so that nobody comes in between."""
+        if self._is_over():
+            self._end()
+        while self._waiting and len(self._queue) < self._limit:
+            entry, place = self._waiting.popleft()
+            if not place.done():  # a cancelled one is about to forget its entry
+                self._queue.append(entry)
+                place.set_result(True)
 
     async def _send_queued(self) -> None:
         """Send until the queue is empty; the task lives no longer, so that a forgotten connection leaves none."""
         try:
             while self._queue:
                 message, result = self._queue.popleft()
-                self._give_room()
+                self._fill()
                 await self._send_one(message, result)
         finally:
             self._sender = None
@@ -168,7 +173,7 @@ class WebSocketConnection:
         if result is not None and not result.done():
             result.set_result(SendResult.SUCCESS if sent else SendResult.CLOSED)
         if not sent:
-            self._free_room()
+            self._end()
 
 
 def start_ws_connection(channel: WebSocketChannel, *, send_buffer: int = 10) -> WebSocketConnection:

@@ -68,8 +68,9 @@ class Request(_SansIORequest):
         """
         raw_path, _, query = _origin_form(target).partition("?")
         path = unquote(raw_path.encode("latin-1"), errors="replace")
-        if root_path and path.startswith(root_path):
-            path = path[len(root_path) :]
+        below = path.removeprefix(root_path)
+        if not below or below.startswith("/"):  # the mount is whole segments
+            path = below
         super().__init__(
             method=method,
             scheme=scheme,

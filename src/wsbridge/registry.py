@@ -149,7 +149,7 @@ def _load(info: ConnectorInfo) -> object:
             raise
         raise ConnectorNotInstalledError(
             f"the connector {info.name!r} needs {missing}, which is not installed. "
-            f"Run: {install_command(info.name, missing)}"
+            f"Run: {install_command(info.name, info.server or missing)}"
         ) from exc
 
 

@@ -50,7 +50,8 @@ def _bind_all(
         sockets: list[socket.socket] = []
         for family, address in addresses:
             try:
-                sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                # asyncio turns Nagle's algorithm off only where the protocol is told
+                sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             except OSError:
                 continue  # a host name may have an address of a family that this machine lacks
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

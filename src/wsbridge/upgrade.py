@@ -94,6 +94,8 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Respons
         return plain_response(400)
     if len(headers.getlist("Host")) != 1 or not headers["Host"]:
         return plain_response(400)
+    if headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers:
+        return plain_response(400)  # a body would be taken for frames
     if not is_allowed_origin(request, options.origins):
         return plain_response(403)
     return None

@@ -21,11 +21,16 @@ from wsbridge.conformance.check import CheckFailed
 from wsbridge.conformance.recorder import Recorder
 from wsbridge.conformance.wire import Peer, WireLog
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Connector, Deviation
+from wsbridge.protocols import Connector, Deviation, Feature
 
 __all__ = ["Bench", "Served", "Target"]
 
 T = TypeVar("T")
+
+_NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
+    {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
+)
+"""What a connector that lacks a feature lets through instead of the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,14 @@ class Target:
     def features(self) -> frozenset[str]:
         """What the connector declares; all, for a URL: what cannot be seen is not asked."""
         return frozenset() if self.connector is None else frozenset(self.connector.features)
+
+    @property
+    def neutral(self) -> dict[str, Any]:
+        """The options that must be given, since the connector lacks what their defaults need."""
+        if self.connector is None:
+            return {}
+        lacking = [options for feature, options in _NEUTRAL.items() if feature not in self.features]
+        return {name: value for options in lacking for name, value in options.items()}
 
     @property
     def deviations(self) -> Mapping[str, Deviation]:
@@ -128,7 +141,7 @@ class Bench:
 
     def options(self, **options: Any) -> WebSocketOptions[Any]:
         """Return the recorder's options: every callback is logged, those given run too."""
-        return self.recorder.options(**options)
+        return self.recorder.options(**{**self.target.neutral, **options})
 
     @contextlib.asynccontextmanager
     async def serve(
@@ -158,7 +171,7 @@ class Bench:
         if self.target.connector is not None:
             from wsbridge.conformance.reference import reference_application
 
-            async with self.serve(reference_application()) as served:
+            async with self.serve(reference_application(**self.target.neutral)) as served:
                 yield served
             return
         parts = urlsplit(self.target.url)

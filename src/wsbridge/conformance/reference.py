@@ -15,6 +15,7 @@ from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.upgrade import websocket_interceptor
 
 __all__ = ["FLOOD_SIZE", "MAX_SIZE", "SUBPROTOCOLS", "reference_application"]
 
@@ -82,30 +83,35 @@ def _reject(context: Context) -> None:
     context["response"] = Response("refused\n", status, [("X-Refused", "a"), ("X-Refused", "b")])
 
 
-def reference_application() -> Application:
-    """Return the reference application."""
-    echo = WebSocketOptions(
-        on_text=_echo_text, on_binary=_echo_binary, max_text_size=MAX_SIZE, max_binary_size=MAX_SIZE
-    )
+def reference_application(**options: Any) -> Application:
+    """Return the reference application.
+
+    Args:
+        options: What every channel is given beside its callbacks, such as what a connector needs that has no limits.
+    """
+
+    def channel(**own: Any) -> WebSocketOptions[Any]:
+        return WebSocketOptions(**{**own, **options})
+
     return Application(
         [
-            ("/echo", echo),
-            ("/reverse", WebSocketOptions(on_text=_reverse_text, on_binary=_reverse_binary)),
-            ("/countdown/{start}", WebSocketOptions(on_open=_countdown)),
-            ("/close/{code}", WebSocketOptions(on_open=_close)),
-            ("/subprotocols", WebSocketOptions(on_open=_subprotocol, on_text=_echo_text, subprotocols=SUBPROTOCOLS)),
+            (
+                "/echo",
+                channel(on_text=_echo_text, on_binary=_echo_binary, max_text_size=MAX_SIZE, max_binary_size=MAX_SIZE),
+            ),
+            ("/reverse", channel(on_text=_reverse_text, on_binary=_reverse_binary)),
+            ("/countdown/{start}", channel(on_open=_countdown)),
+            ("/close/{code}", channel(on_open=_close)),
+            ("/subprotocols", channel(on_open=_subprotocol, on_text=_echo_text, subprotocols=SUBPROTOCOLS)),
             (
                 "/headers",
-                (Interceptor(name="headers", enter=_answer_headers), *_upgrade(WebSocketOptions(on_open=_headers))),
+                (
+                    Interceptor(name="headers", enter=_answer_headers),
+                    websocket_interceptor("headers", channel(on_open=_headers)),
+                ),
             ),
             ("/reject/{status}", (Interceptor(name="reject", enter=_reject),)),
-            ("/flood/{count}", WebSocketOptions(on_open=_flood)),
-            ("/slow", WebSocketOptions(on_text=_slow)),
+            ("/flood/{count}", channel(on_open=_flood)),
+            ("/slow", channel(on_text=_slow)),
         ]
     )
-
-
-def _upgrade(options: WebSocketOptions[Any]) -> tuple[Interceptor, ...]:
-    from wsbridge.upgrade import websocket_interceptor
-
-    return (websocket_interceptor("headers", options),)

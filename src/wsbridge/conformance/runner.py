@@ -10,18 +10,26 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Target, watched
-from wsbridge.conformance.check import Check, CheckFailed
+from wsbridge.conformance.check import Check, CheckFailed, equal
+from wsbridge.conformance.wire import LogEntry, WireLog
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Feature
+from wsbridge.protocols import WebSocketChannel
 
-__all__ = ["CheckResult", "Verdict", "run_check"]
+__all__ = ["Cause", "CheckResult", "Verdict", "run_check", "watchdog_limit"]
+
+GRACE = 5.0  # seconds, times the scale, that a check may overrun its limit before it is interrupted
+_AGAIN = 1.0  # seconds between interruptions of a loop that goes on hanging
+
+Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
+"""Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
 
 
 class Verdict(enum.StrEnum):
@@ -43,12 +51,16 @@ class CheckResult:
         check: The check's id.
         rule: Its rule.
         verdict: See `Verdict`.
-        seconds: How long it took.
+        seconds: How long it took, all its runs together.
         message: What failed, what deviates, or which feature is refused.
         details: For a failure: the traceback.
         wire: For a failure: the log of each connection, by name.
         callbacks: For a failure: the log of callbacks.
         logs: For a failure: what was logged on ``wsbridge``.
+        cause: For a failure: its kind; "" otherwise.
+        deviations: What deviates, by scenario, with what was observed as declared.
+        output: For a failure in a worker: the last that its process wrote.
+        runs: How often it was run; the last run is the one that is told of.
     """
 
     check: str
@@ -57,17 +69,40 @@ class CheckResult:
     seconds: float
     message: str = ""
     details: str = ""
-    wire: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    wire: dict[str, list[LogEntry]] = field(default_factory=dict[str, list[LogEntry]])
     callbacks: list[str] = field(default_factory=list[str])
     logs: list[str] = field(default_factory=list[str])
+    cause: Cause = ""
+    deviations: dict[str, str] = field(default_factory=dict[str, str])
+    output: str = ""
+    runs: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
+        """Return it as plain data; what is empty is left out."""
+        return {name: value for name, value in asdict(self).items() if value or name == "seconds"}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Return what `to_json` was made from."""
+        wire = {name: [LogEntry(**entry) for entry in entries] for name, entries in data.get("wire", {}).items()}
+        return cls(**{**data, "verdict": Verdict(data["verdict"]), "wire": wire})
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    verdict: Verdict
+    message: str = ""
+    cause: Cause = ""
+    details: str = ""
 
 
 class _Hang(BaseException):
     """The event loop itself hangs; no check catches this by accident."""
+
+
+def watchdog_limit(check: Check, scale: float) -> float:
+    """Return the seconds after which ``check`` is interrupted, whatever it does."""
+    return (check.limit + GRACE) * scale
 
 
 def run_check(check: Check, target: Target, *, scale: float = 1.0) -> CheckResult:
@@ -77,44 +112,75 @@ def run_check(check: Check, target: Target, *, scale: float = 1.0) -> CheckResul
     """
     bench = Bench(target, scale)
     started = time.perf_counter()
-    if target.connector is not None and (missing := sorted(check.needs - target.features)):
-        verdict, message, details = _refusal(target, missing[0])
+    if target.connector is not None and (missing := check.needs - target.features):
+        outcome = _refusal(check, bench, missing)
     else:
-        verdict, message, details = _verdict(check, bench)
+        outcome = _outcome(check, bench)
     seconds = round(time.perf_counter() - started, 4)
-    if verdict is not Verdict.FAIL:
-        return CheckResult(check.id, check.rule, verdict, seconds, message)
+    if outcome.verdict is not Verdict.FAIL:
+        return CheckResult(
+            check.id, check.rule, outcome.verdict, seconds, outcome.message, deviations=dict(bench.deviated)
+        )
     formatter = logging.Formatter("%(levelname)s %(message)s")
     return CheckResult(
         check.id,
         check.rule,
-        verdict,
+        outcome.verdict,
         seconds,
-        message,
-        details,
-        {f"{number} {name}": log.lines() for number, (name, log) in enumerate(bench.wire_logs, 1)},
+        outcome.message,
+        outcome.details,
+        {f"{number} {name}": _entries(log) for number, (name, log) in enumerate(bench.wire_logs, 1)},
         bench.recorder.lines(),
         [formatter.format(record) for record in bench.logs],
+        outcome.cause,
     )
 
 
-def _verdict(check: Check, bench: Bench) -> tuple[Verdict, str, str]:
+def _entries(log: WireLog) -> list[LogEntry]:
+    gone = log.total - len(log.entries)
+    return [*([LogEntry(0.0, "note", 0, f"{gone} earlier entries are gone")] if gone else []), *log.entries]
+
+
+def _outcome(check: Check, bench: Bench) -> _Outcome:
     limit = check.limit * bench.scale
     left: list[str] = []
     try:
-        with _watchdog(limit + 5 * bench.scale), watched(bench) as left:
+        with _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
             _run_in_loop(check, bench, limit, left)
     except CheckFailed as exc:
-        return Verdict.FAIL, str(exc), traceback.format_exc()
+        return _failure(str(exc), "hang" if isinstance(exc, _Overdue) else "promise")
     except _Hang:
-        return Verdict.FAIL, f"the event loop hung for more than {limit:g} s", traceback.format_exc()
-    except Exception as exc:
-        return Verdict.FAIL, f"{type(exc).__name__}: {exc}", traceback.format_exc()
+        return _failure(f"the event loop hung: the check could not be ended after its {limit:g} s", "hang")
+    # SystemExit and a stray CancelledError would end the whole run; an interruption by the user shall
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        if isinstance(exc, ExceptionGroup) and (failed := _failures(exc)):
+            return _failure("; ".join(failed), "promise")
+        return _failure(f"{type(exc).__name__}: {exc}", "error")
     if left:
-        return Verdict.FAIL, "; ".join(left[:10]), ""
+        return _Outcome(Verdict.FAIL, "; ".join(left[:10]), "left-over")
     if bench.deviated:
-        return Verdict.DEVIATION, "; ".join(f"{key}: {outcome}" for key, outcome in bench.deviated.items()), ""
-    return Verdict.PASS, "", ""
+        text = "; ".join(f"{scenario}: {observed}" for scenario, observed in bench.deviated.items())
+        return _Outcome(Verdict.DEVIATION, text)
+    return _Outcome(Verdict.PASS)
+
+
+def _failures(group: ExceptionGroup[Exception]) -> list[str]:
+    """Return what checks failed by in a group, such as a `asyncio.TaskGroup` raises."""
+    failed: list[str] = []
+    for exc in group.exceptions:
+        if isinstance(exc, ExceptionGroup):
+            failed += _failures(exc)
+        elif isinstance(exc, CheckFailed):
+            failed.append(str(exc))
+    return failed
+
+
+def _failure(message: str, cause: Cause) -> _Outcome:
+    return _Outcome(Verdict.FAIL, message, cause, traceback.format_exc())
+
+
+class _Overdue(CheckFailed):
+    """The check did not end in its time."""
 
 
 def _run_in_loop(check: Check, bench: Bench, limit: float, left: list[str]) -> None:
@@ -131,7 +197,7 @@ async def _limited(check: Check, bench: Bench, limit: float, left: list[str]) ->
             await check.run(bench)
     except TimeoutError:
         if bound.expired():
-            raise CheckFailed(f"the check did not end within {limit:g} s") from None
+            raise _Overdue(f"the check did not end within {limit:g} s") from None
         raise
     # what ends by itself in the next moments, such as a cancelled task, is not left over
     for _ in range(20):
@@ -159,7 +225,8 @@ def _watchdog(seconds: float) -> Iterator[None]:
         raise _Hang
 
     former = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: the loop's own end may hang on the same thing
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         yield
     finally:
@@ -167,43 +234,61 @@ def _watchdog(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
-_REFUSED: dict[Feature, Sequence[tuple[dict[str, Any], dict[str, Any]]]] = {
-    "compression": [({"compression": True}, {})],
-    "ping": [({"ping_interval": 1.0}, {})],
-    "size-limit": [({"max_text_size": 1024}, {}), ({"max_binary_size": 1024}, {})],
-    "unix-socket": [({}, {"unix_path": "wsbridge-refused.sock"})],
-}
+def _refusal(check: Check, bench: Bench, missing: Iterable[str]) -> _Outcome:
+    """Check that a connector that lacks features refuses what needs them: options when it is made."""
+    refused: list[str] = []
+    for feature in sorted(missing):
+        if feature == "fragments":
+            refusal = replace(check, run=_parts_are_refused, limit=20)
+            outcome = _outcome(refusal, bench)
+        else:
+            outcome = _options_are_refused(bench.target, feature)
+        if outcome.verdict is Verdict.FAIL:
+            return outcome
+        refused.append(feature)
+    return _Outcome(Verdict.UNSUPPORTED, f"{', '.join(refused)}: refused")
 
 
-def _refusal(target: Target, missing: str) -> tuple[Verdict, str, str]:
-    """Check that a connector that lacks a feature refuses the options for it, when it is made."""
-    assert target.connector is not None
-    if missing == "fragments":
-        return Verdict.UNSUPPORTED, "fragments: refused where a callback asks for them", ""
-    neutral = {
-        name: value
-        for feature, names in _NEUTRAL.items()
-        if feature not in target.features
-        for name, value in names.items()
-    }
-    for options, connector_options in _REFUSED[missing]:  # type: ignore[index]
-        app = Application([("/", WebSocketOptions(**{**neutral, **options}))])
-        shown = ", ".join(f"{name}={value!r}" for name, value in {**options, **connector_options}.items())
+async def _parts_are_refused(bench: Bench) -> None:
+    """A callback that asks for the parts of messages is refused."""
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_open(channel: WebSocketChannel, request: object) -> None:
         try:
+            channel.on_binary(lambda *_: None, format="fragments")  # type: ignore[call-overload]
+        except ValueError:  # which UnsupportedOptionError is
+            answer.set_result("refused")
+        else:
+            answer.set_result("accepted, although 'fragments' is not declared")
+
+    async with bench.serve(WebSocketOptions(on_open=on_open, **bench.target.neutral)) as served, served.peer():
+        equal(await bench.within(answer, "on_open"), "refused", "a callback for the parts of messages")
+
+
+def _options_are_refused(target: Target, missing: str) -> _Outcome:
+    assert target.connector is not None
+    for options, connector_options in _REFUSED.get(missing, ()):
+        given = {**options, **connector_options}
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        try:
+            app = Application([("/", WebSocketOptions(**{**target.neutral, **options}))])
             target.connector(app, **connector_options)
         except UnsupportedOptionError as exc:
-            wanted = next(iter({**options, **connector_options}))
-            if wanted not in str(exc) or target.connector.name not in str(exc):
-                return Verdict.FAIL, f"the refusal of {shown} does not name option and connector: {exc}", ""
+            if next(iter(given)) not in str(exc) or target.connector.name not in str(exc):
+                return _failure(f"the refusal of {shown} does not name option and connector: {exc}", "promise")
         except Exception as exc:
-            return Verdict.FAIL, f"{shown} must raise UnsupportedOptionError, not {exc!r}", traceback.format_exc()
+            return _failure(f"{shown} must raise UnsupportedOptionError, not {exc!r}", "promise")
         else:
-            return Verdict.FAIL, f"{shown} was accepted, although the feature {missing!r} is not declared", ""
-    return Verdict.UNSUPPORTED, f"{missing}: refused", ""
+            message = f"{shown} was accepted, although the feature {missing!r} is not declared"
+            return _Outcome(Verdict.FAIL, message, "promise")
+    return _Outcome(Verdict.UNSUPPORTED)
 
 
-_NEUTRAL: dict[Feature, dict[str, Any]] = {
-    "ping": {"ping_interval": None},
-    "size-limit": {"max_text_size": None, "max_binary_size": None},
-}
-"""What a connector that lacks a feature lets through instead of the default."""
+_REFUSED: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]] = MappingProxyType(
+    {
+        "compression": [({"compression": True}, {})],
+        "ping": [({"ping_interval": 1.0}, {})],
+        "size-limit": [({"max_text_size": 1024}, {}), ({"max_binary_size": 1024}, {})],
+        "unix-socket": [({}, {"unix_path": "wsbridge-refused.sock"})],
+    }
+)

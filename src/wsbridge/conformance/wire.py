@@ -260,6 +260,10 @@ class LogEntry:
     size: int
     text: str
 
+    def __str__(self) -> str:
+        """Return it for people."""
+        return f"{self.at:9.4f} {self.direction:<8} {self.size:>8} B  {self.text}"
+
 
 class WireLog:
     """What went over the wire, in bounded memory: texts are shortened, and of the entries `limit` are kept.
@@ -282,7 +286,7 @@ class WireLog:
         """Return the log for people, one line an entry."""
         gone = self.total - len(self.entries)
         lines = [f"({gone} earlier entries are gone)"] if gone else []
-        return lines + [f"{e.at:9.4f} {e.direction:<8} {e.size:>8} B  {e.text}" for e in self.entries]
+        return lines + [str(entry) for entry in self.entries]
 
     def to_json(self) -> list[dict[str, float | int | str]]:
         """Return the log for `json.dumps`, one object an entry."""

@@ -22,13 +22,16 @@ aiohttp's compiled reader, which offers no hook.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from types import MappingProxyType
 from typing import Any
 
-from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
@@ -233,13 +236,21 @@ class _Source(BaseSource):
         if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
             ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
         try:
-            writer = await ws.prepare(self._native)
+            writer = await ws.prepare(_with_one_upgrade(self._native))
             channel.opened(self._native, writer)
         except BaseException:
             channel.abandon()
             raise
         await channel.run()
         return ws
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """Has a peer's malformed requests logged at the level debug: anybody can send them."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        malformed = isinstance(kwargs.get("exc_info"), HttpProcessingError)
+        super().log(logging.DEBUG if malformed else level, msg, *args, **kwargs)
 
 
 class Connector(BaseConnector):
@@ -264,7 +275,7 @@ class Connector(BaseConnector):
     _server: web.Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        native: dict[str, Any] = {"access_log": None, **self.native_options}
+        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
         self._server = web.Server(self._serve, keepalive_timeout=self.handshake_timeout, **native)
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
@@ -325,6 +336,9 @@ async def _answer(
     native: web.BaseRequest,
     **request_options: Any,
 ) -> web.StreamResponse:
+    if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
+        native.protocol.force_close()
+        return web.Response(status=400)
     remote: Any = native.get_extra_info("peername")
     request = Request(
         native.method,
@@ -345,6 +359,14 @@ async def _answer(
     for name, value in outcome.headers:
         response.headers.add(name, value)
     return response
+
+
+def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
+    """Return the request as aiohttp takes it: what it does not know is a list of protocols in ``Upgrade`` (HS-1)."""
+    if native.headers.getall("Upgrade")[0].strip().lower() == "websocket":
+        return native
+    headers = [(name, value) for name, value in native.headers.items() if name.lower().startswith("sec-websocket-")]
+    return native.clone(headers=[("Upgrade", "websocket"), *headers])
 
 
 def _native_limit(options: WebSocketOptions[Any]) -> int:

@@ -1,0 +1,529 @@
+"""The tornado connector: pushed, one task that reads and one that runs callbacks per channel. Tried on 6.5 to 6.6.
+
+Native -> call: ``_handle_message`` -> ``feed``, ``pong_received``, ``peer_closed``; ``_abort`` and ``close`` of the
+protocol -> ``failed``; `StreamClosedError` -> ``connection_lost``.
+
+Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6.6.1, websocket.py):
+
+- A violation or invalid UTF-8 cuts TCP without a word (697), and so does a message too big (1219), before the peer can
+  read its close frame: a close frame is written, and what the peer still sends is read and dropped.
+- Unmasked frames and RSV1 on control frames are accepted (1197, 1183), reserved opcodes not refused before their
+  message is whole, and the size limit holds for control frames too (1215): `_read_bytes` looks at the frame's head.
+- A ping between deflated fragments undoes ``_frame_compressed`` (1183): it is put back.
+- Any close code is accepted and echoed (1279), and a close lasts 5 s (1323): `_handle_message` is replaced.
+- An offer of deflate with bad parameters cuts TCP (925): `_parse_extensions_header` passes over it.
+- A message sent costs a task (1144), and nothing bounds the write buffer: `_write_frame`, and the channel waits.
+- ``get`` checks less than HS-4 (238), and stays for the life of the channel: `_Handler.prepare` answers any method, and
+  its task ends there.
+- The keep-alive timer covers one wait, and not the body (http1connection.py:217): `_Server` has a deadline per request.
+- ``close_all_connections`` forgets WebSockets (httpserver.py): the connector keeps their reading tasks.
+
+It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Coroutine, Iterable
+from functools import cached_property
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import quote
+
+import tornado
+from tornado import web, websocket
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate
+from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13
+
+from wsbridge.application import Application
+from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
+from wsbridge.clock import Timer
+from wsbridge.close import is_valid_close_code
+from wsbridge.http import Request, Response, plain_response
+from wsbridge.options import Compression, WebSocketOptions
+
+__all__ = ["Connector", "mount"]
+
+logger = logging.getLogger("wsbridge")
+
+_PRIVATE: dict[Any, str] = {
+    WebSocketProtocol13: "_abort _compressor _create_compressors _decompressor _frame_compressed _handle_message "
+    "_fragmented_message_opcode _parse_extensions_header _read_bytes _receive_frame _receive_frame_loop _write_frame",
+    BaseIOStream: "_write_buffer",
+    websocket: "_DecompressTooLargeError",
+}
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_TURN = 64  # frames that are read before other tasks get their turn
+_CHUNK = 64 * 1024  # bytes
+_MAX_BODY = 64 * 1024  # bytes of a request that is no handshake
+
+_lacking = [
+    name
+    for owner, names in _PRIVATE.items()
+    for name in names.split()
+    if not hasattr(owner, name) and not (isinstance(owner, type) and name in owner.__init__.__code__.co_names)  # type: ignore[misc]
+]
+if _lacking:
+    raise ImportError(f"tornado {tornado.version} lacks {', '.join(_lacking)}: the connector is for 6.5 to 6.6")
+
+
+class _Violation(Exception):
+    """The peer broke the protocol; it has been dealt with."""
+
+
+class _Frames(WebSocketProtocol13):
+    """Tornado's codec, reporting to a channel."""
+
+    def __init__(self, handler: _Handler, channel: _Channel, params: Any) -> None:
+        params.compression_options = channel.deflate
+        params.max_message_size = max(channel.limits[_TEXT], channel.limits[_BINARY])
+        super().__init__(handler, False, params)
+        self.channel = channel
+        self.broken = False
+        self._at_head = False
+        self._outer_compressed: bool | None = None
+
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
+        offers = [] if self.channel.deflate is None else super()._parse_extensions_header(headers)
+        return [offer for offer in offers if offer[0] == "permessage-deflate" and self._can_meet(offer[1])]
+
+    def _can_meet(self, parameters: dict[str, str]) -> bool:
+        try:
+            int(parameters.get("server_max_window_bits", "15"))  # with no value it is not valid (RFC 7692, 7.1.2.1)
+            self._create_compressors("server", parameters, self.params.compression_options)
+        except (TypeError, ValueError):
+            return False
+        finally:
+            self._compressor = self._decompressor = None
+        return True
+
+    def start_pinging(self) -> None:
+        """The connector's clock pings."""
+
+    async def _receive_frame_loop(self) -> None:
+        self.channel.opened(self)  # which reads in a task of its own
+
+    def send(self, opcode: int, data: bytes) -> None:
+        """Write a message."""
+        if self._compressor is None:
+            written = self._write_frame(True, opcode, data)
+        else:
+            written = self._write_frame(True, opcode, self._compressor.compress(data), self.RSV1)
+        if not written.done():
+            self.channel.pause_writing()
+            written.add_done_callback(self.channel.written)
+        elif self.stream.closed():
+            raise StreamClosedError
+
+    def send_control(self, opcode: int, payload: bytes) -> None:
+        """Write a control frame."""
+        self._write_frame(True, opcode, payload)
+
+    async def read(self) -> None:
+        """Read until the peer's close frame is in, or the connection is gone."""
+        channel, stream = self.channel, self.stream
+        count = 0
+        try:
+            with contextlib.suppress(_Violation):
+                while not self.client_terminated:
+                    if channel.gate is not None:
+                        await channel.gate
+                    self._at_head = True
+                    await self._receive_frame()
+                    count += 1
+                    if count % _TURN == 0:
+                        await asyncio.sleep(0)
+            if self.broken:
+                stream.write(b"").add_done_callback(lambda _: _end_writing(stream))
+            while self.broken:
+                await stream.read_bytes(_CHUNK, partial=True)
+                await asyncio.sleep(0)
+        except StreamClosedError:
+            pass
+        finally:
+            if self.broken or not self.client_terminated:
+                channel.connection_lost()
+
+    async def _read_bytes(self, n: int) -> bytes:
+        data = await self.stream.read_bytes(n)
+        if self._at_head:
+            self._at_head = False
+            opcode = data[0] & self.OPCODE_MASK
+            limit = self.channel.limits.get(opcode or self._fragmented_message_opcode or 0)
+            if limit is None or not data[1] & 0x80 or (opcode & 0x8 and data[0] & self.RSV1):
+                self._abort()
+                raise _Violation
+            self.params.max_message_size = limit
+            self._outer_compressed = self._frame_compressed
+        return data
+
+    def _handle_message(self, opcode: int, data: bytes) -> None:
+        if opcode & 0x8:
+            self._frame_compressed = self._outer_compressed
+            self._handle_control(opcode, data)
+            return
+        try:
+            if self._frame_compressed:
+                assert self._decompressor is not None
+                data = self._decompressor.decompress(data)
+            self.channel.feed(data.decode() if opcode == _TEXT else data)
+        except UnicodeDecodeError:
+            self._fail(1007)
+        except zlib.error:
+            self._fail(1002)
+        except websocket._DecompressTooLargeError:  # pyright: ignore[reportPrivateUsage]
+            self._fail(1009)
+
+    def _handle_control(self, opcode: int, data: bytes) -> None:
+        if opcode == _PING:
+            self.channel.pong(data)
+        elif opcode == _PONG:
+            self.channel.pong_received(data)
+        elif len(data) == 1 or (data and not is_valid_close_code(int.from_bytes(data[:2]))):
+            self._abort()
+        else:
+            try:
+                text = data[2:].decode()
+            except UnicodeDecodeError:
+                self._fail(1007)
+            else:
+                self.client_terminated = True
+                self.channel.peer_closed(int.from_bytes(data[:2]) if data else None, text)
+
+    def _fail(self, code: int) -> None:
+        self.client_terminated = self.broken = True
+        self.channel.failed(code)
+
+    def _abort(self) -> None:
+        self._fail(1002)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Take it that tornado closes: a message is too big."""
+        self.channel.failed(code or 1000, reason or "")
+
+
+async def _read(frames: _Frames) -> None:
+    """Read all that a channel receives, then end the connection."""
+    stream = frames.stream
+    try:
+        await frames.read()
+        del frames  # the channel may be forgotten while the rest is written
+        await stream.write(b"")
+    except StreamClosedError:
+        pass
+    finally:
+        stream.close()
+
+
+def _end_writing(stream: IOStream) -> None:
+    """Half-close; with TLS there is no such thing."""
+    if not stream.closed() and not isinstance(stream, SSLIOStream):
+        with contextlib.suppress(OSError):
+            stream.socket.shutdown(socket.SHUT_WR)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class _Channel(QueuedChannel):
+    __slots__ = ("_frames", "_pong_due", "_stream", "deflate", "gate", "limits")
+
+    def prepare(self, handler: _Handler) -> None:
+        """Take the options as tornado wants them."""
+        options, wanted = self._options, self._options.compression
+        self.native = handler
+        level = wanted.memory_level if isinstance(wanted, Compression) else None
+        self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
+        # sizes by opcode; with room for what deflate adds to random bytes, which the channel cuts off again
+        self.limits: dict[int, int] = dict.fromkeys((_TEXT, _BINARY, _CLOSE, _PING, _PONG), sys.maxsize)
+        for opcode, limit in ((_TEXT, options.max_text_size), (_BINARY, options.max_binary_size)):
+            if limit is not None:
+                self.limits[opcode] = limit + (0 if wanted is False else (limit >> 8) + 64)
+        self.gate: asyncio.Future[None] | None = None  # what reading waits for
+        self._pong_due: bytes | None = None
+
+    def opened(self, frames: _Frames) -> None:
+        """Take the connection, when the 101 is written."""
+        self._frames = frames
+        self._stream = stream = frames.stream
+        if stream.closed():
+            self.abandon()
+            return
+        stream.set_nodelay(True)
+        stream.max_buffer_size = sys.maxsize  # the limit is the message's
+        loop = self._connector.loop
+        loop.create_task(self.run())
+        cast(Connector, self._connector).keep(loop.create_task(_read(frames)))
+
+    def _send_text(self, text: str) -> None:
+        self._frames.send(_TEXT, text.encode())
+
+    def _send_binary(self, data: bytes) -> None:
+        self._frames.send(_BINARY, data)
+
+    def written(self, future: asyncio.Future[None]) -> None:
+        """Take it that the write buffer is empty."""
+        self.resume_writing()
+
+    def _close(self, code: int | None, text: str) -> None:
+        self._frames.send_control(_CLOSE, b"" if code is None else struct.pack("!H", code) + text.encode())
+        self._frames.server_terminated = True
+
+    def _ping(self, payload: bytes) -> None:
+        self._frames.send_control(_PING, payload)
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a ping; of those that come while the peer does not read only the last (RFC 6455, 5.5.3)."""
+        if self._close_begun:
+            return
+        if not self._stream.writing():
+            self._frames.send_control(_PONG, payload)
+            return
+        if self._pong_due is None:
+            self._stream.write(b"").add_done_callback(self._send_due_pong)
+        self._pong_due = payload
+
+    def _send_due_pong(self, written: asyncio.Future[None]) -> None:
+        payload, self._pong_due = self._pong_due, None
+        if payload is not None and not self._stream.closed():
+            self.pong(payload)
+
+    def _disconnect(self) -> None:
+        """`_read` does."""
+
+    def _aborter(self) -> Callable[[], object]:
+        return self._stream.close
+
+    def _unsent_bytes(self) -> int:
+        return len(self._stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
+
+    def _hold_reading(self) -> None:
+        self.gate = self._connector.loop.create_future()
+
+    def _resume_reading(self) -> None:
+        if self.gate is not None and not self.gate.done():
+            self.gate.set_result(None)
+        self.gate = None
+
+
+class _Source(BaseSource):
+    def __init__(self, connector: BaseConnector, request: Request, handler: _Handler) -> None:
+        super().__init__(connector, request)
+        self._handler = handler
+
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
+        channel = self._handler.channel = _Channel(self.connector, self.request, options, subprotocol)
+        channel.prepare(self._handler)
+        return channel
+
+
+class _AnyMethod(tuple[str, ...]):
+    __slots__ = ()
+
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
+_Handle = Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Response]]
+
+
+class _Handler(WebSocketHandler):
+    """One request."""
+
+    SUPPORTED_METHODS = _AnyMethod()  # HS-4 decides
+    channel: _Channel
+
+    def initialize(self, connector: Connector, handle: _Handle, root_path: str = "") -> None:
+        self._connector = connector
+        self._handle = handle
+        self._root_path = root_path
+
+    async def prepare(self) -> None:
+        """Answer the request."""
+        native, context = self.request, cast(Any, self.request.connection).context
+        self._connector.keep(cast("asyncio.Task[Any]", asyncio.current_task()))
+        self._connector.request_complete(context)
+        groups: dict[Any, Any] = {**dict(enumerate(self.path_args, 1)), **self.path_kwargs}
+        request = Request(
+            native.method or "",
+            native.uri or "",
+            headers=native.headers.get_all(),
+            scheme="wss" if native.protocol == "https" else "ws",
+            http_version=native.version.removeprefix("HTTP/"),
+            remote_address=None if context.address_family == socket.AF_UNIX else context.address[:2],
+            native=native,
+            root_path=self._root_path,
+            path_params={str(name): value for name, value in groups.items() if value is not None},
+        )
+        source = _Source(self._connector, request, self)
+        outcome = await self._handle(request, source)
+        if isinstance(outcome, Response):
+            self._respond(outcome)
+            return
+        if native.body:  # a handshake has none
+            outcome.abandon()
+            self._respond(plain_response(400))
+            return
+        try:
+            self._add_headers(source.response_headers)
+            self.open_args, self.open_kwargs = (), {}
+            self.ws_connection = self.get_websocket_protocol()
+            await self.ws_connection.accept_connection(self)
+        except BaseException:
+            outcome.abandon()
+            raise
+
+    def _respond(self, response: Response) -> None:
+        self.set_status(response.status_code)
+        self._add_headers(response.headers)
+        finish = cast("Callable[[bytes | None], object]", self.finish)  # pyright: ignore[reportUnknownMemberType]
+        finish(None if response.status_code in (204, 304) else response.body)
+
+    def _add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        for name, value in headers:
+            value.encode("latin-1")  # which tornado does when it is too late
+            self.add_header(name, value)
+
+    def get_websocket_protocol(self) -> _Frames:
+        return _Frames(self, self.channel, cast(WebSocketProtocol13, super().get_websocket_protocol()).params)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return self.channel.subprotocol
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        return value.decode("utf-8", "replace")
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.clear_header("Content-Type")
+
+    def compute_etag(self) -> None:
+        return None
+
+    def check_etag_header(self) -> bool:
+        return False
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self._respond(plain_response(status_code))
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if not isinstance(value, web.HTTPError):
+            logger.error("the request for %r failed", self.request.uri, exc_info=value)
+
+
+class _Server(HTTPServer):
+    """Ends a connection whose request is not complete in time."""
+
+    connector: Connector
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
+        return super().start_request(server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        self.connector.request_complete(cast(HTTP1ServerConnection, server_conn).context)
+        super().on_close(server_conn)
+
+
+class _Deadline:
+    """A clock entry that closes a stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: IOStream) -> None:
+        self._stream = stream
+
+    def tick(self, now: float) -> None:
+        self._stream.close()
+
+
+class Connector(BaseConnector):
+    """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
+
+    name = "tornado"
+    compression_settings = frozenset(("memory_level",))
+    native_option_names = frozenset(("chunk_size", "max_body_size", "max_header_size"))
+
+    _server: _Server
+
+    @cached_property
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return set()
+
+    @cached_property
+    def _deadlines(self) -> dict[object, Timer]:
+        return {}
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        arguments = {"connector": self, "handle": self.handle}
+        app = web.Application([(".*", _Handler, arguments)], log_function=_log_nothing)
+        self._server = _Server(app, ssl_options=self.ssl, **{"max_body_size": _MAX_BODY, **self.native_options})
+        self._server.connector = self
+        self._server.add_sockets(sockets)
+
+    async def _stop_listening(self) -> None:
+        self._server.stop()
+
+    async def _stop(self) -> None:
+        await self._server.close_all_connections()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.1)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task until it is done, or `stop` ends it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def request_begins(self, connection: HTTP1ServerConnection) -> None:
+        """Begin to wait for a request (HS-10)."""
+        self.request_complete(connection.context)
+        when = self.clock.time() + self.handshake_timeout
+        self._deadlines[connection.context] = self.clock.at(when, _Deadline(connection.stream))
+
+    def request_complete(self, context: object) -> None:
+        """Wait no longer."""
+        timer = self._deadlines.pop(context, None)
+        if timer is not None:
+            self.clock.cancel(timer)
+
+
+def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:
+    """Serve ``handler`` at ``path`` of a tornado application, beside its own routes and before them (MOUNT-1).
+
+    Args:
+        app: An application.
+        path: For options a regular expression, as for the application's own routes; its named groups are the request's
+            ``path_params``, unnamed ones by their number from ``"1"``. For an `Application` a fixed prefix, below which
+            its routes are.
+        handler: Options, or a whole application.
+        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+
+    Returns:
+        The mount. Tornado has no shutdown hook: await its ``stop()``.
+    """
+    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
+    connector = Connector(whole, **options)
+    mounted = Mount(connector, handler)
+    root_path = ""
+    if whole is handler:
+        root_path = path.rstrip("/")
+        path = re.escape(quote(root_path, "/:@!$&'()*+,;=")) + "(?:/.*)?"
+    arguments = {"connector": connector, "handle": mounted.handle, "root_path": root_path}
+    app.add_handlers(".*$", [(path, _Handler, arguments)])
+    return mounted
+
+
+def _log_nothing(handler: web.RequestHandler) -> None:
+    """Write no access log."""

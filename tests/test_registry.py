@@ -1,0 +1,270 @@
+"""Finding connectors: fake distributions are put on ``sys.path``, with entry points and modules of their own."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from wsbridge import registry
+from wsbridge.errors import (
+    ConnectorConflictError,
+    ConnectorNotFoundError,
+    ConnectorNotInstalledError,
+    ConnectorVersionError,
+)
+from wsbridge.registry import ConnectorInfo, connector_infos, connector_names, load_connector
+
+Install = Callable[..., None]
+
+CONNECTOR = """
+class Connector:
+    name = "fake"
+    connector_api = 1
+    async def start(self): ...
+    async def stop(self): ...
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a distribution: its connectors as ``name="module:Class"``, its modules as ``module=source``."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(
+        distribution: str, connectors: dict[str, str], *, version: str = "2.1", modules: dict[str, str] | None = None
+    ) -> None:
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        lines = "".join(f"{name} = {value}\n" for name, value in connectors.items())
+        (info / "entry_points.txt").write_text(f"[wsbridge.connectors]\n{lines}")
+        for module, source in (modules or {}).items():
+            (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+
+    yield install
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def named(name: str) -> list[ConnectorInfo]:
+    return [info for info in connector_infos() if info.name == name]
+
+
+@pytest.mark.rule("REG-1")
+def test_reg_1_lists_what_distributions_register(install: Install) -> None:
+    install("fake-dist", {"fake": "fake_module:Connector"})
+
+    assert named("fake") == [ConnectorInfo("fake", "fake-dist", "2.1", "fake_module:Connector", None, None)]
+    assert named("fake")[0].is_installed
+    assert "fake" in connector_names()
+    assert "fake" in connector_names(installed=True)
+    assert "fake_module" not in sys.modules
+
+
+@pytest.mark.rule("REG-1")
+def test_reg_1_the_own_connectors_are_listed_with_their_servers() -> None:
+    own = {info.name: info for info in connector_infos() if info.distribution == "wsbridge"}
+
+    assert set(own) == set(registry.SERVERS)
+    for info in own.values():
+        assert info.server == registry.SERVERS[info.name]
+        assert info.is_installed is (info.server_version is not None)
+
+
+@pytest.mark.rule("REG-1")
+def test_reg_1_listing_imports_no_connector_and_no_server() -> None:
+    script = """
+        import sys
+        import wsbridge
+        names = wsbridge.connector_names()
+        from wsbridge.registry import connector_infos
+        connector_infos()
+        print(names)
+        roots = {name.partition(".")[0] for name in sys.modules}
+        assert not roots & {"aiohttp", "websockets", "tornado"}, roots
+        assert not [name for name in sys.modules if name.startswith("wsbridge.connectors")]
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'aiohttp'" in done.stdout
+
+
+@pytest.mark.rule("REG-1")
+def test_reg_1_loading_imports_the_one_that_is_asked_for(install: Install) -> None:
+    install(
+        "two",
+        {"one": "one_module:Connector", "other": "other_module:Connector"},
+        modules={"one_module": CONNECTOR, "other_module": CONNECTOR},
+    )
+
+    assert load_connector("one").__module__ == "one_module"
+    assert "other_module" not in sys.modules
+
+
+@pytest.mark.rule("REG-2")
+def test_reg_2_an_unknown_name_is_told_the_closest_and_what_there_is(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("wsbridge", {"absent": "absent_module:Connector", "present": "present_module:Connector"})
+    install("present-server", {})
+    monkeypatch.setattr(registry, "SERVERS", MappingProxyType({"absent": "no-server", "present": "present-server"}))
+
+    with pytest.raises(ConnectorNotFoundError) as caught:
+        load_connector("presnet")
+
+    assert str(caught.value) == (
+        "there is no connector 'presnet'. Did you mean 'present'? Installed: present. Could be installed: absent."
+    )
+    assert isinstance(caught.value, LookupError)
+
+
+@pytest.mark.rule("REG-2")
+def test_reg_2_nothing_is_close_and_nothing_is_there(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("wsbridge", {})
+    monkeypatch.setattr(registry, "SERVERS", MappingProxyType({}))
+
+    with pytest.raises(ConnectorNotFoundError) as caught:
+        load_connector("zzz")
+
+    assert str(caught.value) == "there is no connector 'zzz'. Installed: none. Could be installed: none."
+
+
+@pytest.mark.rule("REG-3")
+def test_reg_3_a_missing_server_is_told_with_what_installs_it(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("wsbridge", {"own": "own_module:Connector"}, modules={"own_module": "import own_server.web"})
+    monkeypatch.setattr(registry, "SERVERS", MappingProxyType({"own": "own-server"}))
+
+    with pytest.raises(ConnectorNotInstalledError) as caught:
+        load_connector("own")
+
+    assert str(caught.value) == (
+        "the connector 'own' needs own_server, which is not installed. "
+        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install own-server'
+    )
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert caught.value.__cause__.name == "own_server"
+    assert connector_names(installed=True) == ()
+
+
+@pytest.mark.rule("REG-3")
+def test_reg_3_a_missing_server_of_anothers_connector(install: Install) -> None:
+    install("fake-dist", {"fakeserver": "fake_module:Connector"}, modules={"fake_module": "import fakeserver"})
+
+    with pytest.raises(ConnectorNotInstalledError, match=r"needs fakeserver, .* Run: pip install fakeserver$"):
+        load_connector("fakeserver")
+
+
+@pytest.mark.rule("REG-3")
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        pytest.param("1 / 0", ZeroDivisionError, id="raises"),
+        pytest.param("import a_module_that_is_not_there", ModuleNotFoundError, id="another-module"),
+        pytest.param("import fake.part", ModuleNotFoundError, id="part-of-the-server"),
+        pytest.param("from fake import nothing", ImportError, id="name-of-the-server"),
+    ],
+)
+def test_reg_3_a_connector_that_fails_to_import_raises_its_own_error(
+    install: Install, source: str, error: type[Exception]
+) -> None:
+    install(
+        "fake-dist",
+        {"fake": "fake_module:Connector"},
+        modules={"fake_module": source, "fake": "__path__: list[str] = []"},
+    )
+
+    with pytest.raises(error) as caught:
+        load_connector("fake")
+
+    assert not isinstance(caught.value, ConnectorNotInstalledError)
+
+
+@pytest.mark.rule("REG-4")
+def test_reg_4_two_distributions_with_one_name(install: Install) -> None:
+    install("dist-one", {"same": "one_module:Connector"}, modules={"one_module": CONNECTOR})
+    install("dist.two", {"same": "two_module:Connector"}, modules={"two_module": CONNECTOR})
+
+    with pytest.raises(ConnectorConflictError, match=r"say 'same@dist-one' or 'same@dist\.two'$"):
+        load_connector("same")
+    assert load_connector("same@dist-one").__module__ == "one_module"
+    assert load_connector("same@Dist_Two").__module__ == "two_module"
+    assert connector_names().count("same") == 1
+    with pytest.raises(ConnectorNotFoundError, match="no connector 'same@dist-three'"):
+        load_connector("same@dist-three")
+
+
+@pytest.mark.rule("REG-4")
+def test_reg_4_an_import_path_or_a_class(install: Install) -> None:
+    install("unrelated", {}, modules={"fake_module": CONNECTOR + "\nclass Space:\n    inner = Connector\n"})
+
+    connector = load_connector("fake_module:Connector")
+
+    assert connector.__qualname__ == "Connector"
+    assert load_connector("fake_module:Space.inner") is connector
+    assert load_connector(connector) is connector
+
+
+@pytest.mark.rule("REG-4")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("fake_module:", "'fake_module:' is no import path; write it as 'module:Class'"),
+        (":Connector", "':Connector' is no import path; write it as 'module:Class'"),
+        ("fake_module:Conector", "module 'fake_module' has no 'Conector'"),
+        ("no_module.at_all:Connector", "there is no module 'no_module' to import 'no_module.at_all:Connector' from"),
+    ],
+)
+def test_reg_4_a_wrong_import_path(install: Install, path: str, message: str) -> None:
+    install("unrelated", {}, modules={"fake_module": CONNECTOR})
+
+    with pytest.raises(ConnectorNotFoundError) as caught:
+        load_connector(path)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.rule("REG-4")
+def test_reg_4_a_module_of_an_import_path_raises_its_own_error(install: Install) -> None:
+    install("unrelated", {}, modules={"fake_module": "import a_module_that_is_not_there"})
+
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+        load_connector("fake_module:Connector")
+
+
+@pytest.mark.rule("REG-4")
+def test_reg_4_what_is_no_connector(install: Install) -> None:
+    install("unrelated", {}, modules={"fake_module": "number = 5\nclass Empty: ..."})
+
+    for path in ("fake_module:number", "fake_module:Empty"):
+        with pytest.raises(TypeError, match=f"^'{path}' is no connector"):
+            load_connector(path)
+    with pytest.raises(TypeError, match=r"^'int' is no connector"):
+        load_connector(int)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^a connector is a name, 'module:Class' or a class, not 5$"):
+        load_connector(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.rule("REG-5")
+def test_reg_5_another_version_of_the_interface(install: Install) -> None:
+    install("fake-dist", {"fake": "fake_module:Connector"}, modules={"fake_module": CONNECTOR.replace("= 1", "= 7")})
+
+    with pytest.raises(ConnectorVersionError) as caught:
+        load_connector("fake")
+
+    assert str(caught.value) == (
+        "the connector 'fake' was written for version 7 of the connector interface; this wsbridge has version 1"
+    )
