@@ -86,14 +86,11 @@ def test_valid_values_are_kept(options: dict[str, Any]) -> None:
     assert {name: getattr(made, name) for name in options} == options
 
 
+_NO_STRINGS: list[object] = ["chat", b"chat", 3, None, [3], ["a", None]]
 WRONG: list[tuple[str, object, type[Exception]]] = [
     *[(name, "on", TypeError) for name in ("on_open", "on_text", "on_binary", "on_close", "on_error")],
-    *[
-        (name, value, TypeError)
-        for name in ("subprotocols", "origins")
-        for value in ("chat", b"chat", 3, None, [3], ["a", None])
-    ],
-    *[("subprotocols", [value], ValueError) for value in ("", "a b", "a,b", "a/b", "\u00e4", "a\n")],
+    *[(name, value, TypeError) for name in ("subprotocols", "origins") for value in _NO_STRINGS],
+    *[("subprotocols", [token], ValueError) for token in ("", "a b", "a,b", "a/b", "\u00e4", "a\n")],
     ("subprotocols", ("a", "b", "a"), ValueError),
     *[
         ("origins", [value], ValueError)
@@ -124,7 +121,7 @@ WRONG: list[tuple[str, object, type[Exception]]] = [
         for name in ("max_text_size", "max_binary_size")
         for value, error in ((0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError), ("1", TypeError))
     ],
-    *[("compression", value, TypeError) for value in (None, 1, 15, "deflate", {})],
+    *[("compression", setting, TypeError) for setting in (None, 1, 15, "deflate", ["deflate"])],
     *[
         (name, value, error)
         for name in ("idle_timeout", "ping_interval", "ping_timeout", "send_timeout", "close_timeout")

@@ -11,6 +11,7 @@ import socket
 import ssl as ssl_module
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -31,7 +32,9 @@ __all__ = ["BaseChannel", "BaseConnector", "BaseSource", "Mount", "QueuedChannel
 
 logger = logging.getLogger("wsbridge")
 
-ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments"))
+ALL_FEATURES: frozenset[Feature] = frozenset(
+    ("size-limit", "ping", "compression", "unix-socket", "fragments", "mount")
+)
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _RESERVED = frozenset(
     f"{prefix}{name}"
@@ -104,7 +107,7 @@ class BaseConnector(ABC):
 
     name: ClassVar[str]
     close_keywords: ClassVar[Mapping[int, str]] = MappingProxyType({})
-    features: ClassVar[frozenset[Feature]] = ALL_FEATURES - {"fragments"}
+    features: ClassVar[frozenset[Feature]] = ALL_FEATURES - {"fragments", "mount"}
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType({})
     connector_api: ClassVar[int] = CONNECTOR_API
     compression_settings: ClassVar[frozenset[str]] = frozenset()
@@ -182,6 +185,31 @@ class BaseConnector(ABC):
     async def _stop(self) -> None:
         """End the server and all that is left of it; every channel has ended, or is given up."""
 
+    @classmethod
+    def serve_mounted(
+        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
+    ) -> AbstractAsyncContextManager[Mount]:
+        """Serve an application of the server's own framework that has ``handler`` mounted, for the conformance suite.
+
+        What makes a connector's ``mount`` known to the suite (MOUNT-1); needed with the feature ``"mount"``. The
+        application shows how it is meant to be used: at the end of the context it is shut down as its users are told
+        to, which ends the channels of the mount with 1001.
+
+        Args:
+            sock: Listens already; serve on it, and close it at the end.
+            path: Where to mount, such as ``/mounted``; no part of it is a parameter.
+            handler: For ``mount``.
+            options: For ``mount``.
+
+        Returns:
+            An async context manager that yields the mount. While it is entered, ``GET /plain`` is answered with 200 and
+            the body ``plain``, by the framework itself.
+
+        Raises:
+            UnsupportedOptionError: This connector has no mount.
+        """
+        raise UnsupportedOptionError(f"the {cls.name} connector has no mount")
+
     # ---- the protocol -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -204,6 +232,7 @@ class BaseConnector(ABC):
         if self._stopping is None:
             if not self._running:
                 return
+            self._check_loop()
             self._stopping = self.loop.create_task(self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
@@ -379,6 +408,14 @@ class BaseConnector(ABC):
             self._loop = loop
             self._clock = None
 
+    def _check_loop(self) -> None:
+        """In debug mode, refuse calls from another thread or loop (THR-1)."""
+        if self.loop.get_debug() and asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError(
+                f"the {self.name} connector was called from another event loop; it is not thread-safe: "
+                "use loop.call_soon_threadsafe(...) of the loop that started it"
+            )
+
     def _current_channel(self) -> BaseChannel | None:
         """The channel whose callback this is called from, if any: a stop does not wait for its own caller (STOP-3)."""
         task = asyncio.current_task()
@@ -399,6 +436,7 @@ class BaseConnector(ABC):
         if self._stopping is None:
             if not self._channels and not self._handshakes:
                 return
+            self._check_loop()
             self._stopping = self.loop.create_task(self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 

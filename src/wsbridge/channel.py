@@ -419,6 +419,9 @@ class BaseChannel(ABC):
                 self.running = None
             if opened and self._options.on_close is not None:
                 await self._run_last("on_close", self._options.on_close, self._reason)
+        except (KeyboardInterrupt, SystemExit):
+            self.cut_off()  # or a server that waits for the connection's end would hold it back (ERR-3)
+            raise
         finally:
             self._release()
         if cancelled is not None:

@@ -19,9 +19,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -471,7 +471,7 @@ class CheckResult:
 
     error: str | None
     features: Sequence[str] = ()
-    deviations: Mapping[str, Deviation] = MappingProxyType({})
+    deviations: Mapping[str, Deviation] = field(default_factory=dict[str, Deviation])
     connector_api: int | None = None
 
 
@@ -584,9 +584,7 @@ def _check(info: registry.ConnectorInfo) -> CheckResult:
         connector = registry.load_connector(f"{info.name}@{info.distribution}")
     except Exception as exc:
         return CheckResult(" ".join(_described(exc).split()))
-    result = CheckResult(
-        None, sorted(connector.features), MappingProxyType(dict(connector.deviations)), connector.connector_api
-    )
+    result = CheckResult(None, sorted(connector.features), dict(connector.deviations), connector.connector_api)
     try:
         asyncio.run(_try(connector))
     except Exception as exc:

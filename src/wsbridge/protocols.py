@@ -35,7 +35,7 @@ BinaryFormat = Literal["bytes", "memoryview", "stream"]
 BinaryLike = bytes | bytearray | memoryview | BinaryIO
 """What ``send_binary`` takes: any bytes-like object, or a binary file."""
 
-Feature = Literal["size-limit", "ping", "compression", "unix-socket", "fragments"]
+Feature = Literal["size-limit", "ping", "compression", "unix-socket", "fragments", "mount"]
 """What a connector may lack; it then refuses the options that need it."""
 
 Address = tuple[str, int] | str

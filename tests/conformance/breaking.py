@@ -113,7 +113,7 @@ class BrokenWire:
         await super().start()  # type: ignore[misc]
         self._proxies, self._pumps, front = [], set(), []
         for address in super().addresses:  # type: ignore[misc]
-            proxy = await asyncio.start_server(lambda r, w, to=address: self._serve(r, w, to), address[0], 0)
+            proxy = await asyncio.start_server(lambda r, w, to=address: self._proxied(r, w, to), address[0], 0)
             self._proxies.append(proxy)
             front.append(proxy.sockets[0].getsockname()[:2])
         self._front = tuple(front)
@@ -132,7 +132,7 @@ class BrokenWire:
     def addresses(self) -> tuple[Address, ...]:
         return self._front
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: Any) -> None:
+    async def _proxied(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._pumps.add(task)

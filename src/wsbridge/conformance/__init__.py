@@ -1,1 +1,58 @@
-"""The conformance suite: what every connector must do, checked over the wire."""
+"""The conformance suite: what every connector must do, checked over the wire.
+
+`run` checks a connector, or a running server in any language, and returns the result; ``wsbridge conformance`` does so
+on the command line; ``pytest --pyargs wsbridge.conformance --connector NAME`` and `ConnectorSuite` make pytest tests of
+it. It needs what the extra ``conformance`` installs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsbridge.conformance.known import Known, load_known_failing
+    from wsbridge.conformance.plugin import ConnectorSuite
+    from wsbridge.conformance.result import Changes, RuleInfo, SuiteResult, compare, load_results
+    from wsbridge.conformance.runner import CheckResult, Verdict
+    from wsbridge.conformance.suite import Progress, Session, run
+    from wsbridge.conformance.target import TargetError, TargetInfo
+
+__all__ = [
+    "Changes",
+    "CheckResult",
+    "ConnectorSuite",
+    "Known",
+    "Progress",
+    "RuleInfo",
+    "Session",
+    "SuiteResult",
+    "TargetError",
+    "TargetInfo",
+    "Verdict",
+    "compare",
+    "load_known_failing",
+    "load_results",
+    "run",
+]
+
+_HOMES = {
+    "known": ("Known", "load_known_failing"),
+    "plugin": ("ConnectorSuite",),
+    "result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
+    "runner": ("CheckResult", "Verdict"),
+    "suite": ("Progress", "Session", "run"),
+    "target": ("TargetError", "TargetInfo"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # late: the catalogue and the reference application are here too, and need none of the extra's packages
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"wsbridge.conformance.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -272,6 +272,9 @@ def watched(bench: Bench) -> Generator[list[str], None, None]:
         found += [f"a warning: {warning.category.__name__}: {warning.message}" for warning in caught]
         found += [f"an exception with nobody to catch it: {entry}" for entry in unraisable]
         found += [f"an error logged by {record.name}: {_logged(record)}" for record in native]
+        # what a check finds out inside a callback is an exception of that callback to the connector
+        raised = [record.exc_info[1] for record in bench.logs if record.exc_info]
+        found += [f"found in a callback: {error}" for error in raised if isinstance(error, CheckFailed)]
         # descriptors and threads may need a moment: an executor ends with its loop
         if (left := open_descriptors() - descriptors) > 0:
             found.append(f"{left} file descriptors left open")

@@ -7,17 +7,18 @@ import contextlib
 import enum
 import logging
 import signal
+import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Target, watched
-from wsbridge.conformance.check import Check, CheckFailed, equal
+from wsbridge.conformance.check import Check, CheckFailed, equal, true
 from wsbridge.conformance.wire import LogEntry, WireLog
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import WebSocketOptions
@@ -66,7 +67,7 @@ class CheckResult:
     check: str
     rule: str
     verdict: Verdict
-    seconds: float
+    seconds: float = 0.0
     message: str = ""
     details: str = ""
     wire: dict[str, list[LogEntry]] = field(default_factory=dict[str, list[LogEntry]])
@@ -79,13 +80,16 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; what is empty is left out."""
-        return {name: value for name, value in asdict(self).items() if value or name == "seconds"}
+        plain = {name: value for name, value in asdict(self).items() if value}
+        return plain if self.runs > 1 else {name: value for name, value in plain.items() if name != "runs"}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Return what `to_json` was made from."""
-        wire = {name: [LogEntry(**entry) for entry in entries] for name, entries in data.get("wire", {}).items()}
-        return cls(**{**data, "verdict": Verdict(data["verdict"]), "wire": wire})
+        fields = dict(data)
+        fields["verdict"] = Verdict(data["verdict"])
+        fields["wire"] = {name: [LogEntry(**entry) for entry in log] for name, log in data.get("wire", {}).items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         return _failure(f"the event loop hung: the check could not be ended after its {limit:g} s", "hang")
     # SystemExit and a stray CancelledError would end the whole run; an interruption by the user shall
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
-        if isinstance(exc, ExceptionGroup) and (failed := _failures(exc)):
+        if failed := _failures(exc):
             return _failure("; ".join(failed), "promise")
         return _failure(f"{type(exc).__name__}: {exc}", "error")
     if left:
@@ -164,15 +168,12 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     return _Outcome(Verdict.PASS)
 
 
-def _failures(group: ExceptionGroup[Exception]) -> list[str]:
-    """Return what checks failed by in a group, such as a `asyncio.TaskGroup` raises."""
-    failed: list[str] = []
-    for exc in group.exceptions:
-        if isinstance(exc, ExceptionGroup):
-            failed += _failures(exc)
-        elif isinstance(exc, CheckFailed):
-            failed.append(str(exc))
-    return failed
+def _failures(exc: BaseException) -> list[str]:
+    """Return what a check failed by in a group, such as an `asyncio.TaskGroup` raises."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [str(exc)] if isinstance(exc, CheckFailed) else []
+    members = cast("Sequence[BaseException]", exc.exceptions)
+    return [message for member in members for message in _failures(member)]
 
 
 def _failure(message: str, cause: Cause) -> _Outcome:
@@ -192,8 +193,9 @@ def _run_in_loop(check: Check, bench: Bench, limit: float, left: list[str]) -> N
 
 
 async def _limited(check: Check, bench: Bench, limit: float, left: list[str]) -> None:
+    bound = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(limit) as bound:
+        async with bound:
             await check.run(bench)
     except TimeoutError:
         if bound.expired():
@@ -201,12 +203,14 @@ async def _limited(check: Check, bench: Bench, limit: float, left: list[str]) ->
         raise
     # what ends by itself in the next moments, such as a cancelled task, is not left over
     for _ in range(20):
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        if not tasks:
-            break
+        if not _other_tasks():
+            return
         await asyncio.sleep(0.005)
-    else:
-        left.extend(f"task left running: {task.get_coro()!r}" for task in tasks)
+    left.extend(f"task left running: {task.get_coro()!r}" for task in _other_tasks())
+
+
+def _other_tasks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 def _loop_error(context: dict[str, Any]) -> str:
@@ -215,7 +219,7 @@ def _loop_error(context: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
+def _watchdog(seconds: float) -> Generator[None]:
     """Interrupt the main thread after ``seconds``, whatever it does; elsewhere there is no such means."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
@@ -238,9 +242,8 @@ def _refusal(check: Check, bench: Bench, missing: Iterable[str]) -> _Outcome:
     """Check that a connector that lacks features refuses what needs them: options when it is made."""
     refused: list[str] = []
     for feature in sorted(missing):
-        if feature == "fragments":
-            refusal = replace(check, run=_parts_are_refused, limit=20)
-            outcome = _outcome(refusal, bench)
+        if feature in _REFUSALS:
+            outcome = _outcome(replace(check, run=_REFUSALS[feature], limit=20), bench)
         else:
             outcome = _options_are_refused(bench.target, feature)
         if outcome.verdict is Verdict.FAIL:
@@ -263,6 +266,24 @@ async def _parts_are_refused(bench: Bench) -> None:
 
     async with bench.serve(WebSocketOptions(on_open=on_open, **bench.target.neutral)) as served, served.peer():
         equal(await bench.within(answer, "on_open"), "refused", "a callback for the parts of messages")
+
+
+async def _a_mount_is_refused(bench: Bench) -> None:
+    """A connector without a mount has none for the suite either."""
+    serve_mounted: Any = getattr(bench.connector, "serve_mounted", None)
+    refused = serve_mounted is None
+    if not refused:
+        with socket.socket() as sock:
+            try:
+                serve_mounted(sock, "/mounted", Application([("/", bench.options())]))
+            except UnsupportedOptionError:
+                refused = True
+    true(refused, "there is a mount, although the feature 'mount' is not declared")
+
+
+_REFUSALS: Mapping[str, Callable[[Bench], Awaitable[None]]] = MappingProxyType(
+    {"fragments": _parts_are_refused, "mount": _a_mount_is_refused}
+)
 
 
 def _options_are_refused(target: Target, missing: str) -> _Outcome:

@@ -152,17 +152,18 @@ def describe(target: Target, name: str, *, scale: float = 1.0) -> TargetInfo:
         TargetError: Nobody is at the URL, or it serves no reference application.
         BrokenTargetError: The connector's attributes are none that a connector has.
     """
-    about = {"python": platform.python_version(), "platform": platform.platform()}
+    python, system = platform.python_version(), platform.platform()
     if target.connector is None:
         server = asyncio.run(_preflight(target, scale))
-        return TargetInfo(name, "url", server, packages=_versions("wsbridge"), **about)
+        return TargetInfo(name, "url", server, packages=_versions("wsbridge"), python=python, platform=system)
     try:
         deviations = {scenario: asdict(deviation) for scenario, deviation in sorted(target.deviations.items())}
         features = sorted(target.features)
     except Exception as exc:
         raise _broken(exc) from exc
     location = f"{target.connector.__module__}:{target.connector.__qualname__}"
-    return TargetInfo(name, "connector", location, features, deviations, _packages(name, target.connector), **about)
+    packages = _packages(name, target.connector)
+    return TargetInfo(name, "connector", location, features, deviations, packages, python, system)
 
 
 def _packages(name: str, connector: type[Any]) -> dict[str, str]:
@@ -205,9 +206,10 @@ async def _preflight(target: Target, scale: float) -> str:
     try:
         async with asyncio.timeout(_PREFLIGHT * scale):
             peer = await Peer.open((host, port), timeout=_PREFLIGHT * scale)
-    except (OSError, TimeoutError) as exc:
-        why = exc.strerror or str(exc) if isinstance(exc, OSError) and not isinstance(exc, TimeoutError) else "no answer"
-        raise TargetError(f"nobody listens at {url}: {why}") from exc
+    except TimeoutError as exc:
+        raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
+    except OSError as exc:
+        raise TargetError(f"nobody listens at {url}: {exc.strerror or exc}") from exc
     no_reference = f"{url} serves no reference application (docs/reference-app.md):"
     try:
         request = HandshakeRequest.build((host, port), target=f"{path}/echo")

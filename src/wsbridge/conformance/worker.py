@@ -8,6 +8,7 @@ hangs or dies is replaced, so that no connector can end the run.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -17,7 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any, Self
 
 from wsbridge.conformance.bench import Target
@@ -86,7 +89,7 @@ class Worker:
     def run(self, check: Check) -> CheckResult:
         """Run one check; a worker that it hung, killed or soiled is replaced by a new one."""
         limit = watchdog_limit(check, self._scale) + _GRACE * max(1.0, self._scale)
-        return self._run({"check": check.id}, check.id, check.rule, limit)
+        return self._run({"check": check.id, "module": check.run.__module__}, check.id, check.rule, limit)
 
     def run_model(self, check: str) -> CheckResult:
         """Play the random model, whose result stands under the id ``check``."""
@@ -163,14 +166,20 @@ class _Process:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
         deadline = time.monotonic() + limit
-        while not (line := self._line(min(_POLL, deadline - time.monotonic()))):
-            if (status := self._process.poll()) is not None and not (line := self._line(0)):
-                raise _Silent(f"ended its process {_by(status)}", "death", self.output())
-            if time.monotonic() > deadline:
-                raise _Silent(f"hung: its process was killed after {limit:g} s", "hang", self.output())
+        while True:
+            line = self._line(min(_POLL, deadline - time.monotonic()))
+            if not line and (status := self._process.poll()) is not None:
+                line = self._line(0.1)  # what it said at the last
+                if not line:
+                    raise _Silent(f"ended its process {_by(status)}", "death", self.output())
             if line:
                 break
-        answer: dict[str, Any] = json.loads(line)
+            if time.monotonic() > deadline:
+                raise _Silent(f"hung: its process was killed after {limit:g} s", "hang", self.output())
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise _Silent(f"wrote garbage over its result: {line[:60]!r}", "death", self.output()) from None
         return answer
 
     def _line(self, timeout: float) -> bytes:
@@ -192,7 +201,8 @@ class _Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._written.close()
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._reader.join(_POLL)
@@ -226,9 +236,9 @@ def main() -> None:
                 scale = job["scale"]
                 target, answer = _loaded(job["target"], scale)
             elif "model" in job:
-                answer = _guarded(_model, target, scale, stdout)
+                answer = _guarded(partial(_model, target, scale), stdout)
             else:
-                answer = _guarded(_check(job["check"]), target, scale, stdout)
+                answer = _guarded(partial(_check, job, target, scale), stdout)
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
@@ -243,22 +253,23 @@ def _loaded(spec: str, scale: float) -> tuple[Target | None, dict[str, Any]]:
         return None, {"broken": str(exc), "details": exc.details}
 
 
-def _check(id: str) -> Any:
-    check = next(check for check in all_checks() if check.id == id)
-    return lambda target, *, scale: run_check(check, target, scale=scale)
+def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
+    importlib.import_module(job["module"])  # which may be a project's own, with checks beside the suite's
+    check = next(check for check in all_checks() if check.id == job["check"])
+    return run_check(check, target, scale=scale)
 
 
-def _model(target: Target, *, scale: float) -> CheckResult:
+def _model(target: Target, scale: float) -> CheckResult:
     from wsbridge.conformance.model import run_model  # hypothesis takes its time to import
 
     return run_model(target, scale=scale)
 
 
-def _guarded(run: Any, target: Target, scale: float, stdout: IO[bytes]) -> dict[str, Any]:
+def _guarded(run: Callable[[], CheckResult], stdout: IO[bytes]) -> dict[str, Any]:
     """Run a check; it fails if anything was written on stdout meanwhile."""
     _flush()
     before = os.fstat(stdout.fileno()).st_size
-    result: CheckResult = run(target, scale=scale)
+    result = run()
     _flush()
     size = os.fstat(stdout.fileno()).st_size - before
     if size and result.verdict is not Verdict.FAIL:

@@ -22,10 +22,11 @@ aiohttp's compiled reader, which offers no hook.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from types import MappingProxyType
 from typing import Any
 
@@ -238,8 +239,10 @@ class _Source(BaseSource):
         try:
             writer = await ws.prepare(_with_one_upgrade(self._native))
             channel.opened(self._native, writer)
-        except BaseException:
+        except BaseException as exc:
             channel.abandon()
+            if isinstance(exc, OSError):
+                return ws  # the peer has left, which aiohttp finds out again when it finishes the response
             raise
         await channel.run()
         return ws
@@ -257,6 +260,7 @@ class Connector(BaseConnector):
     """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
 
     name = "aiohttp"
+    features = BaseConnector.features | {"mount"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations = MappingProxyType(
         {
@@ -299,6 +303,25 @@ class Connector(BaseConnector):
                 if connection.transport is not None:
                     connection.transport.abort()
             await asyncio.sleep(0)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def serve_mounted(
+        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
+    ) -> AsyncGenerator[Mount, None]:
+        async def plain(native: web.Request) -> web.Response:
+            return web.Response(text="plain")
+
+        app = web.Application()
+        app.router.add_get("/plain", plain)
+        mounted = mount(app, path, handler, **options)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, sock).start()
+            yield mounted
+        finally:
+            await runner.cleanup()
 
 
 def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:

@@ -11,7 +11,8 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   message is whole, and the size limit holds for control frames too (1215): `_read_bytes` looks at the frame's head.
 - A ping between deflated fragments undoes ``_frame_compressed`` (1183): it is put back.
 - Any close code is accepted and echoed (1279), and a close lasts 5 s (1323): `_handle_message` is replaced.
-- An offer of deflate with bad parameters cuts TCP (925): `_parse_extensions_header` passes over it.
+- In an offer of deflate, parameters without a value are lost, and bad ones cut TCP (httputil.py:1287, 925):
+  `_parse_extensions_header` reads offers to the letter, and puts the settings of `Compression` into them.
 - A message sent costs a task (1144), and nothing bounds the write buffer: `_write_frame`, and the channel waits.
 - ``get`` checks less than HS-4 (238), and stays for the life of the channel: `_Handler.prepare` answers any method, and
   its task ends there.
@@ -31,7 +32,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from functools import cached_property
 from types import TracebackType
 from typing import Any, cast
@@ -41,7 +42,7 @@ import tornado
 from tornado import web, websocket
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, ResponseStartLine
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
@@ -57,12 +58,17 @@ __all__ = ["Connector", "mount"]
 logger = logging.getLogger("wsbridge")
 
 _PRIVATE: dict[Any, str] = {
-    WebSocketProtocol13: "_abort _compressor _create_compressors _decompressor _frame_compressed _handle_message "
+    WebSocketProtocol13: "_abort _compressor _decompressor _frame_compressed _handle_message "
     "_fragmented_message_opcode _parse_extensions_header _read_bytes _receive_frame _receive_frame_loop _write_frame",
     BaseIOStream: "_write_buffer",
     websocket: "_DecompressTooLargeError",
+    getattr(websocket, "_PerMessageDeflateDecompressor", None): "_create_decompressor _decompressor",
 }
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_PARAMETER = re.compile(  # RFC 7692, 7.1; zlib has no window of 8 bits
+    r"((?:server|client)_no_context_takeover|client_max_window_bits)|((?:server|client)_max_window_bits)=(9|1[0-5])"
+)
+_BAD_REQUEST = ResponseStartLine("HTTP/1.1", 400, "Bad Request")
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
 _MAX_BODY = 64 * 1024  # bytes of a request that is no handshake
@@ -94,18 +100,13 @@ class _Frames(WebSocketProtocol13):
         self._outer_compressed: bool | None = None
 
     def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
-        offers = [] if self.channel.deflate is None else super()._parse_extensions_header(headers)
-        return [offer for offer in offers if offer[0] == "permessage-deflate" and self._can_meet(offer[1])]
-
-    def _can_meet(self, parameters: dict[str, str]) -> bool:
-        try:
-            int(parameters.get("server_max_window_bits", "15"))  # with no value it is not valid (RFC 7692, 7.1.2.1)
-            self._create_compressors("server", parameters, self.params.compression_options)
-        except (TypeError, ValueError):
-            return False
-        finally:
-            self._compressor = self._decompressor = None
-        return True
+        for offer in headers.get("Sec-WebSocket-Extensions", "").split(","):
+            name, *parts = (part.strip() for part in offer.split(";"))
+            matches = [match for match in map(_PARAMETER.fullmatch, parts) if match is not None]
+            agreed: dict[str, Any] = {match[1] or match[2]: match[3] for match in matches}
+            if name == "permessage-deflate" and len(agreed) == len(parts):
+                return [(name, self.channel.with_settings(agreed))]
+        return []
 
     def start_pinging(self) -> None:
         """The connector's clock pings."""
@@ -174,8 +175,7 @@ class _Frames(WebSocketProtocol13):
             return
         try:
             if self._frame_compressed:
-                assert self._decompressor is not None
-                data = self._decompressor.decompress(data)
+                data = self._inflated(data)
             self.channel.feed(data.decode() if opcode == _TEXT else data)
         except UnicodeDecodeError:
             self._fail(1007)
@@ -183,6 +183,16 @@ class _Frames(WebSocketProtocol13):
             self._fail(1002)
         except websocket._DecompressTooLargeError:  # pyright: ignore[reportPrivateUsage]
             self._fail(1009)
+
+    def _inflated(self, data: bytes) -> bytes:
+        inflater: Any = self._decompressor
+        inflated: bytes = inflater.decompress(data)
+        stream = inflater._decompressor
+        if stream is not None and stream.eof:  # by a block with BFINAL (RFC 7692, 7.2.3.4): the next is a new one
+            if stream.unused_data.strip(b"\0") != b"\xff\xff":
+                raise zlib.error("data behind the end")
+            inflater._decompressor = inflater._create_decompressor()
+        return inflated
 
     def _handle_control(self, opcode: int, data: bytes) -> None:
         if opcode == _PING:
@@ -233,13 +243,14 @@ def _end_writing(stream: IOStream) -> None:
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_frames", "_pong_due", "_stream", "deflate", "gate", "limits")
+    __slots__ = ("_frames", "_pong_due", "_settings", "_stream", "deflate", "gate", "limits")
 
     def prepare(self, handler: _Handler) -> None:
         """Take the options as tornado wants them."""
         options, wanted = self._options, self._options.compression
         self.native = handler
-        level = wanted.memory_level if isinstance(wanted, Compression) else None
+        self._settings = wanted if isinstance(wanted, Compression) else Compression()
+        level = self._settings.memory_level
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
         # sizes by opcode; with room for what deflate adds to random bytes, which the channel cuts off again
         self.limits: dict[int, int] = dict.fromkeys((_TEXT, _BINARY, _CLOSE, _PING, _PONG), sys.maxsize)
@@ -248,6 +259,17 @@ class _Channel(QueuedChannel):
                 self.limits[opcode] = limit + (0 if wanted is False else (limit >> 8) + 64)
         self.gate: asyncio.Future[None] | None = None  # what reading waits for
         self._pong_due: bytes | None = None
+
+    def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:
+        """Add the options to what a peer offers for deflate (RFC 7692, 7.1)."""
+        bits = self._settings.window_bits
+        if bits is not None:
+            for key in ("server_max_window_bits", "client_max_window_bits"):
+                if key in agreed or key.startswith("server"):
+                    agreed[key] = str(min(bits, int(agreed.get(key) or bits)))
+        if self._settings.context_takeover is False:
+            agreed |= {"server_no_context_takeover": None, "client_no_context_takeover": None}
+        return agreed
 
     def opened(self, frames: _Frames) -> None:
         """Take the connection, when the 101 is written."""
@@ -397,8 +419,8 @@ class _Handler(WebSocketHandler):
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return self.channel.subprotocol
 
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        return value.decode("utf-8", "replace")
+    def decode_argument(self, value: bytes | None, name: str | None = None) -> Any:
+        return None if value is None else value.decode("utf-8", "replace")
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -427,7 +449,18 @@ class _Server(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
-        return super().start_request(server_conn, request_conn)
+        delegate = super().start_request(server_conn, request_conn)
+        native = delegate.headers_received
+
+        def headers_received(start_line: Any, headers: HTTPHeaders) -> Any:
+            try:
+                return native(start_line, headers)
+            except HTTPInputError:  # for a bad Host 6.5 would log a traceback and close
+                request_conn.write_headers(_BAD_REQUEST, HTTPHeaders({"Content-Length": "0", "Connection": "close"}))
+                request_conn.finish()
+
+        delegate.headers_received = headers_received  # type: ignore[method-assign]
+        return delegate
 
     def on_close(self, server_conn: object) -> None:
         self.connector.request_complete(cast(HTTP1ServerConnection, server_conn).context)
@@ -450,7 +483,8 @@ class Connector(BaseConnector):
     """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
 
     name = "tornado"
-    compression_settings = frozenset(("memory_level",))
+    features = BaseConnector.features | {"mount"}
+    compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names = frozenset(("chunk_size", "max_body_size", "max_header_size"))
 
     _server: _Server
@@ -497,6 +531,29 @@ class Connector(BaseConnector):
         timer = self._deadlines.pop(context, None)
         if timer is not None:
             self.clock.cancel(timer)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def serve_mounted(
+        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
+    ) -> AsyncGenerator[Mount, None]:
+        app = web.Application([("/plain", _Plain)], log_function=_log_nothing)
+        mounted = mount(app, path, handler, **options)
+        server = HTTPServer(app)
+        server.add_socket(sock)
+        try:
+            yield mounted
+        finally:
+            server.stop()
+            await mounted.stop()
+            await server.close_all_connections()
+
+
+class _Plain(web.RequestHandler):
+    """What the conformance suite finds beside a mount."""
+
+    def get(self) -> None:
+        self.write("plain")
 
 
 def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:

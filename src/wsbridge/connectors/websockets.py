@@ -29,12 +29,13 @@ It declares nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import logging
 import re
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -62,6 +63,8 @@ _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, 
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _DATA = frozenset((_TEXT, _BINARY, _CONT))
 _PONG_BYTE = b"\x8a"  # how a pong begins on the wire
+_SMALL = 4 * 1024
+_MAX_CORKED = 32*1024
 _MAX_EARLY = 64 * 1024  # bytes: more is not read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
@@ -91,22 +94,41 @@ _LIMIT = _check_names()
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_protocol", "_transport")
+    __slots__ = ("_corked", "_protocol", "_transport")
 
     native: _Connection
     closed_errors = (InvalidState,)
 
     def opened(self) -> None:
+        self._corked = 0
         self._protocol = self.native.protocol
         self._transport = self.native.transport
 
     def _send_text(self, text: str) -> None:
         data = text.encode()
         self._protocol.send_text(data)
-        self.native.send_data()
+        if self._queue and len(data) < _SMALL:
+            self._write_soon(len(data))
+        else:
+            self.native.send_data()
 
     def _send_binary(self, data: bytes) -> None:
         self._protocol.send_binary(data)
+        if self._queue and len(data) < _SMALL:
+            self._write_soon(len(data))
+        else:
+            self.native.send_data()
+
+    def _write_soon(self, size: int) -> None:
+        """Write what answers the messages of one read at once, when the last of them is handled or a callback waits."""
+        if self._corked == 0:
+            self._connector.loop.call_soon(self._uncork)
+        self._corked += size + 1
+        if self._corked > _MAX_CORKED:
+            self.native.send_data()
+
+    def _uncork(self) -> None:
+        self._corked = 0
         self.native.send_data()
 
     def _close(self, code: int | None, text: str) -> None:
@@ -159,7 +181,7 @@ class _Connection(ServerConnection):
         self._early: bytearray | None = bytearray()  # what may not be parsed yet; None: all is parsed at once
         self._started = False
         self._kind: Opcode | None = None  # of the fragmented message that has begun
-        self._parts = b""
+        self._parts: bytes | bytearray = b""
         self._pong = b""
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
@@ -334,9 +356,8 @@ class _Connection(ServerConnection):
         if not self._started:
             super().send_data()
             return
-        for data in self.protocol.data_to_send():
-            if data:  # the end is the channel's
-                self.transport.write(data)
+        if data := b"".join(self.protocol.data_to_send()):  # without the mark of the end, which is the channel's
+            self.transport.write(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -420,6 +441,7 @@ class Connector(BaseConnector):
     """Serves by `websockets.asyncio.server.serve`. ``native_options``: its ``write_limit`` and ``logger``."""
 
     name = "websockets"
+    features = BaseConnector.features | {"mount"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
@@ -471,6 +493,18 @@ class Connector(BaseConnector):
         for task in pending:  # they wait for a callback that is given up
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def serve_mounted(
+        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
+    ) -> AsyncGenerator[Mount, None]:
+        def plain(connection: ServerConnection, request: NativeRequest) -> NativeResponse | None:
+            return connection.respond(200, "plain") if request.path == "/plain" else None
+
+        mounted = mount(handler, path=path, process_request=plain, **options)
+        async with serve(**mounted.serve_kwargs, sock=sock):
+            yield mounted
 
 
 async def _live(connection: ServerConnection) -> None:
@@ -541,11 +575,10 @@ def mount(
             return await connection.answer(mounted.handle, connection.make_request(root_path) if root_path else request)
         if request.method != "GET" and not _KNOWS_METHODS:
             return connection.respond(405, "Method Not Allowed\n")
-        response = None
+        response: NativeResponse | None = None
         if process_request is not None:
-            response = process_request(connection, native)
-            if isinstance(response, Awaitable):
-                response = await response
+            result = process_request(connection, native)
+            response = await result if isinstance(result, Awaitable) else result
         if response is None and websocket_handler is None:
             response = connection.respond(404, "Not Found\n")
         return response
@@ -599,8 +632,8 @@ def _deflate(compression: bool | Compression) -> list[ServerPerMessageDeflateFac
 
 
 def _native_limit(limits: Iterable[int], *, deflates: bool) -> int | None:
-    """Return ``max_size``, with room for what deflate adds to random bytes."""
-    limit = max(limits)
+    """Return ``max_size``, with room for control frames, and for what deflate adds to random bytes."""
+    limit = max(*limits, 125)
     if limit == sys.maxsize:
         return None
     return limit + (limit >> 8) + 64 if deflates else limit

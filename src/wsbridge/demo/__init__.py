@@ -84,7 +84,7 @@ class Room:
 
 
 def application(
-    room: Room, via: str, *, origins: Iterable[str] = (), page: Callable[[], Response] | None = None
+    room: Room, via: str, *, origins: Iterable[str] = (), page: Callable[[Request], Response] | None = None
 ) -> Application:
     """Return the application for the connector ``via``; one for each, all with the same room.
 
@@ -161,11 +161,11 @@ def _event(text: str) -> dict[str, Any]:
 # ---- the page -----------------------------------------------------------------------------------------------------
 
 
-def _page_interceptor(page: Callable[[], Response]) -> Interceptor:
+def _page_interceptor(page: Callable[[Request], Response]) -> Interceptor:
     def enter(context: Context) -> Context:
         request: Request = context["request"]
         if request.path == "/" and request.method == "GET" and "Upgrade" not in request.headers:
-            context["response"] = page()
+            context["response"] = page(request)
         return context
 
     return Interceptor(name="page", enter=enter)
@@ -225,9 +225,12 @@ async def start_demo(stack: AsyncExitStack, port: int) -> Demo:
     versions: dict[str, str] = {}
     origins: tuple[str, ...] = ()
 
-    def page() -> Response:
+    def page(request: Request) -> Response:
+        # a page from localhost talks to localhost, so that its own server sees its own origin
+        host = "localhost" if request.host.startswith("localhost:") else "127.0.0.1"
         facts = [
-            {"name": server.name, "version": versions[server.name], "url": server.url + PATH} for server in servers
+            {"name": server.name, "version": versions[server.name], "url": f"ws://{host}:{_port(server)}{PATH}"}
+            for server in servers
         ]
         return render_page({"servers": facts})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,10 +36,8 @@ async def pair(
 
 
 def numbered(number: int, size: int = _HEADER) -> bytes:
-    """Return a message of ``size`` bytes that tells its number, and whether it is whole."""
-    length = size - _HEADER
-    pattern = bytes((number + place) % 251 for place in range(min(length, 251)))
-    return number.to_bytes(_HEADER) + (pattern * (length // 251 + 1))[:length]
+    """Return a message of ``size`` bytes, which nothing can deflate, that tells its number and whether it is whole."""
+    return number.to_bytes(_HEADER) + random.Random(number).randbytes(size - _HEADER)
 
 
 @dataclass(slots=True)
@@ -84,8 +83,11 @@ class Sends:
 
     async def all_return(self, bench: Bench, when: str, *, timeout: float | None = None) -> None:
         """Wait until no send waits any more."""
-        if self.waiting:
-            await bench.within(asyncio.gather(*self.waiting.values()), f"the sends that waited {when}", timeout=timeout)
+        if tasks := list(self.waiting.values()):
+            await bench.within(asyncio.wait(tasks), f"the sends that waited {when}", timeout=timeout)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
 
 async def clog(bench: Bench, channel: WebSocketChannel, *, size: int = 64 * 1024) -> Sends:

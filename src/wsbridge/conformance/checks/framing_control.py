@@ -202,8 +202,8 @@ async def frames_behind_a_close(bench: Bench) -> None:
         ):
             async with served.peer("/echo") as peer:
                 await peer.send_text("in time")
-                await peer.send_raw(close + behind)
                 equal(await peer.receive_text(), "in time", "the echo of what came before")
+                await peer.send_raw(close + behind)
                 equal(await peer.receive(), Close(4000), "the answer")
                 await peer.wait_eof()
                 equal(len(peer.received), 3, "the number of events: echo, close and the end")

@@ -14,14 +14,18 @@ from wsbridge.conformance.check import CheckFailed, check, equal, true
 from wsbridge.conformance.wire import HandshakeRequest, HttpResponse
 from wsbridge.http import Request
 
-__all__ = ["ask"]
+__all__ = ["ask", "handshake"]
+
+
+def handshake(served: Served, target: str = "/", **request: Any) -> HandshakeRequest:
+    """Return a request for a path of what is served; see `HandshakeRequest.build`."""
+    return HandshakeRequest.build(served.address, target=served.path + target, **request)
 
 
 async def ask(served: Served, *, target: str = "/", head: bool = False, **request: Any) -> HttpResponse:
     """Send one request, a handshake but for what `HandshakeRequest.build` is told, and return the answer."""
-    built = HandshakeRequest.build(served.address, target=served.path + target, **request)
     async with served.raw() as peer:
-        await peer.request(built.encode())
+        await peer.request(handshake(served, target, **request).encode())
         return await peer.read_response(head=head)
 
 
@@ -81,7 +85,7 @@ async def header_names_in_any_case(bench: Bench) -> None:
     """The names of the handshake's headers are found whatever their case."""
     async with bench.reference() as served:
         for change in (str.lower, str.upper, str.swapcase):
-            request = HandshakeRequest.build(served.address, target=f"{served.path}/echo")
+            request = handshake(served, "/echo")
             lines = tuple((change(name.decode()).encode(), value) for name, value in request.headers)
             changed = HandshakeRequest(request.method, request.target, request.version, lines)
             async with served.raw() as peer:
@@ -314,9 +318,7 @@ async def offers_over_several_lines(bench: Bench) -> None:
     )
     async with bench.reference() as served:
         for values, expected in lines:
-            await _expect_subprotocol(
-                served, expected, subprotocols=["x"], replace={"Sec-WebSocket-Protocol": values}
-            )
+            await _expect_subprotocol(served, expected, subprotocols=["x"], replace={"Sec-WebSocket-Protocol": values})
 
 
 @check("HS-3", black_box=True)

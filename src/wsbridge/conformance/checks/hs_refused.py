@@ -8,7 +8,7 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import CheckFailed, check, equal, true
-from wsbridge.conformance.checks.hs import ask
+from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.wire import Closed, HandshakeRequest
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
@@ -200,7 +200,7 @@ async def a_body(bench: Bench) -> None:
     async with bench.serve() as served:
         for method in ("GET", "POST"):
             for what, (headers, body) in bodies.items():
-                request = HandshakeRequest.build(served.address, target="/", method=method, headers=headers)
+                request = handshake(served, method=method, headers=headers)
                 await _turned_away(served, f"{method} with a body of {what}", request.encode() + body)
         equal(bench.recorder.kinds(), [], "the callbacks")
         await _still_serves(bench, served)
@@ -353,7 +353,12 @@ async def no_origin_or_ones_own(bench: Bench) -> None:
 async def a_foreign_origin(bench: Bench) -> None:
     """An origin that is neither its own nor listed gets 403, and so does null."""
     async with bench.reference() as served:
-        for origin in ("http://evil.example", "https://evil.example:8443", f"http://{served.host}.evil.example", "null"):
+        for origin in (
+            "http://evil.example",
+            "https://evil.example:8443",
+            f"http://{served.host}.evil.example",
+            "null",
+        ):
             answer = await ask(served, target="/echo", headers=[("Origin", origin)])
             equal(answer.status, 403, f"the status for Origin: {origin}")
 
@@ -426,7 +431,9 @@ async def null_or_unparsable(bench: Bench) -> None:
     async with bench.serve() as served:
         own = served.host
         refused = ["null", "not an origin", "http://", f"//{own}", own, f"http://{own}/path", f"http://{own}/?a=b"]
-        await _origins(bench, served, refused=[*refused, f"http://user@{own}", "http://h:port", f"http://{own} http://x"])
+        await _origins(
+            bench, served, refused=[*refused, f"http://user@{own}", "http://h:port", f"http://{own} http://x"]
+        )
         for other in (f"http://{own}", "http://evil.example"):
             lines = [("Origin", f"http://{own}"), ("Origin", other)]
             await _refused(bench, served, f"origins are its own and {other}", 403, headers=lines)

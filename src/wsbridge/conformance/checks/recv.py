@@ -14,6 +14,7 @@ from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
 from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
 
 __all__ = [
     "CLOSE_IN_MESSAGE",
@@ -23,6 +24,7 @@ __all__ = [
     "PEER_SEES_1007",
     "PING_IN_DEFLATED",
     "UNMASKED",
+    "deflated",
     "deflated_fragments",
     "echo",
     "how_it_ended",
@@ -68,9 +70,12 @@ async def what_came(peer: Peer, message: str | bytes) -> str:
     return "delivered"
 
 
-async def echo(channel: Any, process: Any, message: Any) -> None:
+async def echo(channel: WebSocketChannel, process: Any, message: Any) -> None:
     """Send a message back."""
-    await (channel.send_text if isinstance(message, str) else channel.send_binary)(message)
+    if isinstance(message, str):
+        await channel.send_text(message)
+    else:
+        await channel.send_binary(message)
 
 
 async def pause(*arguments: Any) -> None:
@@ -83,6 +88,11 @@ async def silently_through(bench: Bench) -> None:
     before = len(bench.recorder.values())
     await asyncio.sleep(0.1 * bench.scale)
     true(len(bench.recorder.values()) == before, f"a message was delivered: {bench.recorder.summary()}")
+
+
+def types(values: Sequence[object]) -> set[type[object]]:
+    """Return the types of ``values``."""
+    return {type(value) for value in values}
 
 
 def scalar_values() -> Iterator[str]:
@@ -123,7 +133,7 @@ async def texts_are_str(bench: Bench) -> None:
             await peer.send_text(text)
         await bench.recorder.wait("text", len(texts))
         equal(bench.recorder.values(), texts, "the texts delivered")
-        equal({type(value) for value in bench.recorder.values()}, {str}, "their types")
+        equal(types(bench.recorder.values()), {str}, "their types")
 
 
 @check("RECV-2")
@@ -135,7 +145,7 @@ async def binaries_are_bytes(bench: Bench) -> None:
             await peer.send_binary(message)
         await bench.recorder.wait("binary", len(messages))
         equal(bench.recorder.values(), messages, "the messages delivered")
-        equal({type(value) for value in bench.recorder.values()}, {bytes}, "their types")
+        equal(types(bench.recorder.values()), {bytes}, "their types")
 
 
 SIZES = (1, 125, 126, 65535, 65536, 300_000)
@@ -144,8 +154,11 @@ SIZES = (1, 125, 126, 65535, 65536, 300_000)
 async def _kept(bench: Bench, form: str, messages: Sequence[bytes]) -> list[Any]:
     """Deliver ``messages`` to a callback that asked for ``form``; return what it got, after the channel's end."""
 
+    def on_binary(channel: WebSocketChannel, process: Any, data: object) -> None:
+        bench.recorder.log("got", channel.id, data)
+
     def on_open(channel: Any, request: Any) -> None:
-        channel.on_binary(lambda channel, process, data: bench.recorder.log("got", channel.id, data), format=form)
+        channel.on_binary(on_binary, format=form)
 
     async with bench.serve(WebSocketOptions(on_open=on_open)) as served:
         async with served.peer() as peer:
@@ -164,14 +177,14 @@ async def asked_for_as_bytes(bench: Bench) -> None:
     """format="bytes" gives bytes."""
     got = await _kept(bench, "bytes", MESSAGES)
     equal(got, [*MESSAGES, b"in parts"], "the messages")
-    equal({type(value) for value in got}, {bytes}, "their types")
+    equal(types(got), {bytes}, "their types")
 
 
 @check("RECV-2")
 async def asked_for_as_memoryview(bench: Bench) -> None:
     """format="memoryview" gives read-only views of bytes, which stay valid after the callback and after the end."""
     got = await _kept(bench, "memoryview", MESSAGES)
-    equal({type(value) for value in got}, {memoryview}, "their types")
+    equal(types(got), {memoryview}, "their types")
     true(all(view.readonly for view in got), "a view can be written to")
     equal({(view.format, view.itemsize, view.ndim) for view in got}, {("B", 1, 1)}, "format, item size and dimensions")
     equal([view.tobytes() for view in got], [*MESSAGES, b"in parts"], "what the views show, after the end")
@@ -258,10 +271,15 @@ async def ping_in_deflated_fragmented_message(bench: Bench) -> None:
         true(observed != "delivered" or peer.received == [*[Pong(b"amid")] * 2, Text(text)], "no pongs there")
 
 
+def deflated(data: bytes, *, bits: int = 15, level: int = -1, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    """Return the payload of a message that is deflated by itself (RFC 7692, 7.2.1)."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, 8, strategy)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
 def deflated_fragments(text: str, count: int) -> list[bytes]:
     """Return the frames of a text message that is deflated by itself, in ``count`` fragments of about one size."""
-    compressor = zlib.compressobj(wbits=-15)
-    data = (compressor.compress(text.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]  # RFC 7692, 7.2.1
+    data = deflated(text.encode())
     cuts = [len(data) * index // count for index in range(count + 1)]
     return [
         build_frame(
@@ -329,7 +347,7 @@ async def messages_in_a_slow_callback_survive_the_close(bench: Bench) -> None:
     """A close that comes while a callback runs does not overtake the messages before it."""
     go = asyncio.Event()
 
-    async def on_text(channel: Any, process: Any, text: str) -> None:
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
         await go.wait()
 
     async with bench.serve(bench.options(on_text=on_text)) as served, served.peer() as peer:
@@ -377,14 +395,18 @@ async def _dropped(bench: Bench, end: Any, expected: tuple[int, str]) -> None:
 @check("RECV-4")
 async def dropped_after_a_local_close(bench: Bench) -> None:
     """After close() nothing is delivered; what still comes, 16 MiB of it, is read until the peer's close."""
-    await _dropped(bench, lambda channel, process, text: channel.close(4000), (4000, "local"))
+
+    def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        channel.close(4000)
+
+    await _dropped(bench, on_text, (4000, "local"))
 
 
 @check("RECV-4")
 async def dropped_after_an_exception(bench: Bench) -> None:
     """After a callback raised nothing is delivered; what still comes, 16 MiB of it, is read until the peer's close."""
 
-    def on_text(channel: Any, process: Any, text: str) -> None:
+    def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
         raise RuntimeError("on purpose")
 
     await _dropped(bench, on_text, (1011, "local"))
@@ -448,19 +470,21 @@ async def channels_run_concurrently(bench: Bench) -> None:
 @check("RECV-6")
 async def a_kind_without_a_callback_is_dropped(bench: Bench) -> None:
     """Binary messages without on_binary, and texts without on_text, are dropped; the channel serves the other kind."""
-    for kind, handler in (
-        ("text", WebSocketOptions(on_text=lambda channel, process, text: channel.send_text(text))),
-        ("binary", WebSocketOptions(on_binary=lambda channel, process, data: channel.send_binary(data))),
-    ):
+    cases: tuple[tuple[WebSocketOptions[None], list[str | bytes]], ...] = (
+        (WebSocketOptions(on_text=echo), ["0", "0", "1", "1", "2", "2"]),
+        (WebSocketOptions(on_binary=echo), [b"0", b"1", b"2"]),
+    )
+    for handler, expected in cases:
         async with bench.serve(handler) as served, served.peer() as peer:
             for number in range(3):
                 await peer.send_text(str(number))
                 await peer.send_fragments(Opcode.BINARY, [b"%d" % number, b""])
                 await peer.send_fragments(Opcode.TEXT, [b"", b"%d" % number])
+            for message in expected:
+                equal((await peer.receive_message()).data, message, "what came back by the one callback")
             await peer.send_close(4000)
             equal((await peer.receive_close()).code, 4000, "the code that the peer got back")
-            texts, binaries = ["0", "0", "1", "1", "2", "2"], [b"0", b"1", b"2"]
-            equal(seen_by_peer(peer), texts if kind == "text" else binaries, f"what came back by on_{kind} alone")
+            equal(seen_by_peer(peer), expected, "what came back by the one callback")
 
 
 @check("RECV-6")
@@ -491,7 +515,11 @@ async def pings_are_answered(bench: Bench) -> None:
 @check("RECV-7")
 async def a_ping_behind_a_callback(bench: Bench) -> None:
     """A ping that comes while a callback runs is answered within 1 s after its end, with no message to help it."""
-    options = bench.options(on_text=lambda *_: asyncio.sleep(0.2 * bench.scale))
+
+    async def on_text(*arguments: Any) -> None:
+        await asyncio.sleep(0.2 * bench.scale)
+
+    options = bench.options(on_text=on_text)
     async with bench.serve(options) as served, served.peer() as peer:
         await peer.send_text("")
         await bench.recorder.wait("text")
@@ -504,8 +532,11 @@ async def a_ping_behind_a_callback(bench: Bench) -> None:
 async def parts_as_they_arrive(bench: Bench) -> None:
     """A callback that asked for parts gets each as it arrives, before the message is complete."""
 
+    def on_part(channel: WebSocketChannel, process: Any, part: object) -> None:
+        bench.recorder.log("part", channel.id, part)
+
     def on_open(channel: Any, request: Any) -> None:
-        channel.on_binary(lambda channel, process, part: bench.recorder.log("part", value=part), format="fragments")
+        channel.on_binary(on_part, format="fragments")
 
     async with bench.serve(WebSocketOptions(on_open=on_open)) as served, served.peer() as peer:
         await peer.send_frame(Opcode.BINARY, b"first", fin=False)

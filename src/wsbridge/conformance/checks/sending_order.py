@@ -12,7 +12,7 @@ from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import Sends, clog, messages_until_close, none_lost, numbered, pair
 from wsbridge.conformance.checks.sending import SlowFile
-from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Text
+from wsbridge.conformance.wire import Binary, Close, Eof, Opcode, Peer, Text
 from wsbridge.protocols import WebSocketChannel
 
 T = TypeVar("T")
@@ -76,20 +76,21 @@ async def _meanwhile(first: Coroutine[Any, Any, object], second: Coroutine[Any, 
     return result.result()
 
 
-async def _then_usable(bench: Bench, peer: Peer, sends: Sends, cancelled: set[int]) -> None:
-    """Check that all but cancelled sends return True and arrive, that those arrive whole or not, and what follows."""
+async def _finish(bench: Bench, sends: Sends) -> None:
+    """Wait for all sends, then send one more and close."""
+    await sends.all_return(bench, "for a peer that reads now")
+    equal(await sends.begin(), True, "a send behind those that were cancelled")
+    sends.channel.close(4001)
 
-    async def finish() -> None:
-        await sends.all_return(bench, "for a peer that reads now")
-        equal(await sends.channel.send_binary(numbered(sends.count)), True, "a send behind a cancelled one")
-        sends.taken.append(sends.count)
-        sends.channel.close(4001)
 
-    received, end = await _meanwhile(finish(), messages_until_close(peer))
+def _all_but(cancelled: set[int], sends: Sends, received: tuple[list[int], Close | Eof]) -> None:
+    """Check that every message but those cancelled was taken and came, and those came whole, once, or not at all."""
+    numbers, end = received
     equal(end, Close(4001), "the end")
     equal(sends.refused, [], "the sends that returned False")
-    none_lost(sends, [number for number in received if number not in cancelled])
-    equal(len(set(received)), len(received), "messages that came, against different ones")
+    equal(set(sends.taken) | cancelled, set(range(sends.count)), "the sends that returned True or were cancelled")
+    none_lost(sends, [number for number in numbers if number not in cancelled - set(sends.taken)])
+    equal(len(set(numbers)), len(numbers), "messages that came, against different ones")
 
 
 @check("SEND-5")
@@ -107,7 +108,8 @@ async def cancelled_while_it_waits(bench: Bench) -> None:
             task.cancel()
         await bench.within(asyncio.wait(tasks), "cancelled sends", timeout=bench.scale)
         true(all(task.cancelled() for task in tasks), "a cancelled send ended without CancelledError")
-        await _then_usable(bench, peer, sends, cancelled)
+        received = await _meanwhile(_finish(bench, sends), messages_until_close(peer))
+        _all_but(cancelled, sends, received)
 
 
 @check("SEND-5")
@@ -121,49 +123,51 @@ async def all_that_wait_are_cancelled(bench: Bench) -> None:
         for task in tasks.values():
             task.cancel()
         await bench.within(asyncio.wait(tasks.values()), "cancelled sends", timeout=bench.scale)
-        await _then_usable(bench, peer, sends, set(tasks))
+        received = await _meanwhile(_finish(bench, sends), messages_until_close(peer))
+        _all_but(set(tasks), sends, received)
 
 
-async def _storm(bench: Bench, count: int, size: int, **peer_options: Any) -> None:
-    """Begin many sends and cancel about half of them, each after a few turns of the loop."""
+async def _storm(bench: Bench, count: int, **peer_options: Any) -> None:
+    """Begin many sends, to a peer that reads from the middle on, and cancel half of them after a few turns."""
     chance = random.Random(count)
     cancelled: set[int] = set()
 
-    async def cancel_later(number: int, task: asyncio.Task[bool]) -> None:
-        for _ in range(chance.choice((0, 0, 1, 1, 2, 3, 5, 10))):
-            await asyncio.sleep(0)
-        if task.cancel():
-            cancelled.add(number)
-        await asyncio.wait((task,))
+    async def begin(sends: Sends) -> None:
+        task = sends.begin()
+        number = sends.count - 1
+        if chance.random() < 0.5:
+            for _ in range(chance.choice((0, 0, 1, 1, 2, 3, 5, 10, 20))):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            if task.cancelled():
+                cancelled.add(number)
+
+    async def send_all(sends: Sends) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(begin(sends))
+                await asyncio.sleep(0 if number % 20 else 0.002)
+        await _finish(bench, sends)
 
     options = bench.options(compression=bool(peer_options))
     async with bench.serve(options) as served, pair(bench, served, **peer_options) as (peer, channel):
-        sends = Sends(channel, size)
-        async with asyncio.TaskGroup() as group:
-            for number in range(count):
-                task = sends.begin()
-                if chance.random() < 0.5:
-                    group.create_task(cancel_later(number, task))
-                if number % 7 == 0:
-                    await asyncio.sleep(0)
-            if not peer_options:
-                await asyncio.sleep(0.02)  # until the buffers are full
-            reading = asyncio.ensure_future(_then_usable(bench, peer, sends, cancelled))
-        await reading
-        cancelled -= set(sends.taken)
+        sends = await clog(bench, channel)
+        received = await _meanwhile(send_all(sends), messages_until_close(peer))
         true(cancelled, "no send was cancelled in time, so that nothing was checked")
+        _all_but(cancelled, sends, received)
 
 
 @check("SEND-5", stochastic=True)
 async def a_storm_of_cancels(bench: Bench) -> None:
     """Of many sends at once, cancelled at any moment, each arrives whole or not at all, and the others all do."""
-    await _storm(bench, 150, 60 * KIB)
+    await _storm(bench, 150)
 
 
 @check("SEND-5", needs=("compression",), stochastic=True)
 async def a_storm_of_cancels_deflated(bench: Bench) -> None:
     """The same where messages are deflated, in an executor too."""
-    await _storm(bench, 60, 60 * KIB, deflate=True)
+    await _storm(bench, 60, deflate=True)
 
 
 @check("SEND-5")

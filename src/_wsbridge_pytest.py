@@ -1,0 +1,54 @@
+"""The pytest plugin's front: it costs nothing where it is not used.
+
+pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package,
+so that neither the time of importing that is spent nor is any of it loaded before coverage is measured, and adds its
+options only behind everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
+`wsbridge.conformance.plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "connector": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME|module:Class|ws://host:port",
+        "help": "what `pytest --pyargs wsbridge.conformance` checks; may be given more than once",
+    },
+    "timeout-scale": {
+        "type": float,
+        "default": 1.0,
+        "metavar": "X",
+        "help": "stretch every time limit of the conformance suite by this factor",
+    },
+    "repeat": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "run the stochastic checks of the conformance suite this often",
+    },
+    "model": {
+        "action": "store_true",
+        "default": False,
+        "help": "play the conformance suite's random model too",
+    },
+}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
+    """Add the options when all plugins and the first conftest files have added theirs."""
+    result = yield
+    group = parser.getgroup("wsbridge", "conformance suite of wsbridge")
+    for name, settings in _OPTIONS.items():
+        dest = "wsbridge_" + name.replace("-", "_")
+        try:
+            group.addoption(f"--{name}", dest=dest, **settings)
+        except ValueError:  # somebody else's; theirs stays, and ours is to be had under a longer name
+            group.addoption(f"--wsbridge-{name}", dest=dest, **settings)
+    return result
