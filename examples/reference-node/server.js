@@ -75,6 +75,10 @@ const refusal = (status, body = "", headers = []) =>
     .concat("", body)
     .join("\r\n");
 
+/** Whether the request names its host once, as HTTP/1.1 asks; Node does not insist on it for an upgrade. */
+const hasHost = ({ rawHeaders }) =>
+  rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === "host").length === 1;
+
 /** Whether a page of another host asks: the origin is none, or the request's own host and port. */
 const isForeign = ({ headers: { origin, host } }) =>
   origin !== undefined && origin.toLowerCase().replace(/^https?:\/\//, "") !== host.toLowerCase();
@@ -99,6 +103,7 @@ http.on("upgrade", (request, stream, head) => {
   if (name === "reject") stream.end(refusal(rest, "refused\n", ["X-Refused: a", "X-Refused: b"]));
   else if (!Object.hasOwn(routes, name ?? "")) stream.end(refusal(404));
   else if (request.httpVersion !== "1.1") stream.end(refusal(426, "", ["Upgrade: websocket"])); // ws takes any
+  else if (!hasHost(request)) stream.end(refusal(400));
   else if (isForeign(request)) stream.end(refusal(403));
   else {
     servers[name].handleUpgrade(request, stream, head, (socket) => {

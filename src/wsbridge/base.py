@@ -283,6 +283,11 @@ class BaseConnector(ABC):
         return self._closed or self._stopping is not None
 
     @property
+    def channels(self) -> tuple[BaseChannel, ...]:
+        """The channels that it has now, those included that do not know yet whether they open."""
+        return tuple(self._channels)
+
+    @property
     def has_room(self) -> bool:
         """Whether one more channel may be admitted (HS-12)."""
         return self.max_channels is None or len(self._channels) < self.max_channels

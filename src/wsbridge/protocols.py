@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, overload, runtime_checkable
 
 from wsbridge.close import CloseReason
 
@@ -188,15 +188,15 @@ class InitializeWebSocket(Protocol):
 class Connector(Protocol):
     """A server that runs an application. Made as ``Connector(app, *, ...)`` with the options of LIM-5."""
 
-    name: str
+    name: ClassVar[str]
     """The name of its entry point."""
-    close_keywords: Mapping[int, str]
+    close_keywords: ClassVar[Mapping[int, str]]
     """Close codes and the keywords that its server has for them (CLOSE-9)."""
-    features: frozenset[Feature]
+    features: ClassVar[frozenset[Feature]]
     """What it can do of what may be lacking."""
-    deviations: Mapping[str, Deviation]
+    deviations: ClassVar[Mapping[str, Deviation]]
     """What it does otherwise, by ``RULE/scenario`` (CLOSE-8)."""
-    connector_api: int
+    connector_api: ClassVar[int]
     """The `CONNECTOR_API` that it was written for."""
 
     async def start(self) -> None:

@@ -15,6 +15,9 @@ Mends, with public names of aiohttp only:
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
 
+Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
+to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
+
 It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
 aiohttp's compiled reader, which offers no hook.
 """
@@ -26,9 +29,9 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -46,6 +49,10 @@ __all__ = ["Connector", "mount"]
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
+
+
+if not hasattr(web.RequestHandler, "_close"):
+    raise ImportError("this version of aiohttp has no RequestHandler._close, which wsbridge.connectors.aiohttp needs")
 
 
 class _WebSocket(web.WebSocketResponse):
@@ -117,6 +124,10 @@ class _Channel(BaseChannel):
 
     def _ping(self, payload: bytes) -> None:
         _run_now(self.native.ping(payload))
+
+    def read_on(self) -> None:
+        """Read what the peer answers to a close, though aiohttp's runner has told its protocols to take no more."""
+        self._protocol._close = False
 
     def _pong(self, payload: bytes) -> None:
         _run_now(self.native.pong(payload))
@@ -262,7 +273,7 @@ class Connector(BaseConnector):
     name = "aiohttp"
     features = BaseConnector.features | {"mount"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
-    deviations = MappingProxyType(
+    deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
         {
             "RECV-9/unmasked-frame": Deviation(
                 "delivered", "the compiled reader checks no masks, and no hook sees a frame before it is unmasked"
@@ -346,6 +357,8 @@ def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Appl
         return await _answer(mounted.handle, mounted.connector, native, root_path=root_path, path_params=parameters)
 
     async def stop(app: web.Application) -> None:
+        for channel in mounted.connector.channels:
+            cast(_Channel, channel).read_on()
         await mounted.stop()
 
     app.router.add_route("*", f"{root_path}{{tail:/.*|}}" if isinstance(handler, Application) else path, serve)

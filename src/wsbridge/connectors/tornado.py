@@ -40,9 +40,9 @@ from urllib.parse import quote
 
 import tornado
 from tornado import web, websocket
-from tornado.http1connection import HTTP1ServerConnection
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, ResponseStartLine
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
@@ -52,6 +52,7 @@ from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import Compression, WebSocketOptions
+from wsbridge.protocols import Feature
 
 __all__ = ["Connector", "mount"]
 
@@ -68,7 +69,7 @@ _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _PARAMETER = re.compile(  # RFC 7692, 7.1; zlib has no window of 8 bits
     r"((?:server|client)_no_context_takeover|client_max_window_bits)|((?:server|client)_max_window_bits)=(9|1[0-5])"
 )
-_BAD_REQUEST = ResponseStartLine("HTTP/1.1", 400, "Bad Request")
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
 _MAX_BODY = 64 * 1024  # bytes of a request that is no handshake
@@ -422,6 +423,9 @@ class _Handler(WebSocketHandler):
     def decode_argument(self, value: bytes | None, name: str | None = None) -> Any:
         return None if value is None else value.decode("utf-8", "replace")
 
+    def check_xsrf_cookie(self) -> None:
+        """HS-6 is the protection."""
+
     def set_default_headers(self) -> None:
         self.clear_header("Server")
         self.clear_header("Content-Type")
@@ -455,9 +459,9 @@ class _Server(HTTPServer):
         def headers_received(start_line: Any, headers: HTTPHeaders) -> Any:
             try:
                 return native(start_line, headers)
-            except HTTPInputError:  # for a bad Host 6.5 would log a traceback and close
-                request_conn.write_headers(_BAD_REQUEST, HTTPHeaders({"Content-Length": "0", "Connection": "close"}))
-                request_conn.finish()
+            except HTTPInputError:  # a bad Host, for which 6.5 logs a traceback and closes
+                stream = cast(HTTP1Connection, request_conn).detach()
+                stream.write(_BAD_REQUEST).add_done_callback(lambda _: stream.close())
 
         delegate.headers_received = headers_received  # type: ignore[method-assign]
         return delegate
@@ -483,7 +487,7 @@ class Connector(BaseConnector):
     """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
 
     name = "tornado"
-    features = BaseConnector.features | {"mount"}
+    features = BaseConnector.features | frozenset[Feature](("mount",))
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names = frozenset(("chunk_size", "max_body_size", "max_header_size"))
 
@@ -553,7 +557,7 @@ class _Plain(web.RequestHandler):
     """What the conformance suite finds beside a mount."""
 
     def get(self) -> None:
-        self.write("plain")
+        self.write("plain")  # pyright: ignore[reportUnknownMemberType]
 
 
 def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:
