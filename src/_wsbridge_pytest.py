@@ -8,6 +8,7 @@ options only behind everyone else's, so that a project with a ``--model`` of its
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Generator
 from typing import Any
 
@@ -49,6 +50,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
         dest = "wsbridge_" + name.replace("-", "_")
         try:
             group.addoption(f"--{name}", dest=dest, **settings)
-        except ValueError:  # somebody else's; theirs stays, and ours is to be had under a longer name
+        except (
+            ValueError,
+            argparse.ArgumentError,
+        ):  # somebody else's; theirs stays, and ours is to be had under a longer name
             group.addoption(f"--wsbridge-{name}", dest=dest, **settings)
     return result

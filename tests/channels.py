@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import pytest
 
 from tests.fakes import FakeChannel, FakeConnector, FakeTime, PulledChannel, PushedChannel, Wire, handshake, passes
 from wsbridge import CloseReason, WebSocketOptions
 
+_made: list[Opened] = []
+
+
+@pytest.fixture(autouse=True)
+async def end_all() -> AsyncIterator[None]:
+    """Cut off what a failed test leaves open: a cancelled channel waits for its peer, in a time that stands still."""
+    yield
+    for opened in _made:
+        opened.channel.cut_off()
+        if opened.task is not None and not opened.task.done():
+            if isinstance(opened.channel, PulledChannel):
+                opened.comes("lost")
+            opened.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await opened.task
+    _made.clear()
+
+
 KINDS: tuple[type[FakeChannel], ...] = (PulledChannel, PushedChannel)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> type[FakeChannel]:
+    """Have a test run for both kinds of channel."""
+    chosen: type[FakeChannel] = request.param
+    return chosen
 
 
 class Opened:
@@ -30,6 +58,7 @@ class Opened:
         self.channel = kind(self.connector, handshake(scheme=scheme), self.options, None)
         self.connector.admit(self.channel)
         self.task: asyncio.Task[None] | None = self.connector.run_channel(self.channel) if run else None
+        _made.append(self)
 
     @property
     def wire(self) -> Wire:
@@ -57,6 +86,10 @@ class Opened:
         self.comes("lost")
         return await self.ended()
 
+    def forget(self) -> None:
+        """Let go of it, for a test that looks who else keeps it."""
+        _made.remove(self)
+
     def _logged(self, options: dict[str, Any]) -> WebSocketOptions[Any]:
         """Return options that log every callback and run those that are given."""
         on_open: Callable[..., Any] | None = options.pop("on_open", None)
@@ -77,8 +110,8 @@ class Opened:
             return run
 
         names = ("text", "binary", "error", "close")
-        callbacks = {f"on_{name}": callback(name, options.pop(f"on_{name}", None)) for name in names}
-        return WebSocketOptions(on_open=opened, **callbacks, **options)
+        options |= {f"on_{name}": callback(name, options.pop(f"on_{name}", None)) for name in names}
+        return WebSocketOptions(on_open=opened, **options)
 
 
 def facts(reason: CloseReason | None) -> tuple[int, str, str]:

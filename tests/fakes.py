@@ -253,6 +253,7 @@ class FakeConnector(BaseConnector):
     Attributes:
         calls: What was called of the server.
         failing: What `_start` raises.
+        gate: What `_stop` waits for.
         tasks: Those that run channels.
     """
 
@@ -264,6 +265,7 @@ class FakeConnector(BaseConnector):
         super().__init__(Application([]) if app is None else app, **options)
         self.calls: list[str] = []
         self.failing: BaseException | None = None
+        self.gate: asyncio.Event | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.fake_time: FakeTime | None = None
 
@@ -305,6 +307,8 @@ class FakeConnector(BaseConnector):
 
     async def _stop(self) -> None:
         self.calls.append("stop")
+        if self.gate is not None:
+            await self.gate.wait()
 
 
 async def passes(count: int = 20) -> None:

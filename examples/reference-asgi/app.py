@@ -1,12 +1,13 @@
 """The reference application of wsbridge's conformance suite (docs/reference-app.md), on bare ASGI 3.
 
-    uvicorn app:app --port 8000 --ws-max-size 1048576
-    wsbridge conformance ws://127.0.0.1:8000 --known-failing known-failing.toml
+uvicorn app:app --port 8000 --ws-max-size 1048576
+wsbridge conformance ws://127.0.0.1:8000 --known-failing known-failing.toml
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -115,8 +116,7 @@ async def slow(socket: Socket, rest: str) -> None:
 
 
 ROUTES: dict[str, Callable[[Socket, str], Awaitable[None]]] = {
-    function.__name__: function
-    for function in (echo, reverse, countdown, close, subprotocols, headers, flood, slow)
+    function.__name__: function for function in (echo, reverse, countdown, close, subprotocols, headers, flood, slow)
 }
 WITH_REST = frozenset(("countdown", "close", "flood", "reject"))  # whose path goes on behind their name
 
@@ -139,10 +139,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif _is_foreign(scope):
         await _refuse(scope, receive, send, 403)
     else:
-        try:
+        with contextlib.suppress(Gone):
             await ROUTES[name](Socket(scope, receive, send), rest)
-        except Gone:
-            pass
 
 
 def _is_foreign(scope: Scope) -> bool:

@@ -28,13 +28,11 @@ from wsbridge.protocols import CONNECTOR_API, Address, Deviation, Feature
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
-__all__ = ["BaseChannel", "BaseConnector", "BaseSource", "Mount", "QueuedChannel", "close_keywords"]
+__all__ = ["ALL_FEATURES", "BaseChannel", "BaseConnector", "BaseSource", "Mount", "QueuedChannel", "close_keywords"]
 
 logger = logging.getLogger("wsbridge")
 
-ALL_FEATURES: frozenset[Feature] = frozenset(
-    ("size-limit", "ping", "compression", "unix-socket", "fragments", "mount")
-)
+ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _RESERVED = frozenset(
     f"{prefix}{name}"

@@ -393,9 +393,9 @@ class BaseChannel(ABC):
             self._opened = True
             self._set_slow()
             self._arm_timeouts()
-            if self._connector.is_stopping:
+            opening = not self._connector.is_stopping
+            if not opening:
                 self.shut_down()  # stopped between the handshake and here: nothing was told to the application (STOP-5)
-            opening = self._reason is None
             while opening or not self._over:
                 try:
                     if opening:
@@ -464,14 +464,9 @@ class BaseChannel(ABC):
         if self._inflight is None:
             self._inflight = set()
         self._inflight.add(task)
-        task.add_done_callback(self._untrack)
+        task.add_done_callback(self._inflight.discard)
+        task.add_done_callback(_retrieve)
         return asyncio.shield(task)
-
-    def _untrack(self, task: asyncio.Task[object]) -> None:
-        if self._inflight is not None:
-            self._inflight.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever awaits it raises it; a cancelled send has nobody left to tell
 
     def _set_slow(self) -> None:
         self._slow = (
@@ -781,7 +776,7 @@ class BaseChannel(ABC):
 
     def _tick_send(self, now: float, send_timeout: float) -> float:
         unsent = self._unsent_bytes()
-        if unsent != self._unsent:
+        if unsent != self._unsent or not unsent:  # none: a large message is being deflated
             self._unsent, self._stalled = unsent, now
         elif now - self._stalled >= send_timeout:
             self._stop_sending()
@@ -819,6 +814,12 @@ class BaseChannel(ABC):
                     self._pong_by = now + options.ping_timeout
                 self._write_quietly(self._ping, _PING.pack(self._ping_count))
         return ping_at if self._pong_by is None else min(ping_at, self._pong_by)
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Take what a send raised: whoever awaits it raises it, and a cancelled one has nobody left to tell."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Ahead:

@@ -31,13 +31,14 @@ async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    for attempt in range(_TRIES):
+    tries = _TRIES if port == 0 else 1
+    while True:
+        tries -= 1
         try:
             return _bind_all(addresses, port, reuse_port=reuse_port)
         except OSError as exc:
-            if port != 0 or exc.errno != errno.EADDRINUSE or attempt == _TRIES - 1:
+            if exc.errno != errno.EADDRINUSE or tries == 0:
                 raise
-    raise AssertionError("unreachable")
 
 
 def _bind_all(

@@ -6,6 +6,7 @@ import pytest
 
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.report import failure_text
 from wsbridge.conformance.runner import Verdict, run_check
 from wsbridge.registry import SERVERS, load_connector
 
@@ -21,9 +22,7 @@ ALLOWED = {
 @pytest.mark.parametrize("name", sorted(SERVERS))
 def test_check(name: str, check: Check) -> None:
     result = run_check(check, Target(name, load_connector(name)))
-    assert result.verdict is not Verdict.FAIL, "\n".join(
-        [result.message, result.details, *(line for log in result.wire.values() for line in log), *result.callbacks]
-    )
+    assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
         assert check.needs == {"fragments"}
 

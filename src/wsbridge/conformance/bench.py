@@ -17,15 +17,22 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wsbridge.application import Application
+from wsbridge.close import CloseReason
 from wsbridge.conformance.check import CheckFailed
 from wsbridge.conformance.recorder import Recorder
 from wsbridge.conformance.wire import Peer, WireLog
+from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Connector, Deviation, Feature
+from wsbridge.protocols import Connector, Deviation, Feature, WebSocketChannel
 
 __all__ = ["Bench", "Served", "Target"]
 
 T = TypeVar("T")
+OnOpen = Callable[[WebSocketChannel, Request], Any]
+OnText = Callable[[WebSocketChannel, Any, str], Any]
+OnBinary = Callable[[WebSocketChannel, Any, Any], Any]
+OnClose = Callable[[WebSocketChannel, Any, CloseReason], Any]
+OnError = Callable[[WebSocketChannel, Any, Exception], Any]
 
 _NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
     {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
@@ -139,9 +146,45 @@ class Bench:
         self.wire_logs.append((name, log))
         return log
 
-    def options(self, **options: Any) -> WebSocketOptions[Any]:
+    def options(
+        self,
+        *,
+        on_open: OnOpen | None = None,
+        on_text: OnText | None = None,
+        on_binary: OnBinary | None = None,
+        on_close: OnClose | None = None,
+        on_error: OnError | None = None,
+        **options: Any,
+    ) -> WebSocketOptions[Any]:
         """Return the recorder's options: every callback is logged, those given run too."""
-        return self.recorder.options(**{**self.target.neutral, **options})
+        return self.recorder.options(
+            on_open=on_open,
+            on_text=on_text,
+            on_binary=on_binary,
+            on_close=on_close,
+            on_error=on_error,
+            **{**self.target.neutral, **options},
+        )
+
+    def bare_options(
+        self,
+        *,
+        on_open: OnOpen | None = None,
+        on_text: OnText | None = None,
+        on_binary: OnBinary | None = None,
+        on_close: OnClose | None = None,
+        on_error: OnError | None = None,
+        **options: Any,
+    ) -> WebSocketOptions[Any]:
+        """Return options with the callbacks given and no others: those of `options` are five coroutine functions."""
+        return WebSocketOptions(
+            on_open=on_open,
+            on_text=on_text,
+            on_binary=on_binary,
+            on_close=on_close,
+            on_error=on_error,
+            **{**self.target.neutral, **options},
+        )
 
     @contextlib.asynccontextmanager
     async def serve(

@@ -108,11 +108,11 @@ This document is written from the catalogue in `src/wsbridge/conformance/`, by
 - *Peer*: the other side, the client. *Local*: this side.
 - *End*: a close by either side, or the loss of the connection. A channel has one end; its `CloseReason` tells which.
 - *Native*: the server's own object for a request or a connection. What is done through it is outside the contract.
-- *Feature*: something that a server may be unable to do: `size-limit`, `ping`, `compression`, `unix-socket`,
-  `fragments`. A rule that names a feature binds the connectors that have it. A connector that lacks one declares so,
-  and refuses the options that need it with `UnsupportedOptionError` when it is made; the suite checks that refusal
-  instead. No option is ever ignored, and no check is skipped. The aiohttp, websockets and tornado connectors have
-  every feature but `fragments`.
+- *Feature*: something that a connector may be unable to do: `size-limit`, `ping`, `compression`, `unix-socket`,
+  `fragments`, `mount`. A rule that names a feature binds the connectors that have it. A connector that lacks one
+  declares so, and refuses what needs it with `UnsupportedOptionError`, an option when the connector is made; the suite
+  checks that refusal instead. No option is ever ignored, and no check is skipped. The aiohttp, websockets and tornado
+  connectors have every feature but `fragments`.
 - *Deviation*: what a connector declares to do otherwise in one scenario (CLOSE-8).
 - Times are seconds, as `float`; sizes are bytes.
 

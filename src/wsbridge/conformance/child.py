@@ -5,7 +5,9 @@ loopback, and tells by how much the peak of what that process has in memory grew
 and freed before would hide growth, so it is given back to the system where that can be done. The process ends with its
 stdin, when its time is up, or before it eats the machine.
 
-A connector that no import path leads to, such as a class made in a test, is served and measured in this process.
+A connector that no import path leads to, such as a class made in a test, can tell how it is made: by a tuple in its
+``conformance_factory``, of ``module:function`` and that function's arguments. Without that it is served and measured in
+this process, and what the suite's client may hold is taken off.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ MIB = 1024 * 1024
 _START_LIMIT = 15.0  # seconds for an interpreter, the import of a server and its start
 _LIFETIME = 120  # seconds, times the scale, that no child outlives
 _MOST = 1536 * MIB  # bytes: a connector that wants more gets a `MemoryError`
+_CLIENT = 8 * MIB  # bytes: what a client in the same process may hold
 _PROC = Path("/proc/self")
 
 
@@ -70,9 +73,10 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
         options: Of its channels; those that the connector needs for what it lacks are added.
     """
     options = {**bench.target.neutral, **options}
-    spec = spec_of(bench.connector)
-    if not spec:
-        memory = _Memory()
+    path = spec_of(bench.connector)
+    factory: tuple[str, ...] = vars(bench.connector).get("conformance_factory", (path,) if path else ())
+    if not factory:
+        memory = _Memory(_CLIENT)
 
         async def ask(command: str) -> int:
             return memory.answer(command)
@@ -81,7 +85,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
             yield Measured(served, ask)
         return
     job = {
-        "connector": spec,
+        "connector": factory,
         "application": f"{application.__module__}:{application.__qualname__}",
         "options": options,
         "loop_factory": _path_of(bench.target.loop_factory),
@@ -148,8 +152,9 @@ class _Child:
 class _Memory:
     """Measures the process that it is in, by the system's own count of the pages that it uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: int = 0) -> None:
         self._base = 0
+        self._others = others
 
     def answer(self, command: str) -> int:
         """Do what ``command`` asks for."""
@@ -160,7 +165,7 @@ class _Memory:
             with contextlib.suppress(OSError):
                 (_PROC / "clear_refs").write_text("5")  # Linux: the peak starts anew from what is used now
             self._base = _peak()
-        return _peak() - self._base
+        return max(0, _peak() - self._base - self._others)
 
 
 def _peak() -> int:
@@ -212,7 +217,9 @@ async def _serve(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), commands)
     application = _import(job["application"])(**job["options"])
-    connector = _import(job["connector"])(application, shutdown_timeout=1)
+    path, *arguments = job["connector"]
+    made = _import(path)
+    connector = (made(*arguments) if arguments else made)(application, shutdown_timeout=1)
     await connector.start()
     memory = _Memory()
     answer(connector.addresses[0])

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich import progress as rich_progress
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from wsbridge.conformance import report as reports
 from wsbridge.conformance.catalogue import rules as catalogue_rules
@@ -32,6 +32,7 @@ _STYLES = {
     "deviation": "cyan",
     "unsupported": "blue",
 }
+_NAME = 30  # characters of a target's name beside the progress bar
 _MESSAGE = 400  # characters of a failure's message that are shown; the reports have all
 
 _EPILOG = """
@@ -52,6 +53,15 @@ Exit codes:
   2  wrong arguments, or nothing to check: no such connector, nobody at the URL,
      or no reference application there
 """
+
+
+class _NothingChecked(click.ClickException):
+    """There is nothing to check, or a file that cannot be read or written: one line, and exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class _Output(click.Path):
@@ -147,9 +157,8 @@ def conformance(
         select(all_checks(), settings.rules)
         found = [result for target in targets for result in _results(target, settings, console)]
     except (TargetError, ValueError, OSError) as exc:
-        # one line, also where the text of an error of the system has more
-        raise click.UsageError(" ".join(str(exc).split())) from exc
-    _show(found, console)
+        raise _NothingChecked(str(exc)) from exc
+    _show(found, console, is_whole=not rules)
     for result in found:
         _show_changes(result, former, console)
     for path, write in (
@@ -186,7 +195,7 @@ def _write(
     try:
         path.write_text(write(found), encoding="utf-8")
     except OSError as exc:
-        raise click.UsageError(f"{path} cannot be written: {exc.strerror}") from exc
+        raise _NothingChecked(f"{path} cannot be written: {exc.strerror}") from exc
     console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
@@ -218,11 +227,13 @@ class _Bar:
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TimeElapsedColumn(),
-            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
             transient=True,
+            expand=True,
         )
-        self._task = self._bar.add_task("", total=None, target=target)
+        shown = target if len(target) <= _NAME else f"...{target[3 - _NAME :]}"
+        self._task = self._bar.add_task("", total=None, target=shown)
 
     def __enter__(self) -> Callable[[Progress], None]:
         self._bar.start()
@@ -249,12 +260,12 @@ def _short(message: str) -> str:
 # ---- at the end -----------------------------------------------------------------------------------------------------
 
 
-def _show(found: Sequence[SuiteResult], console: Console) -> None:
+def _show(found: Sequence[SuiteResult], console: Console, *, is_whole: bool) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("checked", no_wrap=True)
-    for name in ("passed", "failed", "known", "deviation", "unsupported", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("conformant")
+    table.add_column("checked", overflow="fold")
+    for name in ("passed", "failed", "known", "deviate", "unsupported", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("conformant", no_wrap=True)
     for result in found:
         counts = result.counts
         table.add_row(
@@ -274,7 +285,7 @@ def _show(found: Sequence[SuiteResult], console: Console) -> None:
         )
     console.print()
     for result in found:
-        _show_details(result, console)
+        _show_details(result, console, is_whole=is_whole)
     console.print(table)
 
 
@@ -282,7 +293,7 @@ def _styled(value: object, state: str) -> str:
     return f"[{_STYLES[state]}]{value}[/]" if value else f"{value}"
 
 
-def _show_details(result: SuiteResult, console: Console) -> None:
+def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> None:
     lines: list[tuple[str, str, str]] = []
     for failed in result.failures:
         lines.append(("fail", failed.check, failed.message))
@@ -298,10 +309,10 @@ def _show_details(result: SuiteResult, console: Console) -> None:
     for state, what, message in lines:
         console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
         console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
-    if result.target.kind == "url" and result.not_checked:
+    if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)
-    if result.library_rules:
+    if is_whole and result.library_rules:
         count = len(result.library_rules)
         console.print(f"  {count} rules are about wsbridge itself, which its own tests hold it to", markup=False)
     console.print()
@@ -340,7 +351,7 @@ def _list(wanted: Sequence[str]) -> None:
     rules = [rule for rule in current_rules() if not wanted or any(_takes_in(id, rule.id) for id in wanted)]
     needs = {rule.id: rule.features for rule in catalogue_rules()}
     if not rules:
-        raise click.UsageError(f"there is no rule, check or group of rules {wanted[0]!r}")
+        raise _NothingChecked(f"there is no rule, check or group of rules {wanted[0]!r}")
     for rule in rules:
         marks = [rule.kind, rule.level, rule.section]
         marks += [f"needs {feature}" for feature in sorted(needs[rule.id])]

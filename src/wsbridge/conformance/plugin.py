@@ -81,7 +81,6 @@ class Case:
 
     def verify(self, request: pytest.FixtureRequest) -> None:
         """Run it, and pass, fail or xfail the test."""
-        __tracebackhide__ = True
         if self.listed:
             self._verify_listed()
             return
@@ -130,12 +129,11 @@ class ConnectorSuite:
         if "conformance_case" not in metafunc.fixturenames:
             return
         if (target := getattr(self, "connector", None)) is None:
-            raise pytest.UsageError(f"{type(self).__name__} needs a connector: connector = 'module:Class'")
+            raise pytest.Collector.CollectError(f"{type(self).__name__} needs: connector = 'module:Class'")
         parametrize(metafunc, [target], rules=self.rules, known_failing=self.known_failing)
 
     def test_rule(self, conformance_case: Case, request: pytest.FixtureRequest) -> None:
         """One check."""
-        __tracebackhide__ = True
         conformance_case.verify(request)
 
 
@@ -157,7 +155,7 @@ def parametrize(
         start: Whether to look for the targets now, so that one that is not there ends the run.
 
     Raises:
-        pytest.UsageError: There is no such target, rule or file.
+        pytest.Collector.CollectError: There is no such target, rule or file.
     """
     config = metafunc.config
     if not config.pluginmanager.has_plugin("wsbridge-verdicts"):
@@ -178,7 +176,7 @@ def parametrize(
                 cases.append(Case(run, None))
             cases += [Case(run, None, id) for id in known if any(check.rule == id for check in checks)]
     except (ValueError, OSError) as exc:
-        raise pytest.UsageError(str(exc)) from exc
+        raise pytest.Collector.CollectError(str(exc)) from exc
     metafunc.parametrize("conformance_case", cases, ids=[case.id for case in cases])
 
 

@@ -14,20 +14,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from wsbridge.conformance.catalogue import GROUPS
 from wsbridge.conformance.result import RuleInfo, SuiteResult, dump_results, load_results
 from wsbridge.conformance.rule import markdown_table
 from wsbridge.conformance.runner import CheckResult, Verdict
-from wsbridge.conformance.suite import Progress, current_rules, current_titles, run
+from wsbridge.conformance.suite import MODEL_CHECK, Progress, current_rules, current_titles, run
 from wsbridge.registry import SERVERS
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-__all__ = ["SYMBOLS", "Cell", "Matrix", "documents", "failure_text", "html", "junit", "markdown", "matrix"]
+__all__ = [
+    "MODEL_CHECK",
+    "SYMBOLS",
+    "Cell",
+    "Matrix",
+    "documents",
+    "failure_text",
+    "html",
+    "junit",
+    "markdown",
+    "matrix",
+]
 
 SYMBOLS: Mapping[str, str] = MappingProxyType(
     {"pass": "✔", "fail": "✘", "known": "⚠", "deviation": "≈", "unsupported": "⊘", "unchecked": "·"}
@@ -360,8 +370,6 @@ def _xml(text: str) -> str:
 
 def html(targets: Sequence[SuiteResult]) -> str:
     """Return a report as one HTML page that needs nothing else: the matrix, and the logs of each failure."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("wsbridge.conformance"),
         autoescape=True,
@@ -380,17 +388,20 @@ def html(targets: Sequence[SuiteResult]) -> str:
         legend=LEGEND,
         names=_NAMES,
         ways={"sent": "client → server", "received": "client ← server", "note": ""},
-        checks_of=lambda cells: list(dict.fromkeys(result.check for cell in cells for result in cell.results)),
+        checks_of=_checks_of,
         state_of=state_of,
         verdict_line=verdict_line,
         packages_line=packages_line,
     )
 
 
+def _checks_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the checks that stand in any of a rule's cells."""
+    return list(dict.fromkeys(result.check for cell in cells for result in cell.results))
+
+
 def _code(text: str) -> Markup:
     """Return Markdown's code in a sentence as HTML."""
-    from markupsafe import Markup, escape
-
     parts = [escape(part) for part in text.split("`")]
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)

@@ -216,6 +216,8 @@ SERVING_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "MOUNT-1",
+        level="feature",
+        features=("mount",),
         sentence="""Each connector mounts options, or a whole `Application`, at a path of an application of its
         server's own framework, beside what that serves itself.""",
         text="""There are mounts for an aiohttp application, for a tornado application and for
@@ -224,6 +226,8 @@ SERVING_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "MOUNT-2",
+        level="feature",
+        features=("mount",),
         sentence="The clock of a mount starts with its first channel and ends with its last.",
     ),
     rule(

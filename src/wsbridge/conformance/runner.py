@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, cast
 
@@ -152,14 +153,14 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         with _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
             _run_in_loop(check, bench, limit, left)
     except CheckFailed as exc:
-        return _failure(str(exc), "hang" if isinstance(exc, _Overdue) else "promise")
-    except _Hang:
-        return _failure(f"the event loop hung: the check could not be ended after its {limit:g} s", "hang")
+        return _failure(str(exc), "hang" if isinstance(exc, _Overdue) else "promise", exc)
+    except _Hang as exc:
+        return _failure(f"the event loop hung: the check could not be ended after its {limit:g} s", "hang", exc)
     # SystemExit and a stray CancelledError would end the whole run; an interruption by the user shall
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
         if failed := _failures(exc):
-            return _failure("; ".join(failed), "promise")
-        return _failure(f"{type(exc).__name__}: {exc}", "error")
+            return _failure("; ".join(failed), "promise", exc)
+        return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
     if left:
         return _Outcome(Verdict.FAIL, "; ".join(left[:10]), "left-over")
     if bench.deviated:
@@ -176,8 +177,17 @@ def _failures(exc: BaseException) -> list[str]:
     return [message for member in members for message in _failures(member)]
 
 
-def _failure(message: str, cause: Cause) -> _Outcome:
-    return _Outcome(Verdict.FAIL, message, cause, traceback.format_exc())
+def _failure(message: str, cause: Cause, exc: BaseException) -> _Outcome:
+    """Return a failure, with the traceback from the check on."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(exc), exc, trace or exc.__traceback__)
+    return _Outcome(Verdict.FAIL, message, cause, "".join(lines))
+
+
+_MACHINERY = (__file__, str(Path(asyncio.__file__).parent))
+"""What stands above a check in a traceback, and tells nothing."""
 
 
 class _Overdue(CheckFailed):
@@ -296,9 +306,9 @@ def _options_are_refused(target: Target, missing: str) -> _Outcome:
             target.connector(app, **connector_options)
         except UnsupportedOptionError as exc:
             if next(iter(given)) not in str(exc) or target.connector.name not in str(exc):
-                return _failure(f"the refusal of {shown} does not name option and connector: {exc}", "promise")
+                return _failure(f"the refusal of {shown} does not name option and connector: {exc}", "promise", exc)
         except Exception as exc:
-            return _failure(f"{shown} must raise UnsupportedOptionError, not {exc!r}", "promise")
+            return _failure(f"{shown} must raise UnsupportedOptionError, not {exc!r}", "promise", exc)
         else:
             message = f"{shown} was accepted, although the feature {missing!r} is not declared"
             return _Outcome(Verdict.FAIL, message, "promise")

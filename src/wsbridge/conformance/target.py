@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import platform
 import sys
 import traceback
@@ -209,7 +210,7 @@ async def _preflight(target: Target, scale: float) -> str:
     except TimeoutError as exc:
         raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
     except OSError as exc:
-        raise TargetError(f"nobody listens at {url}: {exc.strerror or exc}") from exc
+        raise TargetError(f"nobody listens at {url}: {os.strerror(exc.errno) if exc.errno else exc}") from exc
     no_reference = f"{url} serves no reference application (docs/reference-app.md):"
     try:
         request = HandshakeRequest.build((host, port), target=f"{path}/echo")

@@ -10,11 +10,10 @@ from wsbridge.conformance.plugin import Case, option, parametrize
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of each check for each ``--connector``."""
     if not (targets := option(metafunc.config, "connector", list[str]())):
-        raise pytest.UsageError("say what to check: --connector NAME, module:Class or ws://host:port")
+        raise pytest.Collector.CollectError("say what to check: --connector NAME, module:Class or ws://host:port")
     parametrize(metafunc, targets, start=True)
 
 
 def test_rule(conformance_case: Case, request: pytest.FixtureRequest) -> None:
     """One check."""
-    __tracebackhide__ = True
     conformance_case.verify(request)

@@ -88,7 +88,7 @@ class Worker:
 
     def run(self, check: Check) -> CheckResult:
         """Run one check; a worker that it hung, killed or soiled is replaced by a new one."""
-        limit = watchdog_limit(check, self._scale) + _GRACE * max(1.0, self._scale)
+        limit = watchdog_limit(check, self._scale) + _GRACE * max(0.4, self._scale)
         return self._run({"check": check.id, "module": check.run.__module__}, check.id, check.rule, limit)
 
     def run_model(self, check: str) -> CheckResult:

@@ -10,8 +10,10 @@ Mends, with public names of aiohttp only:
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
   cancels all: ``writer_limit`` is out of reach, and `_Channel._send_later` waits before the frame is written.
 - A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
+- A half-close goes unnoticed while bytes are unsent: `_Watch` stands before aiohttp's protocol.
 - After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
+- Bad offers of deflate are agreed to (_websocket/helpers.py): with one, there is no deflate (`offers_deflate`).
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
 
@@ -29,6 +31,7 @@ import contextlib
 import logging
 import socket
 import struct
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
@@ -38,16 +41,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
 from wsbridge.application import Application
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation
+from wsbridge.upgrade import offers_deflate
 
 __all__ = ["Connector", "mount"]
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
+_LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
 
@@ -63,7 +68,17 @@ class _WebSocket(web.WebSocketResponse):
 
 
 class _Channel(BaseChannel):
-    __slots__ = ("_deflates", "_draining", "_held", "_protocol", "_rest", "_send_frame", "_transport", "_writer")
+    __slots__ = (
+        "_deflates",
+        "_draining",
+        "_held",
+        "_is_ahead",
+        "_protocol",
+        "_rest",
+        "_send_frame",
+        "_transport",
+        "_writer",
+    )
 
     native: _WebSocket
     is_pulled = True
@@ -79,6 +94,17 @@ class _Channel(BaseChannel):
         self._held: WSMessage | None = None
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._is_ahead = False
+        _Watch(self._transport, self)
+
+    def half_closed(self) -> None:
+        """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
+        if self._over or self._close_begun:
+            return
+        if self.running is None or (self._is_ahead and self._held is None):
+            self._transport.abort()
+        else:
+            self._connector.loop.call_later(_LOOK, self.half_closed)
 
     def _send_text(self, text: str) -> Awaitable[object]:
         if self._deflates or self._protocol.writing_paused:
@@ -94,16 +120,31 @@ class _Channel(BaseChannel):
         if self._protocol.writing_paused:
             return self._send_later(data, kind)
         if self._deflates and (len(data) > _SYNC_DEFLATE or self._inflight):
-            return self._track(self._send_frame(data, kind))
+            self.pause_writing()  # the others wait, with nothing encoded, until this one is written (FLOW-2)
+            return self._track(self._send_deflated(data, kind))
         return self._send_frame(data, kind)
 
+    async def _send_deflated(self, data: bytes, kind: WSMsgType) -> None:
+        try:
+            await self._send_frame(data, kind)
+        finally:
+            if self._draining is None:
+                self.resume_writing()
+
     async def _send_later(self, data: bytes, kind: WSMsgType) -> None:
-        if self._draining is None:
-            self.pause_writing()
-            self._draining = asyncio.ensure_future(self._drain())
+        self._hold_senders()
         if not await self._ready_to_send():
             raise ConnectionResetError("the channel ended")
         await self._send_with_care(data, kind)
+
+    def _hold_senders(self) -> None:
+        if self._draining is None and self._protocol.writing_paused and not self._gone:
+            self.pause_writing()
+            self._draining = asyncio.ensure_future(self._drain())
+
+    def _next_sender(self) -> None:
+        self._hold_senders()  # what the last one wrote may have filled the buffer
+        super()._next_sender()
 
     async def _drain(self) -> None:
         try:
@@ -133,10 +174,9 @@ class _Channel(BaseChannel):
         _run_now(self.native.pong(payload))
 
     def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
+        # Over TLS aiohttp closes when the handler returns: behind a second close no abort works (asyncio/sslproto.py).
+        if self._transport.can_write_eof():
+            (self._transport.write_eof if self._failed else self._transport.close)()
 
     def _aborter(self) -> Callable[[], object]:
         return self._transport.abort
@@ -163,12 +203,16 @@ class _Channel(BaseChannel):
                 self.running = None
 
     async def _read_ahead(self) -> None:
-        while self._held is None and not self._over:
-            message = await self.native.receive()
-            if message.type is _TEXT or message.type is _BINARY:
-                self._held = message
-            else:
-                await self._control_received(message)
+        self._is_ahead = True
+        try:
+            while self._held is None and not self._over:
+                message = await self.native.receive()
+                if message.type is _TEXT or message.type is _BINARY:
+                    self._held = message
+                else:
+                    await self._control_received(message)
+        finally:
+            self._is_ahead = False
 
     async def _control_received(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
@@ -180,8 +224,9 @@ class _Channel(BaseChannel):
             self.peer_closed(message.data or None, message.extra or "")
         elif message.type is WSMsgType.CLOSE:
             await self._read_rest(1002)
-        elif message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
-            await self._read_rest(int(message.data.code))
+        elif message.type is WSMsgType.ERROR and not isinstance(message.data, OSError):
+            # aiohttp's own error, or what zlib raises about data that is not deflated
+            await self._read_rest(int(message.data.code) if isinstance(message.data, WebSocketError) else 1002)
         else:
             self.connection_lost()
 
@@ -192,23 +237,26 @@ class _Channel(BaseChannel):
             self.connection_lost()
             return
         if self._rest is None:
-            self._rest = _Rest(self._transport, self.connection_lost)
+            self._rest = _Rest(self._transport, self)
             self.failed(code)
         await self._rest.ended.wait()
 
 
-class _Rest(asyncio.Protocol):
-    """Reads and drops what a peer still sends, and hands the end of the connection on to aiohttp's protocol."""
+class _Watch(asyncio.BaseProtocol):
+    """Stands before aiohttp's protocol, which passes over a half-close (web_protocol.py), and tells the channel."""
 
-    def __init__(self, transport: asyncio.Transport, on_lost: Callable[[], None]) -> None:
-        self.ended = asyncio.Event()
-        self._native = transport.get_protocol()
-        self._on_lost = on_lost
+    __slots__ = ("_channel", "_native", "data_received")
+
+    def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
+        native: Any = transport.get_protocol()
+        self._native = native
+        self._channel = weakref.ref(channel)
+        self.data_received: Callable[[bytes], None] = native.data_received
         transport.set_protocol(self)
-        transport.resume_reading()
 
-    def data_received(self, data: bytes) -> None:
-        pass
+    def eof_received(self) -> None:
+        if (channel := self._channel()) is not None:
+            asyncio.get_running_loop().call_soon(channel.half_closed)  # when it has taken what came before
 
     def pause_writing(self) -> None:
         self._native.pause_writing()
@@ -218,8 +266,28 @@ class _Rest(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._native.connection_lost(exc)
-        self._on_lost()
+
+
+class _Rest(_Watch):
+    """Reads and drops what a peer still sends, and hands the end of the connection on to aiohttp's protocol."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
+        super().__init__(transport, channel)
+        self.ended = asyncio.Event()
+        self.data_received = _drop
+        transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if (channel := self._channel()) is not None:
+            channel.connection_lost()
         self.ended.set()
+
+
+def _drop(data: bytes) -> None:
+    pass
 
 
 class _Source(BaseSource):
@@ -233,7 +301,7 @@ class _Source(BaseSource):
             protocols=() if subprotocol is None else (subprotocol,),
             autoclose=False,
             autoping=False,
-            compress=options.compression is not False,
+            compress=options.compression is not False and offers_deflate(self.request),
             max_msg_size=_native_limit(options),
             writer_limit=_NEVER,
         )
@@ -271,7 +339,7 @@ class Connector(BaseConnector):
     """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
 
     name = "aiohttp"
-    features = BaseConnector.features | {"mount"}
+    features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
         {

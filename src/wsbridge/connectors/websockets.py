@@ -1,4 +1,4 @@
-"""The websockets connector: frames are pushed as they are parsed. Read and tried on websockets 15.0, 16.0 and 17.4.
+"""The websockets connector: messages are pushed as they are parsed. Read and tried on websockets 15.0, 16.0 and 17.4.
 
 Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong_received``; CLOSE -> ``peer_closed``;
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
@@ -6,24 +6,25 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 
 Mends; lines are those of 17.4:
 
-- The handshake is answered in ``process_request``, by a 101 too: `ServerProtocol.accept` (server.py:121) would refuse
-  what HS-4 accepts, and with other codes. 15 and 16 close on another method than GET and on HTTP/1.0, all close on a
-  path with other bytes than ASCII (http11.py:178): `_Connection._request_line` lets these pass.
-- Frames behind the request would be parsed before the 101 is out (server.py:633): `_Connection._hold_back`.
-- ``open_timeout`` would cut slow interceptors too: the connector's clock bounds the request alone.
-- ``process_event`` comes when the whole read is parsed and answered: invalid text would be found behind the answer to a
-  close that follows it. ``recv_frame`` is called frame by frame, so that what it raises is answered in order.
+- ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
+  everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), or a path that is not ASCII (all), close
+  the connection (http11.py:178): `_Connection._request_line` lets them pass.
+- What stands behind the request is parsed before the 101 is out (asyncio/server.py:194), and ``open_timeout`` cuts slow
+  interceptors too: `_Connection._read_request`, and the connector's clock.
+- ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
+  answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
 - A close inside a fragmented message is answered with 1002 (protocol.py:711), and 4096 fragments are the most
-  (asyncio/messages.py:180): messages are put together here.
-- Pings are answered behind the close frame too (protocol.py:692), and without bound for a peer that does not read:
-  `_Connection._answer`.
-- The end of a connection is half closed, TLS closed, at once (protocol.py:470), so that a peer in mid-upload might not
-  get to read why, and ``close()`` waits for TCP: both are left to the channel.
-- The size limit counts deflated bytes first: see `_native_limit`.
+  (asyncio/messages.py:180): `_Connection._frame_received` joins them.
+- A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
+- Pings are answered behind the close frame too, and without bound for a peer that does not read: `_Connection._answer`.
+- A failed connection is half closed, by TLS closed, at once (protocol.py:473), and the peer might not get to read why;
+  the native ``close()`` waits for TCP: the channel does both.
+- The size limit counts deflated bytes first, and is one for text and binary: `_Connection._limit`.
+- What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
 Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
-``close_sent``, ``close_rcvd``, ``available_extensions``, ``handlers_waiter``; `_check_names` looks for them.
-It declares nothing.
+``close_sent``, ``close_rcvd``, ``available_extensions``, and ``decoder`` of its deflate extension.
+It declares no deviation. On 15.0 alone ``Content-Length: 0`` is a request with a body, which is closed.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidState, PayloadTooBig, ProtocolError
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
@@ -51,37 +53,33 @@ from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
 from wsbridge.application import Application
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel, close_keywords
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.http import Request, Response
 from wsbridge.options import Compression, WebSocketOptions
+from wsbridge.sockets import BACKLOG
 
 __all__ = ["Connector", "mount"]
 
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
+_ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
+
 _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
-_DATA = frozenset((_TEXT, _BINARY, _CONT))
-_PONG_BYTE = b"\x8a"  # how a pong begins on the wire
-_SMALL = 4 * 1024
-_MAX_CORKED = 32*1024
-_MAX_EARLY = 64 * 1024  # bytes: more is not read before the request is answered
+_MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
+_SMALL = 4 * 1024  # bytes: messages up to this size are written together
+_CORK = 0.001  # seconds for which that may last
+_PIECE = 64 * 1024  # bytes that are parsed at once
+_DEFLATED_PIECE = 4 * 1024
+_MAX_RESTARTS = 16  # of a decoder in one frame
+_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
 
-if TYPE_CHECKING:
-    _Logger = logging.LoggerAdapter[logging.Logger]
-else:
-    _Logger = logging.LoggerAdapter
-
 
 def _check_names() -> str:
-    """Return the name of the size limit.
-
-    Raises:
-        ImportError: This version of websockets lacks what is used here.
-    """
+    """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
     names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
     limit = "max_message_size" if "max_message_size" in names else "max_size"
     needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions"}
@@ -90,45 +88,44 @@ def _check_names() -> str:
     return limit
 
 
-_LIMIT = _check_names()
+_LIMIT_NAME = _check_names()
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_corked", "_protocol", "_transport")
+    __slots__ = ("_cork_until", "_protocol", "_transport")
 
     native: _Connection
     closed_errors = (InvalidState,)
 
     def opened(self) -> None:
-        self._corked = 0
+        """Take the connection, when the 101 is written."""
         self._protocol = self.native.protocol
         self._transport = self.native.transport
+        self._cork_until: float | None = None
 
     def _send_text(self, text: str) -> None:
         data = text.encode()
         self._protocol.send_text(data)
-        if self._queue and len(data) < _SMALL:
-            self._write_soon(len(data))
-        else:
-            self.native.send_data()
+        self._write(len(data))
 
     def _send_binary(self, data: bytes) -> None:
         self._protocol.send_binary(data)
-        if self._queue and len(data) < _SMALL:
-            self._write_soon(len(data))
-        else:
-            self.native.send_data()
+        self._write(len(data))
 
-    def _write_soon(self, size: int) -> None:
-        """Write what answers the messages of one read at once, when the last of them is handled or a callback waits."""
-        if self._corked == 0:
-            self._connector.loop.call_soon(self._uncork)
-        self._corked += size + 1
-        if self._corked > _MAX_CORKED:
+    def _write(self, size: int) -> None:
+        """Write what websockets has framed; with messages left to handle at once, write their answers together."""
+        if not self._queue or size > _SMALL:
+            self.native.send_data()
+            return
+        loop = self._connector.loop
+        if self._cork_until is None:
+            self._cork_until = loop.time() + _CORK
+            loop.call_soon(self._uncork)
+        elif loop.time() > self._cork_until:
             self.native.send_data()
 
     def _uncork(self) -> None:
-        self._corked = 0
+        self._cork_until = None
         self.native.send_data()
 
     def _close(self, code: int | None, text: str) -> None:
@@ -153,20 +150,20 @@ class _Channel(QueuedChannel):
         return self._transport.get_write_buffer_size()
 
     def _hold_reading(self) -> None:
-        self._transport.pause_reading()
+        self.native.hold()
 
     def _resume_reading(self) -> None:
-        self._transport.resume_reading()
+        self.native.resume()
 
     def half_closed(self) -> None:
-        """Take the end of what the peer sends; it may not read the rest that asyncio writes before it closes."""
+        """Take the end of what the peer sends; it may not read the rest, which asyncio writes before it closes."""
         self.connection_lost()
         if self._unsent_bytes():
             self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
 
 
 class _Connection(ServerConnection):
-    """A connection whose request is answered by wsbridge, and whose frames go to a channel."""
+    """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
     def __init__(
         self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
@@ -174,12 +171,14 @@ class _Connection(ServerConnection):
         super().__init__(protocol, server, **options)
         self.connector = connector
         self.channel: _Channel | None = None
-        self.limits: dict[Opcode, int] = {}
+        self.limits: dict[Opcode, int | None] = {}
         self._timeout = timeout
         self._timer: Timer | None = None
         self._line: tuple[str, str, str] | None = None  # method, target and version as sent
-        self._early: bytearray | None = bytearray()  # what may not be parsed yet; None: all is parsed at once
+        self._unread = bytearray()  # what came and may not be parsed yet
+        self._held = True
         self._started = False
+        self._piece = _PIECE
         self._kind: Opcode | None = None  # of the fragmented message that has begun
         self._parts: bytes | bytearray = b""
         self._pong = b""
@@ -203,18 +202,18 @@ class _Connection(ServerConnection):
             self.connector.clock.cancel(self._timer)
             self._timer = None
 
-    def _hold_back(self, early: bytearray) -> None:
+    def _read_request(self) -> None:
         """Let the request be parsed, line by line, and nothing behind it (HS-11)."""
-        while self.request is None and (end := early.find(b"\n") + 1):
-            line = bytes(early[:end])
-            del early[:end]
+        unread = self._unread
+        while self.request is None and (end := unread.find(b"\n") + 1):
+            line = bytes(unread[:end])
+            del unread[:end]
             super().data_received(line if self._line else self._request_line(line))
-        if len(early) > _MAX_EARLY or self.protocol.eof_sent:
-            if self.request is None or self.protocol.eof_sent:
-                super().data_received(bytes(early))  # to be refused, or dropped
-                early.clear()
-            else:
-                self.transport.pause_reading()
+        if self.protocol.eof_sent or (self.request is None and len(unread) > _MAX_EARLY):
+            super().data_received(bytes(unread))  # to be dropped, or refused
+            unread.clear()
+        elif len(unread) > _MAX_EARLY:
+            self.transport.pause_reading()
 
     def _request_line(self, line: bytes) -> bytes:
         """Keep the request line, and return one that websockets takes."""
@@ -225,8 +224,7 @@ class _Connection(ServerConnection):
         self._line = method.decode(), target.decode("latin-1"), version.decode()
         if not _KNOWS_METHODS:
             method, version = b"GET", b"1.1"
-        target = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
-        return b"%b %b HTTP/%b\r\n" % (method, target, version)
+        return b"%b %b HTTP/%b\r\n" % (method, _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target), version)
 
     def make_request(self, root_path: str = "") -> Request:
         """Return the request, which is complete."""
@@ -234,7 +232,7 @@ class _Connection(ServerConnection):
         assert native is not None
         assert self._line is not None
         method, target, version = self._line
-        remote = self.transport.get_extra_info("peername")
+        remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
         headers = ((name, value.encode("latin-1", "surrogateescape")) for name, value in native.headers.raw_items())
         return Request(
             method,
@@ -253,21 +251,26 @@ class _Connection(ServerConnection):
         self.ping_interval = None
         source = _Source(self.connector, request, self)
         outcome = await handle(request, source)
-        gone = self.protocol.state is not _CONNECTING
         try:
+            if self.protocol.state is not _CONNECTING:
+                raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
             response = _refusal(outcome, request.method) if isinstance(outcome, Response) else source.accept(outcome)
             response.serialize()  # what cannot be sent is found before anything is
-        except Exception:
-            if source.channel is not None:
-                source.channel.abandon()
+        except BaseException:
+            if isinstance(outcome, BaseChannel):
+                outcome.abandon()
             raise
-        if gone:
-            if source.channel is not None:
-                source.channel.abandon()
-            raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
         if isinstance(outcome, _Channel):
             self.channel = outcome
         return response
+
+    def agreed(self) -> None:
+        """Take the limits and extensions that the channel will have."""
+        if self.protocol.extensions:
+            self._piece = _DEFLATED_PIECE
+            for extension in self.protocol.extensions:
+                extension.__class__ = _Deflate
+        self._limit()
 
     async def live(self) -> None:
         """Live the channel's life; the 101 is written."""
@@ -277,44 +280,72 @@ class _Connection(ServerConnection):
         self._started = True
         self._feed = channel.feed
         setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
-        self.loop.call_soon(self.read_early)  # when on_open has begun
+        self.loop.call_soon(self.resume)  # when on_open has begun
         try:
             await channel.run()
         finally:
-            self.channel = None
+            self._let_go()
 
-    def read_early(self) -> None:
-        """Take what came behind the request, and from now on all at once."""
-        early, self._early = self._early, None
-        self.transport.resume_reading()
-        if early and self.protocol.state is _OPEN:
-            self.data_received(bytes(early))
+    def _let_go(self) -> None:
+        self.channel = None
+        vars(self).pop("_feed", None)
+        vars(self.protocol).pop("recv_frame", None)
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        channel = self.channel
-        if self._early is not None:
-            self._early += data
-            self._hold_back(self._early)
-        elif channel is None:
-            super().data_received(data)
+        if self._held or self._unread or len(data) > self._piece:
+            self._unread += data
+            if not self._held:
+                self._read()
+            elif not self._started:
+                self._read_request()
         else:
-            protocol = self.protocol
-            is_open = protocol.state is _OPEN
-            protocol.receive_data(data)
-            if is_open and not self.paused:
-                self.send_data()
-            else:
-                self._answer(is_open)
-            for event in protocol.events_received():
-                assert isinstance(event, Frame)
-                if event.opcode is _PONG:
-                    channel.pong_received(bytes(event.data))
-                elif event.opcode is _CLOSE and (close := protocol.close_rcvd) is not None:
-                    channel.peer_closed(close.code if event.data else None, close.reason)
-            if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
-                channel.failed(int(sent.code), sent.reason)
+            self._parse(data)
+
+    def hold(self) -> None:
+        """Parse and read no more."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Parse and read on."""
+        self._held = False
+        if self._unread:
+            self.loop.call_soon(self._read)  # not below the channel, which calls this
+        else:
+            self.transport.resume_reading()
+
+    def _read(self) -> None:
+        unread = self._unread
+        while unread and not self._held:
+            piece = bytes(unread[: self._piece])
+            del unread[: self._piece]
+            self._parse(piece)
+        if not self._held:
+            self.transport.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        protocol, channel, state = self.protocol, self.channel, self.protocol.state
+        if state is State.CLOSED:
+            return  # it came before the end, but was held back
+        if channel is None:
+            super().data_received(data)
+            return
+        is_open = state is _OPEN
+        protocol.receive_data(data)
+        if is_open and not self.paused:
+            self.send_data()
+        else:
+            self._answer(is_open)
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode is _PONG:
+                channel.pong_received(bytes(event.data))
+            elif event.opcode is _CLOSE and (close := protocol.close_rcvd) is not None:
+                channel.peer_closed(close.code if event.data else None, close.reason)
+        if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
+            channel.failed(int(sent.code), sent.reason)
 
     def _answer(self, is_open: bool) -> None:
         """Write what websockets answers to frames: nothing behind a close frame, and one pong for a peer that is slow.
@@ -322,41 +353,72 @@ class _Connection(ServerConnection):
         RFC 6455, 5.5.3: of pings that came meanwhile only the last needs a pong.
         """
         for data in self.protocol.data_to_send():
-            if data[:1] == _PONG_BYTE:
+            if data[:1] == b"\x8a":  # a pong
                 self._pong = data if is_open else b""
             elif data and is_open:
                 self.transport.write(data)
 
     def _frame_received(self, frame: Frame) -> None:
         opcode = frame.opcode
-        if opcode not in _DATA:
+        kind = self._kind
+        if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
+            data = cast(bytes, frame.data)
+            self._feed(data.decode() if opcode is _TEXT else data)
+        elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
+            self._fragment_received(frame)
+        else:
             ServerProtocol.recv_frame(self.protocol, frame)
-            return
-        data = cast(bytes, frame.data)
+
+    def _fragment_received(self, frame: Frame) -> None:
         kind = self._kind
         if kind is None:
-            if opcode is _CONT:
+            if frame.opcode is _CONT:
                 raise ProtocolError("unexpected continuation frame")
-            if frame.fin:
-                self._feed(data.decode() if opcode is _TEXT else data)
-                return
-            kind = self._kind = opcode
-            self._parts = bytearray(data)
-        elif opcode is not _CONT:
+            kind = self._kind = frame.opcode
+            self._parts = bytearray()
+        elif frame.opcode is not _CONT:
             raise ProtocolError("expected a continuation frame")
-        else:
-            self._parts += data
-        if len(self._parts) > self.limits[kind]:
-            raise PayloadTooBig(len(self._parts), self.limits[kind])
+        self._parts += frame.data
+        size, limit = len(self._parts), self.limits[kind]
+        if limit is not None and size > limit:
+            raise PayloadTooBig(size, limit)
         if frame.fin:
             whole, self._parts, self._kind = self._parts, b"", None
             self._feed(whole.decode() if kind is _TEXT else bytes(whole))
+        self._limit()
+
+    def _limit(self) -> None:
+        """Set the limit of the next frame, with room for control frames and for what deflate adds to random bytes."""
+        limits = list(self.limits.values()) if self._kind is None else [self.limits[self._kind]]
+        limit = max([sys.maxsize if limit is None else limit for limit in limits])
+        limit = max(limit - len(self._parts), _MAX_CONTROL)
+        if self.protocol.extensions:
+            limit += (limit >> 8) + 64
+        setattr(self.protocol, _LIMIT_NAME, None if limit >= sys.maxsize - len(self._parts) else limit)
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        if self.channel is not None and self._started:
+            self.channel.half_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_timer()
+        self.connector.connections.discard(self)
+        channel = self.channel
+        self._let_go()
+        if channel is not None:
+            if self._started:
+                channel.connection_lost()
+            else:
+                channel.abandon()
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
 
     def send_data(self) -> None:
         if not self._started:
             super().send_data()
-            return
-        if data := b"".join(self.protocol.data_to_send()):  # without the mark of the end, which is the channel's
+        elif data := b"".join(self.protocol.data_to_send()):  # the end, which is b"", is the channel's
             self.transport.write(data)
 
     def pause_writing(self) -> None:
@@ -372,24 +434,8 @@ class _Connection(ServerConnection):
         if self.channel is not None and not self.paused:
             self.channel.resume_writing()
 
-    def eof_received(self) -> None:
-        super().eof_received()
-        if self.channel is not None and self._started:
-            self.channel.half_closed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._forget_timer()
-        self.connector.connections.discard(self)
-        vars(self.protocol).pop("recv_frame", None)  # a cycle
-        if self.channel is not None:
-            if self._started:
-                self.channel.connection_lost()
-            else:
-                self.channel.abandon()
-
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Wait for the end of a connection whose channel has ended; websockets' server closes by this too."""
+        """Wait for the end of a connection whose channel has ended; the native server closes by this too."""
         if not self._started:
             await super().close(code, reason)
             return
@@ -407,31 +453,25 @@ class _Source(BaseSource):
         channel = _Channel(self.connector, self.request, options, subprotocol)
         native = channel.native = self._native
         native.protocol.available_extensions = _deflate(options.compression)
-        text, binary = options.max_text_size, options.max_binary_size
-        native.limits = {
-            _TEXT: sys.maxsize if text is None else text,
-            _BINARY: sys.maxsize if binary is None else binary,
-        }
+        native.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
         return channel
 
     def accept(self, channel: BaseChannel) -> NativeResponse:
         """Return the 101."""
-        protocol = self._native.protocol
-        assert self._native.request is not None
+        native, protocol = self._native, self._native.protocol
+        assert native.request is not None
         headers = Headers()
         headers["Upgrade"] = "websocket"
         headers["Connection"] = "Upgrade"
         headers["Sec-WebSocket-Accept"] = accept_key(self.request.headers["Sec-WebSocket-Key"])
-        try:
-            extensions, protocol.extensions = protocol.process_extensions(self._native.request.headers)
-        except (InvalidHandshake, ValueError):  # one that cannot be understood is not accepted
-            extensions = None
-        if extensions is not None:
-            headers["Sec-WebSocket-Extensions"] = extensions
+        with contextlib.suppress(InvalidHandshake, ValueError):  # what cannot be understood is not accepted
+            extensions, protocol.extensions = protocol.process_extensions(native.request.headers)
+            if extensions is not None:
+                headers["Sec-WebSocket-Extensions"] = extensions
         if channel.subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = channel.subprotocol
             protocol.subprotocol = cast(Any, channel.subprotocol)
-        setattr(protocol, _LIMIT, _native_limit(self._native.limits.values(), deflates=bool(protocol.extensions)))
+        native.agreed()
         for name, value in self.response_headers:
             headers[name] = value
         return NativeResponse(101, "Switching Protocols", headers)
@@ -441,7 +481,7 @@ class Connector(BaseConnector):
     """Serves by `websockets.asyncio.server.serve`. ``native_options``: its ``write_limit`` and ``logger``."""
 
     name = "websockets"
-    features = BaseConnector.features | {"mount"}
+    features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
@@ -453,15 +493,15 @@ class Connector(BaseConnector):
         self.connections: set[_Connection] = set()
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        options: dict[str, Any] = {"logger": _Quiet(logging.getLogger("websockets.server"), {}), **self.native_options}
+        options: dict[str, Any] = {"logger": _quiet_logger(), **self.native_options}
         if self.ssl is not None:
             options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
         self._servers = []
         for sock in sockets:
             server = serve(
-                _live,
+                cast(Any, _Connection.live),
                 sock=sock,
-                backlog=1024,
+                backlog=BACKLOG,
                 create_connection=cast(Any, partial(_Connection, self, self.handshake_timeout)),
                 process_request=self._answer,
                 server_header=None,
@@ -505,28 +545,6 @@ class Connector(BaseConnector):
         mounted = mount(handler, path=path, process_request=plain, **options)
         async with serve(**mounted.serve_kwargs, sock=sock):
             yield mounted
-
-
-async def _live(connection: ServerConnection) -> None:
-    assert isinstance(connection, _Connection)
-    await connection.live()
-
-
-class _Quiet(_Logger):
-    """Passes on what needs attention: no ordinary ends, nor, as an error in 15 and 16, peers that left too early."""
-
-    def isEnabledFor(self, level: int) -> bool:
-        return level >= logging.WARNING and super().isEnabledFor(level)
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if msg != "opening handshake failed":
-            super().log(level, msg, *args, **kwargs)
-
-
-class _ProcessRequest(Protocol):
-    def __call__(
-        self, connection: ServerConnection, request: NativeRequest, /
-    ) -> Awaitable[NativeResponse | None] | NativeResponse | None: ...
 
 
 class _Mount(Mount):
@@ -588,7 +606,7 @@ def mount(
         if connection.channel is not None:
             await connection.live()
         elif websocket_handler is not None:
-            connection.read_early()
+            connection.resume()
             await websocket_handler(connection)
 
     mounted.serve_kwargs = {
@@ -631,9 +649,34 @@ def _deflate(compression: bool | Compression) -> list[ServerPerMessageDeflateFac
     ]
 
 
-def _native_limit(limits: Iterable[int], *, deflates: bool) -> int | None:
-    """Return ``max_size``, with room for control frames, and for what deflate adds to random bytes."""
-    limit = max(*limits, 125)
-    if limit == sys.maxsize:
-        return None
-    return limit + (limit >> 8) + 64 if deflates else limit
+class _Deflate(PerMessageDeflate):
+    """The extension, which goes on behind a block with BFINAL (RFC 7692, 7.2.3.4)."""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode is _CONT and frame.rsv1:
+            raise ProtocolError("RSV1 bit set in continuation frame")
+        inflated = super().decode(frame, max_size=max_size)
+        decoder = getattr(self, "decoder", None)
+        restarts = 0
+        while decoder is not None and decoder.eof:
+            restarts += 1
+            rest = decoder.unused_data
+            decoder = self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+            room = 0 if max_size is None else max_size - len(inflated.data) + 1
+            try:
+                inflated.data = bytes(inflated.data) + decoder.decompress(rest, room)
+            except zlib.error as exc:
+                raise ProtocolError("decompression failed") from exc
+            if max_size is not None and len(inflated.data) > max_size:
+                raise PayloadTooBig(None, max_size)
+            if restarts > _MAX_RESTARTS:
+                raise ProtocolError("too many final blocks")
+        return inflated
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return a logger for what needs attention: no ordinary ends, nor, as 15 and 16 do, peers that left too early."""
+    logger = logging.Logger("websockets.server", logging.WARNING)
+    logger.parent = logging.getLogger(logger.name)
+    logger.addFilter(lambda record: record.msg != "opening handshake failed")
+    return logger

@@ -258,6 +258,9 @@ async def once_and_last(bench: Bench) -> None:
     """on_close runs exactly once, last, with the channel and the process object, however the channel ends."""
     process = object()
 
+    def on_open(channel: WebSocketChannel, request: Any) -> object:
+        return process
+
     def close(channel: WebSocketChannel, process: Any, text: str) -> None:
         channel.close(4001)
         channel.close(4002)
@@ -279,7 +282,7 @@ async def once_and_last(bench: Bench) -> None:
         peer.close()
 
     ways: tuple[Callable[[Peer], Any], ...] = (closes, is_closed, drops, Peer.half_close, breaks_off)
-    async with bench.serve(bench.options(on_open=lambda *_: process, on_text=close)) as served:
+    async with bench.serve(bench.options(on_open=on_open, on_text=close)) as served:
         for number, way in enumerate(ways, 1):
             async with pair(bench, served) as (peer, channel):
                 await way(peer)
@@ -378,7 +381,7 @@ async def _not_before(bench: Bench, peer: Peer, channel: WebSocketChannel, close
 @check("CLOSE-3")
 async def at_the_timeout(bench: Bench) -> None:
     """When the peer never answers, on_close runs when close_timeout has passed, and not before."""
-    close_timeout = 0.3 * bench.scale
+    close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         await _not_before(bench, peer, channel, close_timeout)
@@ -424,7 +427,7 @@ async def _let_go(bench: Bench, before: int) -> None:
 @check("CLOSE-5")
 async def a_peer_that_never_answers(bench: Bench) -> None:
     """A peer that reads the close, and neither answers nor goes, is cut off after close_timeout."""
-    close_timeout = 0.3 * bench.scale
+    close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         peer.auto_close = False
@@ -436,7 +439,7 @@ async def a_peer_that_never_answers(bench: Bench) -> None:
 @check("CLOSE-5")
 async def a_peer_that_talks_on(bench: Bench) -> None:
     """A peer that sends messages and pings instead of an answer does not prolong the close."""
-    close_timeout = 0.3 * bench.scale
+    close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
 
     async def talk(peer: Peer) -> None:
@@ -457,7 +460,7 @@ async def a_peer_that_talks_on(bench: Bench) -> None:
 @check("CLOSE-5")
 async def a_peer_that_is_clogged(bench: Bench) -> None:
     """A peer that reads nothing, so that not even the close frame can leave, is cut off after close_timeout."""
-    close_timeout = 0.3 * bench.scale
+    close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         before = open_descriptors()
@@ -468,7 +471,7 @@ async def a_peer_that_is_clogged(bench: Bench) -> None:
 
 
 async def _keeps_tcp_open(bench: Bench, close: Callable[[Peer, WebSocketChannel], Any]) -> None:
-    close_timeout = 0.5 * bench.scale
+    close_timeout = 0.3 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         before = open_descriptors()
@@ -514,7 +517,7 @@ async def a_peer_that_errs_and_stays(bench: Bench) -> None:
 @check("CLOSE-5")
 async def a_clogged_peer_that_closes(bench: Bench) -> None:
     """A peer that closes and reads nothing, so that the answer cannot leave, is cut off within close_timeout."""
-    options = bench.options(close_timeout=0.3 * bench.scale)
+    options = bench.options(close_timeout=0.2 * bench.scale)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         before = open_descriptors()
         sends = await clog(bench, channel)

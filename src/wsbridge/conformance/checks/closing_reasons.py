@@ -523,10 +523,11 @@ async def a_violation_behind_a_close(bench: Bench) -> None:
     for number, raw in enumerate(
         (build_frame(3), build_frame(Opcode.TEXT, b"\xff"), build_frame(Opcode.CLOSE, b"\x03")), 1
     ):
-        options = bench.options(close_timeout=0.3 * bench.scale)
-        async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
+        async with bench.serve() as served, pair(bench, served) as (peer, channel):
             channel.close(4001, "local")
             await peer.send_raw(raw)
+            equal(await peer.receive(), Close(4001, "local"), "what the peer gets")
+            peer.close()
             _is(bench, await bench.recorder.closed(number), 4001, "local", "local")
 
 

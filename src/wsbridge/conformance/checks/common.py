@@ -94,7 +94,7 @@ async def clog(bench: Bench, channel: WebSocketChannel, *, size: int = 64 * 1024
     """Send to a peer that does not read until a send waits; return the sends."""
     sends = Sends(channel, size)
     while sends.count * size < _ENOUGH:
-        _, waiting = await asyncio.wait((sends.begin(),), timeout=0.1 * bench.scale)
+        _, waiting = await asyncio.wait((sends.begin(),), timeout=0.06 * bench.scale)
         if waiting:
             return sends
     raise CheckFailed(f"FLOW-2: no send waited, although a peer that reads nothing was sent {_ENOUGH} bytes")
@@ -154,7 +154,7 @@ def failing(
     def spoil(context: Context) -> None:
         channel: Any = context["websocket_channel"]
         true(isinstance(channel, BaseChannel), f"the channel is no BaseChannel but {channel!r}")
-        kind = type(channel)
+        kind: Any = type(channel)
         channel.__class__ = type(f"Failing{kind.__name__}", (kind,), {"__slots__": (), **dict.fromkeys(names, fails)})
 
     served = bench.options() if options is None else options

@@ -46,13 +46,15 @@ async def _raises_in(bench: Bench, kind: str, error: Exception, *, plain: bool =
     async def echo(channel: WebSocketChannel, process: Any, data: bytes) -> None:
         await channel.send_binary(data)
 
-    callbacks: dict[str, Any] = {"on_text": None, "on_binary": echo}
-    callbacks[f"on_{kind}"] = fail if plain else fail_later
+    async def echo_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        await channel.send_text(text)
+
+    def on_open(channel: WebSocketChannel, request: Any) -> object:
+        return process
+
     process = object()
-    if kind != "open":
-        callbacks["on_open"] = lambda *_: process
-    if kind == "binary":
-        callbacks["on_text"] = lambda channel, process, text: channel.send_text(text)
+    callbacks: dict[str, Any] = {"on_open": on_open, "on_text": echo_text, "on_binary": echo}
+    callbacks[f"on_{kind}"] = fail if plain else fail_later
     options = bench.options(**callbacks)
     app = Application([("/fails", options), ("/other", options)])
     async with (
@@ -223,7 +225,8 @@ async def _last_callback_raises(bench: Bench, kind: str, *, plain: bool) -> None
         if text == "raise":
             raise Mishap("in on_text")
 
-    options = bench.options(on_text=on_text, **{f"on_{kind}": fails_plainly if plain else fails})
+    last: dict[str, Any] = {f"on_{kind}": fails_plainly if plain else fails}
+    options = bench.options(on_text=on_text, **last)
     async with bench.serve(options, max_channels=1) as served:
         async with served.peer() as peer:
             await peer.send_text("raise")

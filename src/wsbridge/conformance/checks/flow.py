@@ -25,7 +25,7 @@ __all__ = ["warm"]
 
 OFFERED = 256 * MIB
 BOUND = 16 * MIB
-_KERNEL = 96 * MIB  # bytes: far more than any system buffers for one connection
+_KERNEL = 64 * MIB  # bytes: more than any system buffers for one connection, so that the rest need not be tried
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def _flooded(bench: Bench, target: str, *sizes: int) -> None:
     async with measured(bench, busy_application) as memory:
         for size in sizes:
             async with warm(memory, target) as peer:
-                taken = await peer.flood(build_frame(Opcode.BINARY, bytes(size)), OFFERED, timeout=0.3 * bench.scale)
+                taken = await peer.flood(build_frame(Opcode.BINARY, bytes(size)), _KERNEL, timeout=0.2 * bench.scale)
                 grown = await memory.growth()
                 true(taken < _KERNEL, f"of a flood of messages of {size} bytes, {taken / MIB:.1f} MiB were taken")
                 true(grown < BOUND, f"memory grew by {grown / MIB:.1f} MiB in a flood of messages of {size} bytes")
@@ -97,7 +97,7 @@ async def flood_of_deflated_messages(bench: Bench) -> None:
     async with measured(bench, busy_application, compression=True) as m, warm(m, "/busy", deflate=True) as peer:
         true(peer.deflated, "the server did not agree to deflate")
         frame = build_frame(Opcode.BINARY, deflated(bytes(MIB), bits=9), rsv=4)
-        taken = await peer.flood(frame, OFFERED, timeout=0.3 * bench.scale)
+        taken = await peer.flood(frame, _KERNEL, timeout=0.2 * bench.scale)
         grown = await m.growth()
         true(taken < _KERNEL, f"{taken / MIB:.1f} MiB were taken")
         true(grown < BOUND, f"memory grew by {grown / MIB:.1f} MiB")
@@ -188,7 +188,7 @@ async def _at_rest(bench: Bench, peer: Peer) -> int:
     """Return how much was taken, when no more is."""
     loop = asyncio.get_running_loop()
     taken, since = await _taken(peer), loop.time()
-    while loop.time() - since < 0.3 * bench.scale or not taken:
+    while loop.time() - since < 0.2 * bench.scale or not taken:
         await asyncio.sleep(0.02)
         if (now := await _taken(peer)) != taken:
             taken, since = now, loop.time()

@@ -361,17 +361,39 @@ _refusals(
     PEER_SEES_1002,
     1002,
 )
-_refusals(
-    "FRAME-47",
-    "rsv1_on_a_control_frame",
-    "RSV1 on a ping, a pong and a close is refused, alone and between fragments.",
-    [
-        before + build_frame(opcode, payload, rsv=RSV1)
-        for before in (b"", _FIRST, _PLAIN_FIRST)
-        for opcode, payload in ((Opcode.PING, b""), (Opcode.PONG, b"p"), (Opcode.CLOSE, b"\x03\xe8"))
-    ],
-    PEER_SEES_1002,
-    1002,
+
+
+def _control_with_rsv1(name: str, title: str, frames: Sequence[bytes]) -> None:
+    places = (
+        (b"", build_frame(Opcode.TEXT, b"behind"), "behind"),
+        (_FIRST, build_frame(Opcode.CONTINUATION, _PAYLOAD[9:]), TEXT),
+        (_PLAIN_FIRST, build_frame(Opcode.CONTINUATION, b" end"), "plain end"),
+    )
+
+    async def made(bench: Bench) -> None:
+        observed: set[str] = set()
+        async with deflating(bench) as served:
+            for before, behind, text in places:
+                for frame in frames:
+                    async with served.peer(deflate=NAME) as peer:
+                        true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+                        await peer.send_raw(before + frame + behind)
+                        observed.add(await what_came(peer, text))
+        bench.outcome(f"FRAME-47/{name.replace('_', '-')}", " or ".join(sorted(observed)), "peer saw 1002")
+
+    made.__name__, made.__doc__ = name, title
+    check("FRAME-47", needs=("compression",))(made)
+
+
+_control_with_rsv1(
+    "rsv1_on_a_ping_or_pong",
+    "RSV1 on a ping or a pong is refused, alone and between fragments, deflated or not.",
+    [build_frame(Opcode.PING, b"", rsv=RSV1), build_frame(Opcode.PONG, b"pong", rsv=RSV1)],
+)
+_control_with_rsv1(
+    "rsv1_on_a_close",
+    "RSV1 on a close is refused, and does not close, alone and between fragments, deflated or not.",
+    [build_frame(Opcode.CLOSE, b"\x03\xe8", rsv=RSV1)],
 )
 _refusals(
     "FRAME-48",

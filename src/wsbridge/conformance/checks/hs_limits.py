@@ -12,7 +12,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Served, open_descriptors
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.wire import Closed, Eof, HttpResponse, Peer
+from wsbridge.conformance.wire import Closed, Eof, HttpResponse, Opcode, Peer, build_frame
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
@@ -125,6 +125,18 @@ async def a_peer_that_leaves_while_the_chain_runs(bench: Bench) -> None:
         async with served.peer() as peer:
             await peer.send_text("well")
             await bench.recorder.wait("text")
+
+
+@check("HS-10")
+async def a_refused_peer_that_leaves(bench: Bench) -> None:
+    """A peer that is refused, whatever it has sent behind its request, leaves nothing behind once it has left."""
+    async with _nothing_left(bench, "is refused and leaves") as served:
+        for size in (0, 1000, 256 * 1024):
+            tail = build_frame(Opcode.BINARY, bytes(size)) if size else b""
+            for request in (handshake(served, "/nowhere"), handshake(served, replace={"Sec-WebSocket-Key": "bad"})):
+                async with served.raw() as peer:
+                    await peer.request(request.encode() + tail)
+                    true(400 <= (await peer.read_response()).status <= 499, "a bad handshake was not refused")
 
 
 @check("HS-10")

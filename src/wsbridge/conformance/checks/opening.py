@@ -11,21 +11,13 @@ from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.wire import Closed, Opcode, build_frame, close_payload
 from wsbridge.http import Request
-from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-
-__all__ = ["bare_options"]
 
 _MIB = 1024 * 1024
 
 
 def _text(text: str) -> bytes:
     return build_frame(Opcode.TEXT, text.encode())
-
-
-def bare_options(bench: Bench, **options: Any) -> WebSocketOptions[Any]:
-    """Return options whose callbacks are those given and no more: the recorder's are coroutine functions, all five."""
-    return WebSocketOptions(**{**bench.target.neutral, **options})
 
 
 # ---- OPEN-1 ---------------------------------------------------------------------------------------------------------
@@ -101,8 +93,8 @@ async def none_without_it(bench: Bench) -> None:
 
         return callback
 
-    options = bare_options(
-        bench, on_text=note("text"), on_binary=note("binary"), on_error=note("error"), on_close=note("close")
+    options = bench.bare_options(
+        on_text=note("text"), on_binary=note("binary"), on_error=note("error"), on_close=note("close")
     )
     async with bench.serve(options) as served, served.peer() as peer:
         await peer.send_text("text")
@@ -134,7 +126,7 @@ async def plain_functions_run_on_the_loop(bench: Bench) -> None:
         return callback
 
     kinds = ("open", "text", "binary", "error", "close")
-    options = bare_options(bench, **{f"on_{kind}": note(kind) for kind in kinds})
+    options = bench.bare_options(**{f"on_{kind}": note(kind) for kind in kinds})
     async with bench.serve(options) as served, served.peer() as peer:
         await peer.send_text("text")
         await peer.send_binary(b"binary")
@@ -156,8 +148,7 @@ async def a_coroutine_of_a_plain_function_is_awaited(bench: Bench) -> None:
         log(f"{kind} ends")
         return f"from {kind}"
 
-    options = bare_options(
-        bench,
+    options = bench.bare_options(
         on_open=lambda channel, request: run("open", None),
         on_text=lambda channel, process, text: run("text", process),
         on_binary=lambda channel, process, data: run("binary", process),
@@ -184,7 +175,7 @@ async def a_future_is_an_ordinary_value(bench: Bench) -> None:
         bench.recorder.log("text", value=text)
         return future  # which nobody ever sets
 
-    options = bare_options(bench, on_open=lambda channel, request: future, on_text=on_text)
+    options = bench.bare_options(on_open=lambda channel, request: future, on_text=on_text)
     async with bench.serve(options) as served, served.peer() as peer:
         await peer.send_text("one")
         await peer.send_text("two")
@@ -204,12 +195,15 @@ async def a_task_is_an_ordinary_value(bench: Bench) -> None:
         bench.recorder.log("text", value=text)
         return task
 
+    def opens_at_once(channel: WebSocketChannel, request: Request) -> object:
+        return task
+
     async def opens(channel: WebSocketChannel, request: Request) -> object:
         return task
 
     try:
-        for count, on_open in enumerate((lambda channel, request: task, opens), 1):
-            options = bare_options(bench, on_open=on_open, on_text=on_text)
+        for count, on_open in enumerate((opens_at_once, opens), 1):
+            options = bench.bare_options(on_open=on_open, on_text=on_text)
             async with bench.serve(options) as served, served.peer() as peer:
                 await peer.send_text("one")
                 await peer.send_text("two")
@@ -239,7 +233,7 @@ async def any_callable(bench: Bench) -> None:
             return self.count
 
     counter = Counter()
-    options = bare_options(bench, on_open=counter.method, on_text=counter)
+    options = bench.bare_options(on_open=counter.method, on_text=counter)
     async with bench.serve(options) as served, served.peer() as peer:
         for expected in ("n 11", "n 12"):
             await peer.send_text("n")
@@ -459,8 +453,11 @@ async def on_close_without_on_open(bench: Bench) -> None:
         closes.append(reason)
         bench.recorder.log("close", value=reason)
 
-    for on_open in (None, lambda channel, request: None):
-        options = bare_options(bench, on_open=on_open, on_close=on_close)
+    def nothing(channel: WebSocketChannel, request: Request) -> None:
+        pass
+
+    for on_open in (None, nothing):
+        options = bench.bare_options(on_open=on_open, on_close=on_close)
         async with bench.serve(options) as served:
             for tail in (build_frame(Opcode.CLOSE, close_payload(1000)), b""):
                 count = len(closes) + 1

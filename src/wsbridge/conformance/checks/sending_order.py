@@ -288,7 +288,7 @@ async def a_large_message_is_not_cut(bench: Bench) -> None:
 @check("SEND-6")
 async def a_close_while_nobody_reads(bench: Bench) -> None:
     """Sends under way at a close to a peer that never reads return within close_timeout."""
-    options = bench.options(close_timeout=0.3 * bench.scale)
+    options = bench.options(close_timeout=0.2 * bench.scale)
     async with bench.serve(options) as served, pair(bench, served) as (_, channel):
         sends = await clog(bench, channel)
         sends.begin()

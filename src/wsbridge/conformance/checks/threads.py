@@ -12,7 +12,6 @@ from typing import Any
 
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import CheckFailed, check, equal, true
-from wsbridge.conformance.checks.opening import bare_options
 from wsbridge.conformance.wire import Peer
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
@@ -25,8 +24,8 @@ _CALLS: dict[str, _Call] = {
     "send_binary": lambda channel: channel.send_binary(b"wrong"),
     "send_binary of a memoryview": lambda channel: channel.send_binary(memoryview(b"wrong")),
     "close": lambda channel: channel.close(4000, "wrong"),
-    "on_text": lambda channel: channel.on_text(lambda *arguments: None),
-    "on_binary": lambda channel: channel.on_binary(lambda *arguments: None),
+    "on_text": lambda channel: channel.on_text(print),
+    "on_binary": lambda channel: channel.on_binary(print),
     "wait_closed": lambda channel: channel.wait_closed(),
 }
 
@@ -78,7 +77,7 @@ async def _in_a_thread(function: Callable[[], object]) -> BaseException | None:
 async def another_thread_or_loop(bench: Bench) -> None:
     """In debug mode each call from another thread, with a loop or without, raises and names call_soon_threadsafe."""
     asyncio.get_running_loop().set_debug(True)
-    options = bare_options(bench, on_open=lambda channel, request: channels.append(channel))
+    options = bench.bare_options(on_open=lambda channel, request: channels.append(channel))
     channels: list[WebSocketChannel] = []
     async with bench.serve(options) as served, served.peer() as peer:
         await bench.settle(lambda: channels, "on_open")
@@ -145,7 +144,7 @@ class _Watch:
     def __init__(self, bench: Bench, **options: Any) -> None:
         self.refs: list[weakref.ref[Any]] = []
         self._log = bench.recorder.log
-        self.options = bare_options(bench, on_open=self._opened, on_text=self._text, on_close=self._closed, **options)
+        self.options = bench.bare_options(on_open=self._opened, on_text=self._text, on_close=self._closed, **options)
 
     def _opened(self, channel: WebSocketChannel, request: Request) -> _Process:
         process = _Process()

@@ -1,0 +1,108 @@
+"""Connectors that do to the suite what no connector should, by the worst means: it must survive each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from wsbridge.connectors.aiohttp import Connector
+
+
+class StartHangs(Connector):
+    async def start(self) -> None:
+        await asyncio.Event().wait()
+
+
+class StartBlocks(Connector):
+    async def start(self) -> None:
+        time.sleep(3600)  # noqa: ASYNC251 (which is the point)
+
+
+class StartBlocksForGood(Connector):
+    async def start(self) -> None:
+        while True:
+            try:
+                time.sleep(3600)  # noqa: ASYNC251
+            except BaseException:  # noqa: S112
+                continue
+
+
+class StartExits(Connector):
+    async def start(self) -> None:
+        print("a last word", file=sys.stderr, flush=True)
+        os._exit(3)
+
+
+class StartIsKilled(Connector):
+    async def start(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StartCallsSystemExit(Connector):
+    async def start(self) -> None:
+        raise SystemExit(4)
+
+
+class StartRaises(Connector):
+    async def start(self) -> None:
+        raise RuntimeError("no wheels")
+
+
+class StopHangs(Connector):
+    async def stop(self) -> None:
+        await super().stop()
+        await asyncio.Event().wait()
+
+
+class StopLeavesATask(Connector):
+    async def stop(self) -> None:
+        await super().stop()
+        self.left = asyncio.create_task(asyncio.Event().wait())
+
+
+class StopLeavesAThread(Connector):
+    async def stop(self) -> None:
+        await super().stop()
+        threading.Thread(target=threading.Event().wait, name="stray", daemon=True).start()
+
+
+class Prints(Connector):
+    async def start(self) -> None:
+        print("garbage")
+        await super().start()
+
+
+class LeavesAChild(Connector):
+    """Its process dies, and leaves a child that has its pipes."""
+
+    async def start(self) -> None:
+        child = os.fork()
+        if child == 0:
+            time.sleep(3600)  # noqa: ASYNC251
+        os.write(2, f"child {child}\n".encode())
+        os._exit(5)
+
+
+class RefusesWhatItHas(Connector):
+    features = Connector.features - {"ping"}
+    # and yet ping_interval is accepted
+
+    def check_options(self, options: Any) -> None:
+        return
+
+
+class DeclaresWhatNobodyKnows(Connector):
+    deviations = {**Connector.deviations, "RECV-1/nonsense": next(iter(Connector.deviations.values()))}  # noqa: RUF012
+
+
+class IsBrokenInItself(Connector):
+    deviations = None  # type: ignore[assignment]
+
+
+class IsNoConnector:
+    pass

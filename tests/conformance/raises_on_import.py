@@ -1,0 +1,3 @@
+"""A connector's module that cannot be imported."""
+
+raise RuntimeError("not today")

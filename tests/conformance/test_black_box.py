@@ -1,0 +1,116 @@
+"""The suite from outside: two servers that are no connectors of ours, in two languages, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from wsbridge.cli import cli
+from wsbridge.conformance import SuiteResult, load_results, run
+from wsbridge.conformance.suite import Session
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def missing(reason: str) -> None:
+    """Fail where everything must be there, skip elsewhere, and say why."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def started(command: list[str], folder: Path) -> Iterator[str]:
+    """Run a server until the test is done; it prints where it listens."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line)
+            if found := re.search(r"(?:ws|http)://(127\.0\.0\.1:\d+)", line):
+                # what it says later must not fill the pipe
+                drain = threading.Thread(target=process.stdout.read)
+                drain.start()
+                yield f"ws://{found[1]}"
+                process.terminate()
+                drain.join()
+                return
+        pytest.fail(f"{command[0]} did not start: {''.join(said)}")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    npm, executable = shutil.which("npm"), shutil.which("node")
+    if npm is None or executable is None:
+        missing("the reference application in Node needs node and npm, which are not there")
+    assert npm is not None
+    assert executable is not None
+    folder = tmp_path_factory.mktemp("node") / "reference-node"
+    shutil.copytree(EXAMPLES / "reference-node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    try:
+        command = [npm, "ci", "--no-audit", "--no-fund", "--prefer-offline"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        missing("npm ci did not end within 120 s: is the npm registry within reach?")
+        raise
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[:3]
+        missing(f"npm ci failed, is the npm registry within reach? {' '.join(last)}")
+    yield from started([executable, "server.js", "0"], folder)
+
+
+@pytest.fixture(scope="module")
+def asgi() -> Iterator[str]:
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--no-access-log"]
+    # the options that the example's own documentation names
+    yield from started([*command, "--ws", "websockets-sansio", "--ws-max-size", "1048576"], EXAMPLES / "reference-asgi")
+
+
+def checked(url: str, example: str, repeat: int = 1) -> SuiteResult:
+    known = EXAMPLES / example / "known-failing.toml"
+    return run(url, repeat=repeat, known_failing=known if known.exists() else None)
+
+
+@pytest.mark.parametrize("example", ["node", "asgi"])
+def test_a_server_that_is_no_connector_is_checked(example: str, request: pytest.FixtureRequest) -> None:
+    url: str = request.getfixturevalue(example)
+    result = checked(url, f"reference-{example}")
+    assert [(failed.check, failed.message) for failed in result.failures] == []
+    assert result.problems == ()
+    assert result.conformant
+    assert [one.check for one in result.results] == [check.id for check in Session.applicable(is_url=True)]
+    assert len(result.results) > 50
+    assert (result.target.kind, result.target.name) == ("url", url)
+    # the report says what was not checked
+    unchecked = {rule.id for rule in result.not_checked}
+    assert {"OPEN-2", "RECV-5", "STOP-3"} <= unchecked
+    assert "RECV-3" not in unchecked
+
+
+def test_the_command_line_checks_a_url(node: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = CliRunner().invoke(cli, ["conformance", node, "--rule", "RECV-3", "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    assert [one.target.name for one in load_results(report)] == [node]
+
+
+def test_a_url_with_a_path_is_checked_below_it(node: str) -> None:
+    result = CliRunner().invoke(cli, ["conformance", f"{node}/deeper", "--rule", "RECV-3"])
+    assert result.exit_code == 2
+    assert result.output == (
+        f"Error: {node}/deeper serves no reference application (docs/reference-app.md): /deeper/echo answered 404\n"
+    )
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = (EXAMPLES / "reference-node" / "package-lock.json").read_text()
+    assert '"resolved"' not in lock
+    assert '"integrity"' in lock

@@ -1,0 +1,379 @@
+"""Reports: what they say of each verdict, and that the committed ones and the pages made of them are fresh."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from wsbridge.conformance import Session, SuiteResult, Verdict, report
+from wsbridge.conformance.known import Known
+from wsbridge.conformance.result import RuleInfo, dump_results
+from wsbridge.conformance.runner import CheckResult
+from wsbridge.conformance.target import TargetInfo
+from wsbridge.conformance.wire import LogEntry
+from wsbridge.registry import SERVERS
+
+ROOT = Path(__file__).parents[1]
+
+RULES = (
+    RuleInfo("HS-1", "connector", "rfc", "RFC 6455, 4.2.2", "A `valid` request | is answered.", True),
+    RuleInfo("RECV-1", "connector", "core", "contract", "A text is a <str>.", True, stochastic=True),
+    RuleInfo("RECV-10", "connector", "feature", "contract", "Parts.", True),
+    RuleInfo("STOP-1", "connector", "core", "contract", "Starts.", False),
+    RuleInfo("REG-1", "library", "core", "contract", "Listing imports nothing.", False),
+)
+
+FAILED = CheckResult(
+    "RECV-1/exact",
+    "RECV-1",
+    Verdict.FAIL,
+    0.25,
+    "expected 'a', got '<b>'",
+    "Traceback (most recent call last)",
+    {
+        "1 client of /": [
+            LogEntry(0.0, "note", 0, "connected"),
+            LogEntry(0.5, "sent", 7, "TEXT masked length=1 b'\x00'"),
+        ]
+    },
+    ["  0.0001  abcd  open"],
+    ["ERROR boom"],
+    "promise",
+    output="a last word\n",
+    runs=3,
+)
+
+LEFT = SuiteResult(
+    TargetInfo(
+        "left",
+        "connector",
+        "left:Connector",
+        ["ping"],
+        {"HS-1/odd": {"outcome": "426", "tried": "no hook is there"}},
+        {"wsbridge": "0.1.0", "left": "2.0"},
+        "3.13.0",
+        "Linux",
+    ),
+    (
+        CheckResult("HS-1/plain", "HS-1", Verdict.PASS, 0.1),
+        CheckResult("HS-1/odd", "HS-1", Verdict.DEVIATION, 0.1, "HS-1/odd: 426", deviations={"HS-1/odd": "426"}),
+        FAILED,
+        CheckResult("RECV-10/parts", "RECV-10", Verdict.UNSUPPORTED, 0.1, "fragments: refused"),
+    ),
+    RULES,
+    {"HS-1/plain": "A plain request.", "RECV-1/exact": "Exactly."},
+    problems=("the deviation HS-9/x is declared, but no check has seen it",),
+    started="2026-01-02T03:04:05+00:00",
+    seconds=1.5,
+)
+
+RIGHT = SuiteResult(
+    TargetInfo("ws://127.0.0.1:1", "url", "Right/1", packages={"wsbridge": "0.1.0"}),
+    (
+        CheckResult("HS-1/plain", "HS-1", Verdict.PASS, 0.1),
+        CheckResult("HS-1/odd", "HS-1", Verdict.FAIL, 0.1, "no 426", cause="promise"),
+    ),
+    tuple(rule if rule.id == "HS-1" else RuleInfo(rule.id, rule.kind, "core", "contract", "", False) for rule in RULES),
+    known={"HS-1": Known("HS-1", "not yet", "https://example.org/1")},
+)
+
+
+def matches(schema: Mapping[str, Any], value: Any, where: str = "report") -> None:
+    """Hold a value to the part of JSON Schema that report.schema.json uses."""
+    known = {"$schema", "title", "description", "type", "required", "properties", "additionalProperties", "items"}
+    assert set(schema) <= known | {"const", "enum"}, where
+    if "const" in schema:
+        assert value == schema["const"], where
+    if "enum" in schema:
+        assert value in schema["enum"], where
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+    if "type" in schema:
+        assert isinstance(value, kinds[schema["type"]]), where  # type: ignore[arg-type]
+    if isinstance(value, dict):
+        assert set(schema.get("required", ())) <= set(value), where
+        for name, entry in value.items():
+            inner = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+            assert inner is not False, f"{where}.{name}"
+            matches(inner, entry, f"{where}.{name}")
+    if isinstance(value, list):
+        for number, entry in enumerate(value):
+            matches(schema["items"], entry, f"{where}[{number}]")
+
+
+SCHEMA = json.loads(resources.files("wsbridge.conformance").joinpath("report.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("result", [LEFT, RIGHT, LEFT.stable()], ids=["left", "right", "stable"])
+def test_json_is_as_the_schema_says_and_comes_back(result: SuiteResult) -> None:
+    data = json.loads(json.dumps(result.to_json()))
+    matches(SCHEMA, data)
+    assert SuiteResult.from_json(data) == result
+
+
+def test_the_schema_is_strict() -> None:
+    data = LEFT.to_json()
+    for change in ({"schema": 2}, {"more": 1}, {"conformant": "yes"}):
+        with pytest.raises(AssertionError):
+            matches(SCHEMA, {**data, **change})
+
+
+# ---- the matrix -----------------------------------------------------------------------------------------------------
+
+
+def test_the_matrix_has_the_worst_of_each_rule() -> None:
+    made = report.matrix([LEFT, RIGHT])
+    states = {rule.id: [cell.state for cell in cells] for _, rows in made.groups for rule, cells in rows}
+    assert states == {
+        "HS-1": ["deviation", "known"],
+        "RECV-1": ["fail", "unchecked"],
+        "RECV-10": ["unsupported", "unchecked"],
+        "STOP-1": ["unchecked", "unchecked"],
+    }
+    assert [rule.id for rule in made.library] == ["REG-1"]
+    assert [title.partition(":")[0] for title, _ in made.groups] == ["HS", "RECV", "STOP"]
+
+
+def test_a_rule_holds_if_a_part_of_it_is_unsupported() -> None:
+    results = tuple(
+        CheckResult(f"RECV-1/{verdict}", "RECV-1", verdict) for verdict in (Verdict.PASS, Verdict.UNSUPPORTED)
+    )
+    made = report.matrix([SuiteResult(LEFT.target, results, RULES)])
+    assert [cells[0].state for _, rows in made.groups for rule, cells in rows if rule.id == "RECV-1"] == ["pass"]
+
+
+def test_a_stable_report_takes_rules_and_titles_from_the_catalogue() -> None:
+    made = report.matrix([LEFT.stable()])
+    sentences = {rule.id: rule.sentence for _, rows in made.groups for rule, _ in rows}
+    assert len(sentences) > 100
+    assert sentences["HS-1"]
+    assert made.titles["RECV-1/texts-arrive-exactly"]
+
+
+# ---- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def test_markdown_says_what_each_verdict_is() -> None:
+    text = report.markdown([LEFT, RIGHT], spec="spec.md")
+    assert "| left | wsbridge 0.1.0, left 2.0 | **no** | 1 | 1 | 1 | 1 |" in text
+    assert "| ws://127.0.0.1:1 | Server: Right/1, wsbridge 0.1.0 | yes | 1 | 0 + 1 known | 0 | 0 |" in text
+    assert "| [HS-1](spec.md#hs-1) | A `valid` request \\| is answered. | ≈ 1/2 | ⚠ 1/2 |" in text
+    assert "| [STOP-1](spec.md#stop-1) | Starts. | · | · |" in text
+    assert "- left: `RECV-1/exact`: expected 'a', got '<b>'" in text
+    assert "- left: the deviation HS-9/x is declared, but no check has seen it" in text
+    assert "- ws://127.0.0.1:1: `HS-1/odd`: not yet (https://example.org/1)" in text
+    assert "- left: `HS-1/odd`: 426. no hook is there" in text
+    assert "- left: `RECV-10/parts`" in text
+    assert "hold it to: [REG-1](spec.md#reg-1)." in text
+    assert "spec.md" not in report.markdown([LEFT])
+
+
+def test_one_line_says_how_it_went() -> None:
+    assert report.verdict_line(LEFT) == (
+        "not conformant: 1 passed, 1 failed, 1 declared to deviate, 1 unsupported and refused, 1 problems"
+    )
+    assert report.verdict_line(RIGHT) == "conformant but for what is known: 1 passed, 1 known to fail"
+
+
+def test_the_text_of_a_failure_has_all_that_is_known() -> None:
+    assert report.failure_text(FAILED, "Exactly.").split("\n\n") == [
+        "RECV-1/exact: expected 'a', got '<b>'",
+        "promised: Exactly.",
+        "wire log 1 client of /:\n"
+        "     0.0000 note            0 B  connected\n"
+        "     0.5000 sent            7 B  TEXT masked length=1 b'\x00'",
+        "callback log:\n    0.0001  abcd  open",
+        "logged on 'wsbridge':\n  ERROR boom",
+        "the process wrote:\n  a last word",
+        "Traceback (most recent call last)",
+    ]
+
+
+# ---- JUnit ----------------------------------------------------------------------------------------------------------
+
+
+def test_junit_has_a_case_for_each_check() -> None:
+    root = ElementTree.fromstring(report.junit([LEFT, RIGHT]))
+    left, right = root.findall("testsuite")
+    assert left.get("tests") == "5"
+    assert left.get("failures") == "2"
+    assert (left.get("time"), left.get("timestamp")) == ("1.500", "2026-01-02T03:04:05")
+    cases = {case.get("name"): case for case in left.findall("testcase")}
+    failure = cases["RECV-1/exact"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "expected 'a', got '<b>'"
+    assert failure.text is not None
+    assert "TEXT masked length=1 b'\ufffd'" in failure.text  # NUL is no XML
+    assert cases["HS-1/odd"].findtext("system-out") == "deviation: HS-1/odd: 426"
+    assert cases["HS-1/plain"].get("classname") == "left.HS-1"
+    assert list(cases["HS-1/plain"]) == []
+    skipped = right.find("testcase/skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "known to fail: not yet https://example.org/1"
+    assert (right.get("failures"), right.get("skipped")) == ("0", "1")
+
+
+# ---- HTML -----------------------------------------------------------------------------------------------------------
+
+
+class _Page(HTMLParser):
+    """Holds a page to be well formed, and to ask for nothing beside itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.references: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "input"):
+            self.open.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data.split()
+
+
+def test_the_page_stands_alone_and_shows_everything() -> None:
+    source = report.html([LEFT, RIGHT])
+    page = _Page(source)
+    shown = " ".join(page.text)
+    assert page.references == ["https://example.org/1"]  # nothing but the link of a known failure
+    assert "@import" not in source
+    assert "url(" not in source
+    for said in (
+        "left",
+        "ws://127.0.0.1:1",
+        "✘ not conformant",
+        "✔ conformant but for what is known",
+        "A text is a <str>.",
+        "expected 'a', got '<b>'",
+        "client → server",
+        "TEXT masked length=1",
+        "0.0001 abcd open",
+        "ERROR boom",
+        "a last word",
+        "no hook is there",
+        "not yet",
+        "3 runs",
+        "Listing imports nothing.",
+        "2026-01-02 03:04 UTC, 1.5 s",
+        "3 rules cannot be checked from outside",
+    ):
+        assert said in shown, said
+    assert "<code>valid</code>" in source
+    for state in ("pass", "fail", "known", "deviation", "unsupported", "unchecked"):
+        assert report.SYMBOLS[state] in shown, state  # a symbol, not the colour alone
+
+
+def test_a_link_that_is_none_stays_text() -> None:
+    known = {"HS-1": Known("HS-1", "why", "javascript:alert(1)")}
+    page = _Page(report.html([SuiteResult(RIGHT.target, RIGHT.results, RULES, known=known)]))
+    assert page.references == []
+    assert "javascript:alert(1)" in page.text
+
+
+# ---- the pages in docs/ ---------------------------------------------------------------------------------------------
+
+
+def project(tmp_path: Path, *results: SuiteResult) -> Path:
+    folder = tmp_path / report.REPORTS
+    folder.mkdir(parents=True)
+    for result in results:
+        (folder / f"{result.target.name}.json").write_text(dump_results([result]))
+    (tmp_path / "README.md").write_text(f"before\n{report.MARKERS[0]}\nold\n{report.MARKERS[1]}\nafter\n")
+    return tmp_path
+
+
+def named(name: str) -> SuiteResult:
+    return SuiteResult(TargetInfo(name, "connector"), LEFT.results[:1], RULES)
+
+
+def test_the_pages_are_made_of_the_committed_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = project(tmp_path, named("zebra"), named("tornado"), named("aiohttp"))
+    assert report.main(["--write-docs", "--root", str(root)]) == 0
+    assert capsys.readouterr().out == "wrote docs/support.md\nwrote README.md\n"
+    support, readme = (root / "docs/support.md").read_text(), (root / "README.md").read_text()
+    assert "| rule | what is promised | aiohttp | tornado | zebra |" in support
+    assert readme.startswith(f"before\n{report.MARKERS[0]}\n| checked |")
+    assert readme.endswith(f"(docs/support.md).\n{report.MARKERS[1]}\nafter\n")
+    assert "old" not in readme
+    assert report.documents(root) == {Path("docs/support.md"): support, Path("README.md"): readme}
+
+
+def test_pages_cannot_be_made_of_nothing(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    with pytest.raises(ValueError, match="there are no reports"):
+        report.documents(root)
+    shutil.rmtree(root / "docs")
+    root = project(tmp_path, named("aiohttp"))
+    (root / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match="lacks"):
+        report.documents(root)
+
+
+def test_refresh_checks_the_connectors_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def run(name: str, **options: Any) -> SuiteResult:
+        asked.append((name, options))
+        return LEFT if name == "tornado" else named(name)
+
+    monkeypatch.setattr(report, "run", run)
+    root = project(tmp_path)
+    assert report.main(["--refresh", "aiohttp", "--root", str(root), "--timeout-scale", "2"]) == 0
+    assert [(name, options["model"], options["scale"]) for name, options in asked] == [("aiohttp", True, 2.0)]
+    assert (root / "docs/reports/aiohttp.json").read_text() == dump_results([named("aiohttp").stable()])
+    assert report.main(["--refresh", "--root", str(root)]) == 1  # tornado's is not conformant
+    assert [name for name, _ in asked[1:]] == list(SERVERS)
+    assert sorted(path.name for path in (root / "docs/reports").iterdir()) == [
+        f"{name}.json" for name in sorted(SERVERS)
+    ]
+
+
+def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        report.main([])
+    assert "say --refresh or --write-docs" in capsys.readouterr().err
+
+
+HINT = "run: python -m wsbridge.conformance.report --refresh"
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_the_committed_report_is_fresh(name: str) -> None:
+    """Of the checks that there are now, each once; how they ended is the suite's business."""
+    found = {result.target.name: result for result in report.committed(ROOT)}
+    assert name in found, HINT
+    checks = [result.check for result in found[name].results]
+    model = [check for check in checks if check == report.MODEL_CHECK]
+    assert sorted(checks) == sorted([*(check.id for check in Session.applicable(is_url=False)), *model]), HINT
+    assert found[name].conformant, HINT
+    assert found[name] == found[name].stable()
+
+
+def test_the_pages_are_fresh() -> None:
+    for path, text in report.documents(ROOT).items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text, (
+            "run: python -m wsbridge.conformance.report --write-docs"
+        )
+
+
+def test_the_legend_names_every_symbol() -> None:
+    assert set(report.LEGEND) == set(report.SYMBOLS)
+    assert re.findall("[✔✘⚠≈⊘·]", report.legend_line()) == list(report.SYMBOLS.values())

@@ -1,0 +1,263 @@
+"""The sockets that connectors listen on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsbridge import sockets
+from wsbridge.sockets import bind, socket_address, unlink_socket
+
+pytestmark = pytest.mark.rule("STOP-1")
+
+
+@contextmanager
+def closing(bound: list[socket.socket]) -> Iterator[list[socket.socket]]:
+    """Close all of them at the end."""
+    try:
+        yield bound
+    finally:
+        for sock in bound:
+            sock.close()
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, tuple[Any, ...]]) -> None:
+    """Have every host name stand for ``addresses``."""
+
+    async def getaddrinfo(*arguments: Any, **options: Any) -> list[tuple[Any, ...]]:
+        return [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+def connects_to(address: Any, family: int = socket.AF_INET) -> bool:
+    with socket.socket(family) as client:
+        return client.connect_ex(address) == 0
+
+
+async def test_port_0_gives_a_free_one_that_listens() -> None:
+    with closing(await bind("127.0.0.1", 0)) as (sock,):
+        address = socket_address(sock)
+        assert address[0] == "127.0.0.1"
+        assert int(address[1]) > 0
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert connects_to(address)
+
+
+async def test_a_port_that_is_given_is_used_and_one_in_use_is_an_os_error() -> None:
+    with closing(await bind("127.0.0.1", 0)) as (first,):
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}") as raised:
+            await bind("127.0.0.1", port)
+        assert raised.value.errno == errno.EADDRINUSE
+    with closing(await bind("127.0.0.1", port)) as (again,):
+        assert again.getsockname()[1] == port
+
+
+async def test_every_address_of_a_host_has_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(
+        monkeypatch,
+        (socket.AF_INET, ("127.0.0.1", 0)),
+        (socket.AF_INET, ("127.0.0.2", 0)),
+        (socket.AF_INET, ("127.0.0.1", 0)),  # named twice, bound once
+    )
+    with closing(await bind("localhost", 0)) as bound:
+        assert [sock.getsockname()[0] for sock in bound] == ["127.0.0.1", "127.0.0.2"]
+        assert len({sock.getsockname()[1] for sock in bound}) == 1
+
+
+async def test_a_port_that_is_taken_on_the_next_address_is_tried_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, (socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET, ("127.0.0.2", 0)))
+    real: Callable[..., list[socket.socket]] = sockets._bind_all
+    tries: list[int] = []
+
+    def blocked_once(*arguments: Any, **options: Any) -> list[socket.socket]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError(errno.EADDRINUSE, "taken on the next")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sockets, "_bind_all", blocked_once)
+    with closing(await bind("localhost", 0)) as bound:
+        assert (len(bound), len(tries)) == (2, 2)
+
+
+async def test_the_tries_for_a_free_port_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def never(*arguments: Any, **options: Any) -> list[socket.socket]:
+        tries.append(1)
+        raise OSError(errno.EADDRINUSE, "taken")
+
+    monkeypatch.setattr(sockets, "_bind_all", never)
+    with pytest.raises(OSError, match="taken"):
+        await bind("localhost", 0)
+    assert 1 < len(tries) < 100
+
+
+async def test_nothing_is_left_open_when_the_second_address_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(await bind("127.0.0.2", 0)) as (taken,):
+        port = taken.getsockname()[1]
+        resolve_to(monkeypatch, (socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port)))
+        with pytest.raises(OSError, match="127.0.0.2") as raised:
+            await bind("localhost", port)
+        assert raised.value.errno == errno.EADDRINUSE
+        assert not connects_to(("127.0.0.1", port))
+
+
+async def test_an_ipv6_address_is_bound_for_ipv6_alone() -> None:
+    try:
+        bound = await bind("::1", 0)
+    except OSError as exc:  # a machine with IPv6 turned off says so, and no more is promised
+        assert exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+        return
+    with closing(bound) as (sock,):
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+        assert socket_address(sock) == ("::1", sock.getsockname()[1])
+
+
+def lack(monkeypatch: pytest.MonkeyPatch, *lacking: str, family: int = 0) -> None:
+    """Have this machine lack addresses, or a family of them."""
+
+    class Socket(socket.socket):
+        def __init__(self, wanted: int = -1, *arguments: Any, **options: Any) -> None:
+            if wanted == family:
+                raise OSError(errno.EAFNOSUPPORT, "no such family")
+            super().__init__(wanted, *arguments, **options)
+
+        def bind(self, address: Any, /) -> None:
+            if address[0] in lacking:
+                raise OSError(errno.EADDRNOTAVAIL, "no such address")
+            super().bind(address)
+
+    monkeypatch.setattr("wsbridge.sockets.socket.socket", Socket)
+
+
+async def test_an_address_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, "127.0.0.8", "127.0.0.9")
+    first, second = (socket.AF_INET, ("127.0.0.8", 0)), (socket.AF_INET, ("127.0.0.9", 0))
+    resolve_to(monkeypatch, first, (socket.AF_INET, ("127.0.0.1", 0)))
+    with closing(await bind("localhost", 0)) as bound:
+        assert [sock.getsockname()[0] for sock in bound] == ["127.0.0.1"]
+    resolve_to(monkeypatch, first)
+    with pytest.raises(OSError, match="127.0.0.8") as raised:
+        await bind("elsewhere", 0)
+    assert raised.value.errno == errno.EADDRNOTAVAIL
+    resolve_to(monkeypatch, first, second)
+    with pytest.raises(OSError, match="no address to listen on") as raised:
+        await bind("elsewhere", 0)
+    assert raised.value.errno == errno.EADDRNOTAVAIL
+
+
+async def test_a_family_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, family=socket.AF_INET6)
+    resolve_to(monkeypatch, (socket.AF_INET6, ("::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0)))
+    with closing(await bind("localhost", 0)) as bound:
+        assert len(bound) == 1
+
+
+async def test_an_unknown_host_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*arguments: Any, **options: Any) -> list[tuple[Any, ...]]:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    with pytest.raises(OSError, match="unknown"):
+        await bind("no.such.host.invalid", 0)
+
+
+async def test_no_host_is_every_address() -> None:
+    with closing(await bind("", 0)) as bound:
+        assert connects_to(("127.0.0.1", bound[0].getsockname()[1]))
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_port_can_be_shared() -> None:
+    with closing(await bind("127.0.0.1", 0, reuse_port=True)) as (first,):
+        port = first.getsockname()[1]
+        with closing(await bind("127.0.0.1", port, reuse_port=True)) as (second,):
+            assert second.getsockname()[1] == port
+
+
+# ---- Unix sockets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_unix_socket_is_bound_and_unlinked(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with closing(await bind("ignored", 7, unix_path=path)) as (sock,):
+        assert socket_address(sock) == path
+        assert connects_to(path, socket.AF_UNIX)
+        assert not sock.getblocking()
+    unlink_socket(path)
+    assert not (tmp_path / "s").exists()
+    unlink_socket(path)
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_socket_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with closing(await bind("", 0, unix_path=path)):
+        pass
+    assert (tmp_path / "s").exists()
+    with closing(await bind("", 0, unix_path=path)):
+        assert connects_to(path, socket.AF_UNIX)
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_stale_file_that_another_process_removes_first_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "s")
+    with closing(await bind("", 0, unix_path=path)):
+        pass
+    real = os.unlink
+
+    def unlink(name: str) -> None:
+        real(name)
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("wsbridge.sockets.os.unlink", unlink)
+    with closing(await bind("", 0, unix_path=path)) as bound:
+        assert len(bound) == 1
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_path_that_is_in_use_or_no_socket_is_an_os_error_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with closing(await bind("", 0, unix_path=str(path))):
+        with pytest.raises(OSError, match="Unix socket") as raised:
+            await bind("", 0, unix_path=str(path))
+        assert raised.value.errno == errno.EADDRINUSE
+        assert connects_to(str(path), socket.AF_UNIX)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(OSError, match="Unix socket"):
+        await bind("", 0, unix_path=str(file))
+    unlink_socket(str(file))
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.rule("STOP-4")
+@pytest.mark.parametrize("path", ["/nowhere/at/all/s", "/tmp/" + "x" * 200])
+async def test_a_path_that_cannot_be_is_an_os_error(path: str) -> None:
+    with pytest.raises(OSError, match="Unix socket"):
+        await bind("", 0, unix_path=path)
+
+
+@pytest.mark.rule("STOP-4")
+async def test_a_socket_that_refuses_otherwise_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(path)
+        with pytest.raises(OSError, match="Unix socket"):
+            await bind("", 0, unix_path=path)
+        assert (tmp_path / "s").exists()
