@@ -155,7 +155,12 @@ class PulledChannel(_FakeWriting):
         self._held: tuple[str, tuple[Any, ...]] | None = None
 
     def comes(self, kind: str, *arguments: Any) -> None:
-        """Have something come from the server: ``text``, ``binary``, ``pong``, ``close``, ``lost``, ``failed``, ``end``."""
+        """Have something come from the server.
+
+        Args:
+            kind: ``text``, ``binary``, ``pong``, ``close``, ``lost``, ``failed``, ``error`` or ``end`` (of reading).
+            arguments: Those of the report to the channel.
+        """
         self._incoming.put_nowait((kind, arguments))
 
     async def _receive(self) -> None:

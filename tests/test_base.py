@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeChannel, FakeConnector, FakeSource, PulledChannel, PushedChannel, handshake, passes
+from tests.fakes import FakeConnector, FakeSource, PulledChannel, PushedChannel, handshake, passes
 from wsbridge import (
     Application,
     CloseReason,
@@ -209,7 +209,7 @@ def test_a_connector_without_a_mount_says_so() -> None:
 @pytest.mark.rule("STOP-1")
 async def test_a_connector_listens_once_it_is_started() -> None:
     connector = serving()
-    assert connector.addresses == ()
+    assert not connector.addresses
     with pytest.raises(ConnectorStateError, match="fake connector does not listen"):
         _ = connector.url
     await connector.start()
@@ -303,7 +303,7 @@ async def test_debug_mode_refuses_a_stop_from_another_loop() -> None:
     await mount.handle(handshake(), FakeSource(mount.connector, handshake()))
 
     def elsewhere(call: Callable[[], Any]) -> None:
-        with pytest.raises(RuntimeError, match="loop.call_soon_threadsafe"):
+        with pytest.raises(RuntimeError, match=r"loop\.call_soon_threadsafe"):
             asyncio.run(call())
 
     await asyncio.to_thread(elsewhere, connector.stop)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.channels import Opened, end_all, facts, kind
-from tests.fakes import FakeChannel, FakeClosedError, FakeConnector, PulledChannel, PushedChannel, handshake, passes
+from tests.fakes import FakeChannel, FakeClosedError, FakeConnector, PulledChannel, handshake, passes
 from wsbridge import CallbackAlreadySetError, ChannelNotOpenError, WebSocketChannel, WebSocketOptions
 
 __all__ = ["end_all", "kind"]
@@ -159,7 +159,7 @@ async def test_a_long_on_open_does_not_hide_the_end(
 
     async def on_open(channel: WebSocketChannel, request: Any) -> None:
         while await channel.send_text("tick"):
-            await asyncio.sleep(0)
+            await passes(1)
         sent.append(False)
         assert facts(await channel.wait_closed()) == expected
 

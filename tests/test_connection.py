@@ -379,10 +379,14 @@ async def test_it_is_an_async_context_manager() -> None:
         connection.put_nowait("a")
     assert (channel.sent, channel.closes) == (["a"], 1)
     failing = Channel()
-    with pytest.raises(KeyError):
+
+    async def fail() -> None:
         async with connect(failing) as connection:
             connection.put_nowait("a")
             raise KeyError("own")
+
+    with pytest.raises(KeyError):
+        await fail()
     assert (failing.sent, failing.closes) == (["a"], 1)
 
 

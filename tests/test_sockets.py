@@ -108,19 +108,24 @@ async def test_nothing_is_left_open_when_the_second_address_fails(monkeypatch: p
     with closing(await bind("127.0.0.2", 0)) as (taken,):
         port = taken.getsockname()[1]
         resolve_to(monkeypatch, (socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port)))
-        with pytest.raises(OSError, match="127.0.0.2") as raised:
+        with pytest.raises(OSError, match=r"127\.0\.0\.2") as raised:
             await bind("localhost", port)
         assert raised.value.errno == errno.EADDRINUSE
         assert not connects_to(("127.0.0.1", port))
 
 
-async def test_an_ipv6_address_is_bound_for_ipv6_alone() -> None:
+def has_ipv6() -> bool:
     try:
-        bound = await bind("::1", 0)
-    except OSError as exc:  # a machine with IPv6 turned off says so, and no more is promised
-        assert exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-        return
-    with closing(bound) as (sock,):
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv6_address_is_bound_for_ipv6_alone() -> None:
+    with closing(await bind("::1", 0)) as (sock,):
         assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
         assert socket_address(sock) == ("::1", sock.getsockname()[1])
 
@@ -149,7 +154,7 @@ async def test_an_address_that_this_machine_lacks_is_passed_over(monkeypatch: py
     with closing(await bind("localhost", 0)) as bound:
         assert [sock.getsockname()[0] for sock in bound] == ["127.0.0.1"]
     resolve_to(monkeypatch, first)
-    with pytest.raises(OSError, match="127.0.0.8") as raised:
+    with pytest.raises(OSError, match=r"127\.0\.0\.8") as raised:
         await bind("elsewhere", 0)
     assert raised.value.errno == errno.EADDRNOTAVAIL
     resolve_to(monkeypatch, first, second)

@@ -1,7 +1,7 @@
 // The reference application of wsbridge's conformance suite (docs/reference-app.md), on Node's `ws`.
 //
-//   npm ci && node server.js [port]
-//   wsbridge conformance ws://127.0.0.1:8000 --known-failing known-failing.toml
+//   npm ci && node server.js 8000
+//   wsbridge conformance ws://127.0.0.1:8000
 
 import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -36,6 +36,8 @@ logger = logging.getLogger("wsbridge")
 Callback = Callable[..., Any]
 Running = Coroutine[Any, Any, object]
 
+_COROUTINE: type[Any] = CoroutineType  # so that no type checker narrows by it to one of unknown parts
+
 _FORMATS: dict[BinaryFormat, Callable[[bytes], object] | None] = {
     "bytes": None,
     "memoryview": memoryview,
@@ -158,7 +160,7 @@ class BaseChannel(ABC):
         self._pong_by: float | None = None
         self._cut_at: float | None = None
         self._stalled = 0.0
-        self._unsent = 0
+        self._unsent: int = 0
 
     # ---- what a connector fills -------------------------------------------------------------------------------------
 
@@ -300,7 +302,7 @@ class BaseChannel(ABC):
         if callback is None:
             return None
         result = callback(self, self._process, text)
-        if type(result) is CoroutineType and self._idle_timeout is None:  # the common case, without a call
+        if type(result) is _COROUTINE and self._idle_timeout is None:  # the common case, without a call
             self.running = result
             return result
         return None if result is None else self._started(result)
@@ -319,7 +321,7 @@ class BaseChannel(ABC):
             return None
         convert = self._binary_convert
         result = callback(self, self._process, data if convert is None else convert(data))
-        if type(result) is CoroutineType and self._idle_timeout is None:
+        if type(result) is _COROUTINE and self._idle_timeout is None:
             self.running = result
             return result
         return None if result is None else self._started(result)

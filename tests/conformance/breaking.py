@@ -4,9 +4,9 @@ Three ways, none of which knows the connector that it breaks:
 
 - `BrokenChannel`: methods put over those of the connector's channel;
 - `BrokenConnector`: methods put over those of the connector;
-- `BrokenWire`: frames changed on their way, by a proxy between the peer and the connector.
+- `Tamper`: frames and heads changed on their way, by a proxy between the peer and the connector.
 
-`breaks` names the rule that is violated and the checks that must fail for it.
+`breaks` names the rule that is violated. Which checks catch it stands in ``caught.json``, which `refresh` renews.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, TypeVar
 
 from wsbridge.conformance.wire import Frame, Opcode, build_frame
 from wsbridge.protocols import Address
 
-__all__ = ["BROKEN", "Breakage", "BrokenChannel", "BrokenConnector", "BrokenWire", "breaks"]
+__all__ = ["BROKEN", "Breakage", "BrokenChannel", "BrokenConnector", "Tamper", "breaks"]
+
+T = TypeVar("T", bound=type[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +33,32 @@ class Breakage:
     Attributes:
         name: The name of its class.
         rule: The rule that it violates.
-        checks: The ids of the checks that must fail.
-        mixin: The class that is put over the connector or its channel.
+        mixin: The class that is put over the connector, its channel or its connections.
+        base: The connector that is broken.
     """
 
     name: str
     rule: str
-    checks: tuple[str, ...]
     mixin: type[Any]
+    base: str
 
     def applied_to(self, connector: type[Any]) -> type[Any]:
         """Return ``connector`` with this breakage."""
         if issubclass(self.mixin, BrokenChannel):
-            over = self.mixin
-            made: dict[type[Any], type[Any]] = {}
-
-            class Broken(connector):  # type: ignore[misc]
-                def admit(self, channel: Any) -> None:
-                    kind = type(channel)
-                    if kind not in made:
-                        made[kind] = type(over.__name__, (over, kind), {"__slots__": ()})
-                    channel.__class__ = made[kind]
-                    super().admit(channel)
-
-            return Broken
-        return type(self.mixin.__name__, (self.mixin, connector), {})
+            return _with_channels(connector, self.mixin)
+        if issubclass(self.mixin, Tamper):
+            return type(self.name, (_TamperingConnector, connector), {"tamper": self.mixin})
+        return type(self.name, (self.mixin, connector), {})
 
 
 BROKEN: list[Breakage] = []
 
 
-def breaks(rule: str, *scenarios: str) -> Callable[[type[Any]], type[Any]]:
-    """Register a class that violates ``rule``, for which the checks ``RULE/scenario`` must fail.
+def breaks(rule: str, *, base: str = "websockets") -> Callable[[T], T]:
+    """Register a class that violates ``rule``; ``base`` is a connector that does not deviate where it matters."""
 
-    A scenario of another rule is given as ``OTHER-1/scenario``.
-    """
-
-    def register(mixin: type[Any]) -> type[Any]:
-        checks = tuple(scenario if "/" in scenario else f"{rule}/{scenario}" for scenario in scenarios)
-        BROKEN.append(Breakage(mixin.__name__, rule, checks, mixin))
+    def register(mixin: T) -> T:
+        BROKEN.append(Breakage(mixin.__name__, rule, mixin, base))
         return mixin
 
     return register
@@ -84,14 +74,22 @@ class BrokenConnector:
     """Its methods are put over those of the connector."""
 
 
-class BrokenWire:
-    """Changes what goes over the wire, by a proxy in front of the connector."""
+def _with_channels(connector: type[Any], over: type[Any]) -> type[Any]:
+    made: dict[type[Any], type[Any]] = {}
 
-    _proxies: list[asyncio.Server]
-    _pumps: set[asyncio.Task[None]]
-    _front: tuple[Address, ...] = ()
+    class Broken(connector):  # type: ignore[misc]
+        def admit(self, channel: Any) -> None:
+            kind = type(channel)
+            if kind not in made:
+                made[kind] = type(over.__name__, (over, kind), {"__slots__": ()})
+            channel.__class__ = made[kind]
+            super().admit(channel)
 
-    masks: ClassVar[bool] = True
+    return Broken
+
+
+class Tamper:
+    """Changes what goes over one connection; made anew for each. This one changes nothing."""
 
     def incoming(self, frame: Frame) -> list[Frame]:
         """Return what reaches the server instead of ``frame``."""
@@ -109,11 +107,23 @@ class BrokenWire:
         """Return what reaches the peer instead of the head of the response."""
         return head
 
+
+class _TamperingConnector:
+    """Puts a proxy in front of the connector."""
+
+    tamper: type[Tamper] = Tamper
+    _proxies: list[asyncio.Server]
+    _pumps: set[asyncio.Task[None]]
+    _front: tuple[Address, ...] = ()
+
     async def start(self) -> None:
         await super().start()  # type: ignore[misc]
         self._proxies, self._pumps, front = [], set(), []
         for address in super().addresses:  # type: ignore[misc]
-            proxy = await asyncio.start_server(lambda r, w, to=address: self._proxied(r, w, to), address[0], 0)
+            if isinstance(address, str):
+                front.append(address)
+                continue
+            proxy = await asyncio.start_server(partial(self._proxied, address), address[0], 0)
             self._proxies.append(proxy)
             front.append(proxy.sockets[0].getsockname()[:2])
         self._front = tuple(front)
@@ -132,20 +142,21 @@ class BrokenWire:
     def addresses(self) -> tuple[Address, ...]:
         return self._front
 
-    async def _proxied(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: Any) -> None:
+    async def _proxied(self, to: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._pumps.add(task)
+        tamper = self.tamper()
         inner: asyncio.StreamWriter | None = None
         try:
             back, inner = await asyncio.open_connection(*to[:2])
-            inner.write(self.request(await reader.readuntil(b"\r\n\r\n")))
+            inner.write(tamper.request(await reader.readuntil(b"\r\n\r\n")))
             head = await back.readuntil(b"\r\n\r\n")
-            writer.write(self.response(head))
+            writer.write(tamper.response(head))
             upgraded = b" 101 " in head.split(b"\r\n", 1)[0]
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, inner, self.incoming if upgraded else None, mask=True))
-                group.create_task(_pump(back, writer, self.outgoing if upgraded else None, mask=False))
+                group.create_task(_pump(reader, inner, tamper.incoming if upgraded else None))
+                group.create_task(_pump(back, writer, tamper.outgoing if upgraded else None))
         except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -156,11 +167,7 @@ class BrokenWire:
 
 
 async def _pump(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    change: Callable[[Frame], list[Frame]] | None,
-    *,
-    mask: bool,
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[Frame], list[Frame]] | None
 ) -> None:
     """Copy from one side to the other until its end, changing frames on the way."""
     try:
@@ -174,7 +181,7 @@ async def _pump(
                 if frame is None:
                     break
                 data = b"".join(
-                    build_frame(out.opcode, out.payload, fin=out.fin, rsv=out.rsv, mask=mask and frame.masked)
+                    build_frame(out.opcode, out.payload, fin=out.fin, rsv=out.rsv, mask=out.masked)
                     for out in change(frame)
                 )
             writer.write(data)
@@ -190,7 +197,8 @@ async def _read_frame(reader: asyncio.StreamReader) -> Frame | None:
         first, second = await reader.readexactly(2)
         length = second & 0x7F
         if length > 125:
-            length = int.from_bytes(await reader.readexactly(2 if length == 126 else 8))
+            # the first bit of a 64-bit length is dropped, which a server must not do
+            length = int.from_bytes(await reader.readexactly(2 if length == 126 else 8)) & (1 << 63) - 1
         key = await reader.readexactly(4) if second & 0x80 else b""
         payload = await reader.readexactly(length)
     except asyncio.IncompleteReadError:

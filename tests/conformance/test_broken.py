@@ -28,9 +28,7 @@ def connector() -> type:
 def test_a_broken_connector_is_caught(breakage: Breakage, connector: type) -> None:
     target = Target(breakage.name, breakage.applied_to(connector))
     survived = [
-        check
-        for check in breakage.checks
-        if run_check(CHECKS[check], target, scale=SCALE).verdict is not Verdict.FAIL
+        check for check in breakage.checks if run_check(CHECKS[check], target, scale=SCALE).verdict is not Verdict.FAIL
     ]
     assert survived == []
 

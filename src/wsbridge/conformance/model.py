@@ -249,7 +249,7 @@ def run_model(target: Target, *, scale: float = 1.0, examples: int = 100, steps:
                 database=None,
                 print_blob=False,
                 phases=(Phase.generate, Phase.shrink),
-                suppress_health_check=list(HealthCheck),
+                suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
             ),
         )
     except (CheckFailed, WireError, OSError, TimeoutError) as exc:

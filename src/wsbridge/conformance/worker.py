@@ -255,7 +255,12 @@ def _loaded(spec: str, scale: float) -> tuple[Target | None, dict[str, Any]]:
 
 def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
     importlib.import_module(job["module"])  # which may be a project's own, with checks beside the suite's
-    check = next(check for check in all_checks() if check.id == job["check"])
+    checks = {check.id: check for check in all_checks()}
+    if (check := checks.get(job["check"])) is None:
+        message = (
+            f"this check is not to be found in a process of its own: importing {job['module']} does not register it"
+        )
+        return CheckResult(job["check"], job["check"].partition("/")[0], Verdict.FAIL, message=message, cause="error")
     return run_check(check, target, scale=scale)
 
 

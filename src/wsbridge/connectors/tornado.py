@@ -244,7 +244,7 @@ def _end_writing(stream: IOStream) -> None:
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_frames", "_pong_due", "_settings", "_stream", "deflate", "gate", "limits")
+    __slots__ = ("_due", "_frames", "_settings", "_stream", "deflate", "gate", "limits")
 
     def prepare(self, handler: _Handler) -> None:
         """Take the options as tornado wants them."""
@@ -259,7 +259,7 @@ class _Channel(QueuedChannel):
             if limit is not None:
                 self.limits[opcode] = limit + (0 if wanted is False else (limit >> 8) + 64)
         self.gate: asyncio.Future[None] | None = None  # what reading waits for
-        self._pong_due: bytes | None = None
+        self._due: dict[int, bytes] = {}
 
     def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:
         """Add the options to what a peer offers for deflate (RFC 7692, 7.1)."""
@@ -291,32 +291,34 @@ class _Channel(QueuedChannel):
     def _send_binary(self, data: bytes) -> None:
         self._frames.send(_BINARY, data)
 
-    def written(self, future: asyncio.Future[None]) -> None:
-        """Take it that the write buffer is empty."""
-        self.resume_writing()
-
     def _close(self, code: int | None, text: str) -> None:
         self._frames.send_control(_CLOSE, b"" if code is None else struct.pack("!H", code) + text.encode())
         self._frames.server_terminated = True
 
     def _ping(self, payload: bytes) -> None:
-        self._frames.send_control(_PING, payload)
+        self._control(_PING, payload)
 
     def pong(self, payload: bytes) -> None:
-        """Answer a ping; of those that come while the peer does not read only the last (RFC 6455, 5.5.3)."""
+        """Answer a ping."""
+        self._control(_PONG, payload)
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        """Write a ping or pong, or the last of each when the peer reads again (RFC 6455, 5.5.3)."""
         if self._close_begun:
             return
         if not self._stream.writing():
-            self._frames.send_control(_PONG, payload)
+            self._frames.send_control(opcode, payload)
             return
-        if self._pong_due is None:
-            self._stream.write(b"").add_done_callback(self._send_due_pong)
-        self._pong_due = payload
+        if not self._write_paused and not self._due:
+            self._stream.write(b"").add_done_callback(self.written)
+        self._due[opcode] = payload
 
-    def _send_due_pong(self, written: asyncio.Future[None]) -> None:
-        payload, self._pong_due = self._pong_due, None
-        if payload is not None and not self._stream.closed():
-            self.pong(payload)
+    def written(self, future: asyncio.Future[None]) -> None:
+        """Take it that the write buffer is empty, or the connection gone."""
+        due, self._due = self._due, {}
+        for opcode, payload in due.items() if not self._stream.closed() else ():
+            self._control(opcode, payload)
+        self.resume_writing()
 
     def _disconnect(self) -> None:
         """`_read` does."""

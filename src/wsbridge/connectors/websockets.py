@@ -37,7 +37,7 @@ import re
 import socket
 import sys
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -50,6 +50,7 @@ from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 from websockets.utils import accept_key
 
 from wsbridge.application import Application
@@ -171,7 +172,7 @@ class _Connection(ServerConnection):
         super().__init__(protocol, server, **options)
         self.connector = connector
         self.channel: _Channel | None = None
-        self.limits: dict[Opcode, int | None] = {}
+        self.limits: dict[int, int | None] = {}  # by opcode
         self._timeout = timeout
         self._timer: Timer | None = None
         self._line: tuple[str, str, str] | None = None  # method, target and version as sent
@@ -181,6 +182,8 @@ class _Connection(ServerConnection):
         self._piece = _PIECE
         self._kind: Opcode | None = None  # of the fragmented message that has begun
         self._parts: bytes | bytearray = b""
+        self._opcode: int | None = None  # of the frame whose head is read, until its length is known
+        self._length: int | None = None
         self._pong = b""
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
@@ -290,6 +293,7 @@ class _Connection(ServerConnection):
         self.channel = None
         vars(self).pop("_feed", None)
         vars(self.protocol).pop("recv_frame", None)
+        vars(self.protocol.reader).pop("read_exact", None)
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
@@ -358,9 +362,28 @@ class _Connection(ServerConnection):
             elif data and is_open:
                 self.transport.write(data)
 
+    def _read_exact(self, size: int) -> Generator[None, None, Any]:
+        """Read for the parser; refuse a message by its first frame's head, where its kind has a limit of its own."""
+        data = yield from StreamReader.read_exact(self.protocol.reader, size)
+        if self._length is None:
+            self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
+            if self._length > 125:
+                return data  # the length itself comes next
+        elif self._length in (126, 127) and self._opcode is not None:
+            self._length = int.from_bytes(data)
+        else:
+            return data
+        kind = self._kind if self._opcode == _CONT else self._opcode
+        limit = None if kind is None else self.limits.get(kind)
+        if limit is not None and self._length > self._with_room(limit - len(self._parts)):
+            raise PayloadTooBig(self._length, limit)
+        self._opcode = None  # the rest is read as it comes
+        return data
+
     def _frame_received(self, frame: Frame) -> None:
         opcode = frame.opcode
         kind = self._kind
+        self._length = None
         if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
             data = cast(bytes, frame.data)
             self._feed(data.decode() if opcode is _TEXT else data)
@@ -388,13 +411,20 @@ class _Connection(ServerConnection):
         self._limit()
 
     def _limit(self) -> None:
-        """Set the limit of the next frame, with room for control frames and for what deflate adds to random bytes."""
-        limits = list(self.limits.values()) if self._kind is None else [self.limits[self._kind]]
-        limit = max([sys.maxsize if limit is None else limit for limit in limits])
-        limit = max(limit - len(self._parts), _MAX_CONTROL)
-        if self.protocol.extensions:
-            limit += (limit >> 8) + 64
-        setattr(self.protocol, _LIMIT_NAME, None if limit >= sys.maxsize - len(self._parts) else limit)
+        """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
+        limits = [sys.maxsize if limit is None else limit for limit in self.limits.values()]
+        if self._kind is not None:
+            limits = limits[:1] if self._kind is _TEXT else limits[1:]
+        left = max(limits) - len(self._parts)
+        unlimited = max(limits) == sys.maxsize
+        setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
+        if left < _MAX_CONTROL or min(limits) < max(limits):
+            setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
+        else:
+            vars(self.protocol.reader).pop("read_exact", None)
+
+    def _with_room(self, limit: int) -> int:
+        return limit + (limit >> 8) + 64 if self.protocol.extensions else limit
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -418,6 +448,9 @@ class _Connection(ServerConnection):
     def send_data(self) -> None:
         if not self._started:
             super().send_data()
+            if self.protocol.eof_sent:  # refused: read on, to see the peer leave
+                self._unread.clear()
+                self.transport.resume_reading()
         elif data := b"".join(self.protocol.data_to_send()):  # the end, which is b"", is the channel's
             self.transport.write(data)
 

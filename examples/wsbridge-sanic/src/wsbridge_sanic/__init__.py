@@ -159,6 +159,8 @@ class Connector(BaseConnector):
 class _Connection(WebSocketProtocol):
     """A connection: Sanic parses the request, wsbridge answers it, and what comes behind it goes to a channel."""
 
+    __slots__ = ("_timer", "connector")
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.connector: Connector = self.app.ctx.connector

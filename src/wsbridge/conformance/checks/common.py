@@ -154,7 +154,7 @@ def failing(
     def spoil(context: Context) -> None:
         channel: Any = context["websocket_channel"]
         true(isinstance(channel, BaseChannel), f"the channel is no BaseChannel but {channel!r}")
-        kind: Any = type(channel)
+        kind = channel.__class__
         channel.__class__ = type(f"Failing{kind.__name__}", (kind,), {"__slots__": (), **dict.fromkeys(names, fails)})
 
     served = bench.options() if options is None else options

@@ -272,10 +272,11 @@ async def a_peer_that_does_not_read_is_no_exception(bench: Bench) -> None:
     )
     async with bench.serve(options) as served, served.peer() as peer:
         sends = await clog(bench, await bench.recorder.opened())
+        sending = asyncio.ensure_future(sends.until_refused())
         reason = await bench.recorder.closed(timeout=1.5 * bench.scale)
         equal(facts(reason), NO_PONG, "the reason")
+        await bench.within(sending, "the send that waits", timeout=0.5 * bench.scale)
         await sends.all_return(bench, "for a peer that was cut off", timeout=0.5 * bench.scale)
-        true(sends.refused, "the send that waited did not return False")
         await peer.wait_eof()
 
 
@@ -289,12 +290,10 @@ async def stuck_sends(bench: Bench) -> None:
     async with bench.serve(bench.options(send_timeout=timeout)) as served, served.peer() as peer:
         channel = await bench.recorder.opened()
         sends = await clog(bench, channel)
-        for _ in range(5):
-            sends.begin()
         bench.recorder.log("clogged")
-        await sends.all_return(bench, "for send_timeout", timeout=timeout + bench.scale)
-        bench.recorder.log("returned")
-        equal(len(sends.refused), 6, "the number of sends that returned False")
+        sending = [sends.until_refused() for _ in range(5)]
+        await bench.within(asyncio.gather(*sending), "the sends that wait", timeout=timeout + bench.scale)
+        await sends.all_return(bench, "for send_timeout", timeout=0.2 * bench.scale)
         equal(facts(await bench.recorder.closed(timeout=0.5 * bench.scale)), STUCK, "the reason")
         true(between(bench, "clogged", "close") >= 0.5 * timeout, "the end came before it was due")
         true(await channel.send_text("late") is False, "a send after the end did not return False")
@@ -346,12 +345,15 @@ async def _sip(peer: Peer, size: int) -> None:
 async def no_send_timeout(bench: Bench) -> None:
     """With send_timeout None a send waits, and goes on when the peer reads."""
     async with bench.serve(bench.options(send_timeout=None, on_text=echo)) as served, served.peer() as peer:
-        sends = await clog(bench, await bench.recorder.opened())
-        await asyncio.sleep(0.3 * bench.scale)
-        true(sends.waiting, "a send that waited has returned")
-        await peer.drain(messages=sends.count)
-        await sends.all_return(bench, "until the peer read")
+        channel = await bench.recorder.opened()
+        sends = await clog(bench, channel)
+        sending = asyncio.ensure_future(sends.until_refused())
+        await asyncio.sleep(0.2 * bench.scale)
         equal(sends.refused, [], "the sends that returned False")
+        await peer.drain(messages=sends.count + 50)
+        equal(sends.refused, [], "the sends that returned False")
+        channel.close()
+        await bench.within(sending, "the sends after the close")
 
 
 @check("LIM-4")

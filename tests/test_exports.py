@@ -1,0 +1,119 @@
+"""The public names, and what importing them loads: no server, and nothing of the suite."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wsbridge
+
+PUBLIC = {
+    "Application",
+    "CallbackAlreadySetError",
+    "ChannelNotOpenError",
+    "CloseReason",
+    "Compression",
+    "Connector",
+    "ConnectorConflictError",
+    "ConnectorNotFoundError",
+    "ConnectorNotInstalledError",
+    "ConnectorStateError",
+    "ConnectorVersionError",
+    "Context",
+    "InitializeWebSocket",
+    "Interceptor",
+    "Request",
+    "Response",
+    "SendError",
+    "SendResult",
+    "UnsupportedOptionError",
+    "UpgradeError",
+    "WSBridgeError",
+    "WebSocketChannel",
+    "WebSocketConnection",
+    "WebSocketOptions",
+    "connector_names",
+    "load_connector",
+    "run",
+    "serve",
+    "start_ws_connection",
+    "upgrade_request_to_websocket",
+    "websocket_interceptor",
+}
+SERVERS = ("aiohttp", "websockets", "tornado", "sanic", "uvicorn", "pytest", "wsproto", "hypothesis", "jinja2", "rich")
+CORE = sorted(name for _, name, is_package in pkgutil.iter_modules(wsbridge.__path__, "wsbridge.") if not is_package)
+
+
+def run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a fresh interpreter."""
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(wsbridge.__all__) == PUBLIC
+    assert list(wsbridge.__all__) == sorted(wsbridge.__all__)
+    assert all(hasattr(wsbridge, name) for name in PUBLIC)
+    assert isinstance(wsbridge.__version__, str)
+
+
+def test_what_a_star_import_brings_is_public() -> None:
+    names: dict[str, object] = {}
+    exec("from wsbridge import *", names)
+    assert set(names) - {"__builtins__"} == PUBLIC
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_each_module_says_what_it_exports(name: str) -> None:
+    if name.endswith("__main__"):
+        return
+    module = importlib.import_module(name)
+    assert all(hasattr(module, exported) for exported in module.__all__)
+    assert module.__doc__
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{wsbridge.__version__}"' in text
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(wsbridge.__path__[0]) / "py.typed").exists()
+
+
+@pytest.mark.rule("REG-1")
+def test_importing_wsbridge_loads_no_server() -> None:
+    result = run("import wsbridge", "-X", "importtime")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
+    assert result.returncode == 0
+    assert "wsbridge" in loaded
+    assert loaded & set(SERVERS) == set()
+
+
+@pytest.mark.rule("REG-1")
+def test_the_core_works_where_no_server_is_installed() -> None:
+    blocked = f"""
+import sys
+for name in {SERVERS!r}:
+    sys.modules[name] = None  # as if it were not installed
+for name in {CORE!r}:
+    if not name.endswith("__main__"):
+        __import__(name)
+import wsbridge
+app = wsbridge.Application([("/", wsbridge.WebSocketOptions(on_text=print))])
+assert wsbridge.connector_names()
+"""
+    result = run(blocked)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_importing_wsbridge_starts_nothing() -> None:
+    result = run(
+        "import threading, wsbridge, logging, signal, asyncio; print(threading.active_count(), "
+        "logging.getLogger('wsbridge').handlers, signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    assert result.stdout.split("\n")[0] == "1 [] True"
