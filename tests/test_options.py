@@ -48,6 +48,12 @@ def test_options_cannot_be_changed() -> None:
         options.close_timeout = 1  # type: ignore[misc]
 
 
+def test_the_process_object_may_be_named() -> None:
+    options = WebSocketOptions[int](on_open=lambda channel, request: 7)
+    assert options.on_open is not None
+    assert options == WebSocketOptions(on_open=options.on_open)
+
+
 def test_an_unknown_option_is_a_type_error_that_names_it() -> None:
     with pytest.raises(TypeError, match="on_message"):
         WebSocketOptions(on_message=print)  # type: ignore[call-overload]

@@ -36,7 +36,7 @@ logger = logging.getLogger("wsbridge")
 Callback = Callable[..., Any]
 Running = Coroutine[Any, Any, object]
 
-_COROUTINE: type[Any] = CoroutineType  # so that no type checker narrows by it to one of unknown parts
+_COROUTINE: type[CoroutineType[Any, Any, object]] = CoroutineType
 
 _FORMATS: dict[BinaryFormat, Callable[[bytes], object] | None] = {
     "bytes": None,

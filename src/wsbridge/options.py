@@ -46,7 +46,7 @@ class Compression:
             raise TypeError(f"context_takeover must be a bool or None, not {self.context_takeover!r}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # with slots, Python 3.11 cannot call WebSocketOptions[P](...)
 class WebSocketOptions(Generic[P]):
     """The callbacks, limits and timeouts of a channel. ``P`` is what ``on_open`` returns, the *process object*.
 

@@ -166,9 +166,7 @@ tampers("FRAME-1", "ReadsLengthsOneShort", incoming=cut)
 tampers("FRAME-2", "ReadsLongLengthsOneShort", incoming=cut)
 tampers("FRAME-3", "DropsTheFirstBitOfALength")
 tampers("FRAME-4", "IgnoresReservedBits", incoming=without_bits)
-tampers(
-    "FRAME-5", "DropsReservedOpcodes", incoming=lambda tamper, frame: [frame] * isinstance(frame.opcode, Opcode)
-)
+tampers("FRAME-5", "DropsReservedOpcodes", incoming=lambda tamper, frame: [frame] * isinstance(frame.opcode, Opcode))
 tampers("FRAME-7", "TakesUnmaskedFrames", incoming=lambda tamper, frame: [replace(frame, masked=True)])
 tampers("FRAME-8", "MasksItsFrames", outgoing=lambda tamper, frame: [replace(frame, masked=True)])
 tampers("FRAME-10", "JoinsFragmentsBadly", incoming=cut)
@@ -218,7 +216,9 @@ tampers(
 )
 tampers("FRAME-33", "AgreesOnWhatWasNotOffered", response=agrees)
 tampers("FRAME-34", "TakesAnyOffer", request=plainly_offered)
-tampers("FRAME-35", "PromisesNoContextTakeover", response=promises(b"server_no_context_takeover"), request=plainly_offered)
+tampers(
+    "FRAME-35", "PromisesNoContextTakeover", response=promises(b"server_no_context_takeover"), request=plainly_offered
+)
 tampers("FRAME-36", "DeflatesUnasked", response=no_extension)
 tampers("FRAME-37", "PromisesASmallWindow", response=promises(b"server_max_window_bits=9"), request=plainly_offered)
 tampers("FRAME-38", "DeclinesAClientWindowYetDeflates", response=no_extension)
@@ -262,9 +262,7 @@ tampers(
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ),
 )
-tampers(
-    "HS-8", "DropsAddedHeaders", response=lambda tamper, head: re.sub(rb"(?i)\r\n(x-|set-cookie)[^\r]*", b"", head)
-)
+tampers("HS-8", "DropsAddedHeaders", response=lambda tamper, head: re.sub(rb"(?i)\r\n(x-|set-cookie)[^\r]*", b"", head))
 
 
 @breaks("FRAME-26")

@@ -390,9 +390,16 @@ def html(targets: Sequence[SuiteResult]) -> str:
         ways={"sent": "client → server", "received": "client ← server", "note": ""},
         checks_of=_checks_of,
         state_of=state_of,
+        short_name=_short_name,
         verdict_line=verdict_line,
         packages_line=packages_line,
     )
+
+
+def _short_name(target: SuiteResult) -> str:
+    """Return the end of a target's name that tells it from others: the class, or the address."""
+    name = target.target.name
+    return name.partition("://")[2] if "://" in name else name.rpartition(":")[2]
 
 
 def _checks_of(cells: Iterable[Cell]) -> list[str]:

@@ -8,6 +8,7 @@ hangs or dies is replaced, so that no connector can end the run.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -246,11 +247,16 @@ def main() -> None:
 def _loaded(spec: str, scale: float) -> tuple[Target | None, dict[str, Any]]:
     try:
         target = resolve(spec)
-        return target, {"info": describe(target, spec, scale=scale).to_json()}
+        answer = {"info": describe(target, spec, scale=scale).to_json()}
     except TargetError as exc:
         return None, {"target": str(exc)}
     except BrokenTargetError as exc:
         return None, {"broken": str(exc), "details": exc.details}
+    all_checks()
+    # each check collects garbage twice: what is there for good need not be looked at each time
+    gc.collect()
+    gc.freeze()
+    return target, answer
 
 
 def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:

@@ -5,19 +5,21 @@ protocol -> ``failed``; `StreamClosedError` -> ``connection_lost``.
 
 Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6.6.1, websocket.py):
 
-- A violation or invalid UTF-8 cuts TCP without a word (697), and so does a message too big (1219), before the peer can
+- A violation or invalid UTF-8 cuts TCP without a word (690), and so does a message too big (1208), before the peer can
   read its close frame: a close frame is written, and what the peer still sends is read and dropped.
-- Unmasked frames and RSV1 on control frames are accepted (1197, 1183), reserved opcodes not refused before their
-  message is whole, and the size limit holds for control frames too (1215): `_read_bytes` looks at the frame's head.
+- Unmasked frames and RSV1 on control frames are accepted (1189, 1183), reserved opcodes not refused before their
+  message is whole, and the size limit holds for control frames too (1208): `_read_bytes` looks at the frame's head.
 - A ping between deflated fragments undoes ``_frame_compressed`` (1183): it is put back.
-- Any close code is accepted and echoed (1279), and a close lasts 5 s (1323): `_handle_message` is replaced.
-- In an offer of deflate, parameters without a value are lost, and bad ones cut TCP (httputil.py:1287, 925):
+- Any close code is accepted and echoed (1288), and a close lasts 5 s (1361): `_handle_message` is replaced.
+- In an offer of deflate, parameters without a value are lost, and bad ones cut TCP (httputil.py:1290, 923):
   `_parse_extensions_header` reads offers to the letter, and puts the settings of `Compression` into them.
+- What follows a deflated block with BFINAL is lost (826): `_inflated` begins anew.
 - A message sent costs a task (1144), and nothing bounds the write buffer: `_write_frame`, and the channel waits.
 - ``get`` checks less than HS-4 (238), and stays for the life of the channel: `_Handler.prepare` answers any method, and
   its task ends there.
-- The keep-alive timer covers one wait, and not the body (http1connection.py:217): `_Server` has a deadline per request.
-- ``close_all_connections`` forgets WebSockets (httpserver.py): the connector keeps their reading tasks.
+- The keep-alive timer covers one wait, and not the body (http1connection.py:229): `_Server` has a deadline per request,
+  and answers a bad Host, which in 6.5 logs a traceback.
+- ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
 """

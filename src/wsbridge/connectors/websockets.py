@@ -181,7 +181,8 @@ class _Connection(ServerConnection):
         self._started = False
         self._piece = _PIECE
         self._kind: Opcode | None = None  # of the fragmented message that has begun
-        self._parts: bytes | bytearray = b""
+        self._parts: list[bytes | bytearray] = []  # small ones are put together
+        self._size = 0
         self._opcode: int | None = None  # of the frame whose head is read, until its length is known
         self._length: int | None = None
         self._pong = b""
@@ -375,7 +376,7 @@ class _Connection(ServerConnection):
             return data
         kind = self._kind if self._opcode == _CONT else self._opcode
         limit = None if kind is None else self.limits.get(kind)
-        if limit is not None and self._length > self._with_room(limit - len(self._parts)):
+        if limit is not None and self._length > self._with_room(limit - self._size):
             raise PayloadTooBig(self._length, limit)
         self._opcode = None  # the rest is read as it comes
         return data
@@ -398,16 +399,23 @@ class _Connection(ServerConnection):
             if frame.opcode is _CONT:
                 raise ProtocolError("unexpected continuation frame")
             kind = self._kind = frame.opcode
-            self._parts = bytearray()
         elif frame.opcode is not _CONT:
             raise ProtocolError("expected a continuation frame")
-        self._parts += frame.data
-        size, limit = len(self._parts), self.limits[kind]
-        if limit is not None and size > limit:
-            raise PayloadTooBig(size, limit)
+        data, parts = cast(bytes, frame.data), self._parts
+        self._size += len(data)
+        limit = self.limits[kind]
+        if limit is not None and self._size > limit:
+            raise PayloadTooBig(self._size, limit)
+        if len(data) > _SMALL:
+            parts.append(data)
+        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _PIECE:
+            parts[-1] += data
+        elif data:
+            parts.append(bytearray(data))
         if frame.fin:
-            whole, self._parts, self._kind = self._parts, b"", None
-            self._feed(whole.decode() if kind is _TEXT else bytes(whole))
+            whole = b"".join(parts)
+            self._kind, self._parts, self._size = None, [], 0
+            self._feed(whole.decode() if kind is _TEXT else whole)
         self._limit()
 
     def _limit(self) -> None:
@@ -415,7 +423,7 @@ class _Connection(ServerConnection):
         limits = [sys.maxsize if limit is None else limit for limit in self.limits.values()]
         if self._kind is not None:
             limits = limits[:1] if self._kind is _TEXT else limits[1:]
-        left = max(limits) - len(self._parts)
+        left = max(limits) - self._size
         unlimited = max(limits) == sys.maxsize
         setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
         if left < _MAX_CONTROL or min(limits) < max(limits):

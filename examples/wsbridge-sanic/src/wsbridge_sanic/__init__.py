@@ -1,70 +1,117 @@
-"""A wsbridge connector for Sanic."""
+"""A wsbridge connector for Sanic, read and tried on Sanic 25.12 with websockets 17.4.
+
+Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong_received``; CLOSE -> ``peer_closed``;
+``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
+``resume_writing`` -> their namesakes.
+
+Mends:
+
+- Sanic answers a request by its router, its middleware and `HTTPResponse`, which overwrites ``Connection``: here
+  ``request_handler`` is `_Connection.answer`, which asks wsbridge and writes the head itself.
+- The task that has parsed a request is cancelled when the connection is lost, and would take the callbacks along: a
+  channel runs in a task of its own.
+- `WebsocketImplProtocol` makes a task of each read, raises invalid UTF-8 in it, where nobody looks, and forgets a close
+  that comes while nobody waits in ``recv()``; its ``send()`` raises `CancelledError` when the peer is gone. So its core,
+  websockets' `ServerProtocol`, is spoken to directly, and hands on each frame in `_Core.recv_frame`.
+- That core takes a close inside a fragmented message for a violation, and answers pings without a bound for a peer that
+  does not read, and behind its own close frame.
+- Sanic's time limits begin anew with each byte: ``check_timeouts`` is off, and the connector's clock bounds the request.
+
+Names that websockets does not document: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent``,
+``close_rcvd``; those of Sanic's protocols are public, and documented nowhere.
+
+It lacks compression, which Sanic's WebSocket does not offer, and a mount: an application of Sanic's own brings its own
+protocol class, in which there is no place for `_Connection`. It declares: see `Connector.deviations`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
+import re
+import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sanic import Sanic
+from sanic.exceptions import BadRequest
 from sanic.headers import format_http1_response
 from sanic.http import Stage
 from sanic.request import Request as NativeRequest
 from sanic.server import AsyncioServer, serve
 from sanic.server.protocols.websocket_protocol import WebSocketProtocol
 from sanic.server.websockets.impl import WebsocketImplProtocol
-from websockets.exceptions import InvalidState, PayloadTooBig, ProtocolError
+from websockets.exceptions import InvalidState, PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
+from wsbridge.base import BaseConnector, BaseSource, QueuedChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import Deviation
 
 __all__ = ["Connector"]
 
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
-_app_numbers = itertools.count(1)
+_PIECE = 64 * 1024  # bytes: many fragments are held in few objects, and none is so large that it is costly to enlarge
+_MAX_CONTROL = 125  # bytes of payload (RFC 6455, 5.5)
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+
+
+def _check_names() -> None:
+    missing = {"recv_frame", "current_size", "parser_exc", "close_sent", "close_rcvd"} - set(dir(ServerProtocol()))
+    if missing:
+        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {sorted(missing)}")
+
+
+_check_names()
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_core", "_transport")
+    __slots__ = ("_transport", "core")
 
     native: _WebSocket
+    core: _Core
     closed_errors = (InvalidState,)
 
     def opened(self, native: _WebSocket, transport: asyncio.Transport) -> None:
         """Take the connection, when the 101 is written."""
         self.native = native
-        self._core = native.ws_proto
         self._transport = transport
 
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
     def _send_text(self, text: str) -> None:
-        self._core.send_text(text.encode())
-        self._write()
+        self.core.send_text(text.encode())
+        self.write()
 
     def _send_binary(self, data: bytes) -> None:
-        self._core.send_binary(data)
-        self._write()
+        self.core.send_binary(data)
+        self.write()
 
     def _close(self, code: int | None, text: str) -> None:
-        if self._core.state is State.OPEN:
-            self._core.send_close(code, text)
-        self._write()
+        if self.core.state is State.OPEN:
+            self.core.send_close(code, text)
+        self.write()
 
     def _ping(self, payload: bytes) -> None:
-        self._core.send_ping(payload)
-        self._write()
+        self.core.send_ping(payload)
+        self.write()
 
-    def _write(self) -> None:
-        self._transport.write(b"".join(self._core.data_to_send()))
+    def write(self) -> None:
+        """Write what the core has to say; the mark of the end, an empty one, is left to the channel."""
+        if data := b"".join(self.core.data_to_send()):
+            self._transport.write(data)
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    # ---- the connection ---------------------------------------------------------------------------------------------
 
     def _disconnect(self) -> None:
         if not self._failed:
@@ -75,21 +122,26 @@ class _Channel(QueuedChannel):
     def _aborter(self) -> Callable[[], object]:
         return self._transport.abort
 
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
     def _hold_reading(self) -> None:
         self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
         self._transport.resume_reading()
 
+    def half_closed(self) -> None:
+        """Take the end of what the peer sends; it may not read the rest that asyncio writes before it closes."""
+        self.connection_lost()
+        if self._unsent_bytes():
+            self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
+
 
 class _Source(BaseSource):
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
-        return _Channel(self.connector, self.request, options, subprotocol)
+        channel = _Channel(self.connector, self.request, options, subprotocol)
+        channel.core = _Core(channel, options.max_text_size, options.max_binary_size)
+        return channel
 
-    def accept(self, channel: BaseChannel) -> bytes:
+    def accept(self, channel: _Channel) -> bytes:
         """Return the 101."""
         headers = [
             ("Upgrade", "websocket"),
@@ -103,42 +155,50 @@ class _Source(BaseSource):
 
 
 class Connector(BaseConnector):
-    """Serves by Sanic's own server. ``native_options``: some settings of `sanic.config.Config`."""
+    """Serves by Sanic's own server. ``native_options``: two settings of `sanic.config.Config`."""
 
     name = "sanic"
     features = BaseConnector.features - {"compression"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
+    deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
+        {
+            "LIM-1/smaller-limit-at-once": Deviation(
+                "peer saw 1009 or still open",
+                "the core takes one limit for both kinds and no hook sees the head of a frame: it is given the larger "
+                "one, and what is over the smaller one is refused when its frame is in",
+            ),
+        }
+    )
     native_option_names: ClassVar[frozenset[str]] = frozenset(("REQUEST_BUFFER_SIZE", "REQUEST_MAX_SIZE"))
 
     _native: Sanic[Any, Any]
     _servers: list[AsyncioServer]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        self._native = Sanic(f"wsbridge-{next(_app_numbers)}", configure_logging=False)
-        self._native.config.update(
-            {"AUTO_EXTEND": False, "LOG_EXTRA": False, "TOUCHUP": False, **self.native_options}
-        )
-        self._native.ctx.connector = self
-        self._native.signalize(allow_fail_builtin=False)
+        name = f"wsbridge-{secrets.token_hex(8)}"
+        native = self._native = Sanic(name, request_class=_Request, configure_logging=False)
+        # TOUCHUP would rewrite methods of Sanic's classes, LOG_EXTRA unset the environment, both for the whole process
+        native.config.update({"AUTO_EXTEND": False, "LOG_EXTRA": False, "TOUCHUP": False, **self.native_options})
+        native.signalize(allow_fail_builtin=False)
+        native.ctx.connector = self
+        tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._servers = []
         try:
             for sock in sockets:
-                tls = {} if self.ssl is None else {"ssl_handshake_timeout": self.handshake_timeout}
                 server = serve(
                     None,
                     None,
-                    self._native,
+                    native,
                     ssl=self.ssl,
                     sock=sock,
                     loop=self.loop,
                     protocol=_Connection,
                     backlog=1024,
                     run_async=True,
-                    asyncio_server_kwargs=tls,
+                    asyncio_server_kwargs={"ssl_handshake_timeout": tls_timeout},
                 )
                 self._servers.append(await server)
         except BaseException:
-            await self._stop_listening()
             await self._stop()
             raise
 
@@ -149,11 +209,21 @@ class Connector(BaseConnector):
     async def _stop(self) -> None:
         for server in self._servers:
             for connection in list(server.connections):
-                connection.transport.abort()
+                connection.transport.abort()  # Sanic's own abort() forgets the transport, and trips over that
+            ended = server.close()
             if sys.version_info >= (3, 13):
-                server.server.abort_clients()
-            await asyncio.wait((server.close(),), timeout=0.25)
+                server.server.abort_clients()  # those in the TLS handshake too
+            await asyncio.wait((ended,), timeout=0.25)
         Sanic.unregister_app(self._native)
+
+
+class _Request(NativeRequest):
+    """Sanic's request. For an error page it makes an empty one, from a URL that may be what was wrong, and raises."""
+
+    def __init__(self, **options: Any) -> None:
+        if options["method"] == "NONE":
+            options["url_bytes"] = b"*"
+        super().__init__(**options)
 
 
 class _Connection(WebSocketProtocol):
@@ -161,11 +231,16 @@ class _Connection(WebSocketProtocol):
 
     __slots__ = ("_timer", "connector")
 
+    websocket: _WebSocket | None
+    transport: asyncio.Transport
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.connector: Connector = self.app.ctx.connector
         self.request_handler = self.answer
         self._timer: Timer | None = None
+
+    # ---- the handshake ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -178,37 +253,37 @@ class _Connection(WebSocketProtocol):
         self.transport.abort()
 
     def check_timeouts(self) -> None:
-        """Do nothing: Sanic's own clock starts anew at each byte."""
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.connector.clock.cancel(self._timer)
-            self._timer = None
+        """Do nothing; Sanic would look here for requests and answers that take too long."""
 
     async def answer(self, native: NativeRequest) -> None:
-        """Answer a request; what Sanic's router and middleware would do otherwise."""
+        """Answer a request, as Sanic's application would."""
         self._forget_timer()
-        request = _request(native, self.transport)
+        request = _make_request(native, self.transport)
         source = _Source(self.connector, request)
         outcome = await self.connector.handle(request, source)
-        stream = native.stream
-        if isinstance(outcome, Response):
-            stream.keep_alive = False
-            await self.send(_refusal(outcome, request.method))
-            stream.stage = Stage.IDLE
-            return
-        assert isinstance(outcome, _Channel)
+        if isinstance(outcome, _Channel):
+            await self._open(outcome, source.accept(outcome))
+            native.stream.upgrade_websocket = True
+        else:
+            assert isinstance(outcome, Response)
+            native.stream.keep_alive = False
+            await self.send(_plain(outcome, request.method))
+            native.stream.stage = Stage.IDLE
+
+    async def _open(self, channel: _Channel, head: bytes) -> None:
+        self.transport.pause_reading()  # what comes now, the end too, is for the channel (HS-11)
         try:
-            await self.send(source.accept(outcome))
+            await self.send(head)
         except BaseException:
-            outcome.abandon()
+            channel.abandon()
             raise
-        stream.upgrade_websocket = True
-        self.websocket = _WebSocket(self, outcome)
-        self.connector.loop.create_task(outcome.run())
-        self.connector.loop.call_soon(self._read_early)
+        self.websocket = _WebSocket(self, channel)
+        self.loop.create_task(channel.run())
+        self.loop.call_soon(self._read_early)  # when on_open has begun
 
     def _read_early(self) -> None:
+        """Take what came behind the request, and read on."""
+        assert self.websocket is not None
         early = bytes(self.recv_buffer)
         self.recv_buffer.clear()
         self.transport.resume_reading()
@@ -216,66 +291,39 @@ class _Connection(WebSocketProtocol):
             self.websocket.data_received(early)
 
     def close(self, timeout: float | None = None) -> None:
-        """Close a connection that Sanic is done with, unless it is a channel's now."""
+        """Close a connection with which Sanic is done, unless it is a channel's by now."""
         if self.websocket is None:
             super().close(timeout)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self.connector.clock.cancel(self._timer)
+            self._timer = None
+
+    # ---- the channel; data_received and eof_received call their namesakes of the websocket --------------------------
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self.websocket is not None:
-            self.websocket.channel.pause_writing()
+            self.websocket.pause_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.websocket is not None:
-            self.websocket.channel.resume_writing()
+            self.websocket.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
         self._forget_timer()
-
-
-class _Core(ServerProtocol):
-    """The protocol under Sanic's WebSocket, which hands on each message as soon as it is parsed."""
-
-    def __init__(self, channel: _Channel) -> None:
-        options = channel._options
-        self._limits = {
-            _TEXT: sys.maxsize if options.max_text_size is None else options.max_text_size,
-            _BINARY: sys.maxsize if options.max_binary_size is None else options.max_binary_size,
-        }
-        limit = max(*self._limits.values(), 125)
-        super().__init__(state=State.OPEN, max_size=None if limit == sys.maxsize else limit)
-        self._feed = channel.feed
-        self._kind: Opcode | None = None
-        self._parts = bytearray()
-
-    def recv_frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is _CONT:
-            if self._kind is None:
-                raise ProtocolError("unexpected continuation frame")
-        elif opcode in (_TEXT, _BINARY):
-            if self._kind is not None:
-                raise ProtocolError("expected a continuation frame")
-            self._kind = opcode
-        else:
-            super().recv_frame(frame)
-            return
-        kind = self._kind
-        self._parts += frame.data
-        if len(self._parts) > self._limits[kind]:
-            raise PayloadTooBig(len(self._parts), self._limits[kind])
-        if frame.fin:
-            whole, self._parts, self._kind = bytes(self._parts), bytearray(), None
-            self._feed(whole.decode() if kind is _TEXT else whole)
+        super().connection_lost(exc)
 
 
 class _WebSocket(WebsocketImplProtocol):
     """Sanic's WebSocket, whose receiving side feeds a channel."""
 
+    ws_proto: _Core
+
     def __init__(self, connection: _Connection, channel: _Channel) -> None:
-        super().__init__(_Core(channel), ping_interval=None)
+        super().__init__(channel.core, ping_interval=None)
         self.io_proto = connection
         self.loop = connection.loop
         self.channel = channel
@@ -283,37 +331,96 @@ class _WebSocket(WebsocketImplProtocol):
 
     def data_received(self, data: bytes) -> None:
         core = self.ws_proto
-        was_open = core.state is State.OPEN
         core.receive_data(data)
-        answer = b"".join(core.data_to_send())
-        if was_open and answer:
-            self.io_proto.transport.write(answer)
-        for frame in core.events_received():
-            if frame.opcode is Opcode.PONG:
-                self.channel.pong_received(bytes(frame.data))
-            elif frame.opcode is Opcode.CLOSE:
-                close = core.close_rcvd
-                self.channel.peer_closed(close.code if frame.data else None, close.reason)
+        self.channel.write()
         if core.parser_exc is not None and core.close_sent is not None:
             self.channel.failed(int(core.close_sent.code), core.close_sent.reason)
 
     def eof_received(self) -> bool:
-        self.channel.connection_lost()
+        self.channel.half_closed()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.channel.connection_lost()
 
+    def pause_writing(self) -> None:
+        self.ws_proto.is_paused = True
+        self.channel.pause_writing()
 
-def _request(native: NativeRequest, transport: asyncio.Transport) -> Request:
+    def resume_writing(self) -> None:
+        self.ws_proto.is_paused = False
+        self.ws_proto.answer_ping()
+        self.channel.write()
+        self.channel.resume_writing()
+
+
+class _Core(ServerProtocol):
+    """The protocol inside Sanic's WebSocket, which hands on each frame as soon as it is parsed."""
+
+    def __init__(self, channel: _Channel, max_text: int | None, max_binary: int | None) -> None:
+        self._max_size = None if max_text is None or max_binary is None else max(max_text, max_binary, _MAX_CONTROL)
+        super().__init__(state=State.OPEN, max_size=self._max_size)
+        self.is_paused = False  # the peer reads too slowly
+        self._channel = channel
+        self._max_text, self._max_binary = max_text, max_binary
+        self._is_text = False
+        self._parts: list[bytearray] = []
+        self._size = 0
+        self._ping: bytes | None = None  # waits to be answered
+
+    def recv_frame(self, frame: Frame) -> None:
+        channel, opcode = self._channel, frame.opcode
+        if opcode is Opcode.PING:
+            self._ping = bytes(frame.data)
+            if not self.is_paused:
+                self.answer_ping()
+            return
+        if opcode is Opcode.CLOSE:
+            self.current_size = None  # no message is begun: a close may come inside one (RECV-9)
+        super().recv_frame(frame)
+        self.events.clear()  # or they would be kept until the whole read is parsed, with what they hold
+        if self.current_size is not None and self._max_size is not None:  # control frames count too: leave room
+            self.current_size = min(self.current_size, self._max_size - _MAX_CONTROL)
+        if opcode is Opcode.PONG:
+            channel.pong_received(bytes(frame.data))
+        elif opcode is Opcode.CLOSE:
+            assert self.close_rcvd is not None
+            channel.peer_closed(self.close_rcvd.code if frame.data else None, self.close_rcvd.reason)
+        else:
+            self._data_received(frame)
+
+    def _data_received(self, frame: Frame) -> None:
+        """Put messages together; what is raised here closes with 1009 or 1007."""
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        parts, limit = self._parts, self._max_text if self._is_text else self._max_binary
+        self._size += len(frame.data)
+        if limit is not None and self._size > limit:
+            raise PayloadTooBig(self._size, limit)
+        if parts and len(parts[-1]) < _PIECE:
+            parts[-1] += frame.data
+        else:
+            parts.append(bytearray(frame.data))
+        if frame.fin:
+            whole, self._parts, self._size = b"".join(parts), [], 0
+            self._channel.feed(whole.decode() if self._is_text else whole)
+
+    def answer_ping(self) -> None:
+        """Answer the last ping (RFC 6455, 5.5.3), unless a close frame is written."""
+        payload, self._ping = self._ping, None
+        if payload is not None and self.state is State.OPEN:
+            self.send_pong(payload)
+
+
+def _make_request(native: NativeRequest, transport: asyncio.Transport) -> Request:
+    headers = [(_as_sent(name), _as_sent(value).strip()) for name, value in native.headers.items()]
+    if not all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers):
+        raise BadRequest("Bad Request")
     remote = transport.get_extra_info("peername")
     return Request(
         native.method,
         native.raw_url.decode("latin-1"),
-        headers=[
-            (name, value.strip().encode("utf-8", "surrogateescape").decode("latin-1"))
-            for name, value in native.headers.items()
-        ],
+        headers=[(name.decode(), value.decode("latin-1")) for name, value in headers],
         scheme="wss" if transport.get_extra_info("ssl_object") else "ws",
         http_version=native.version,
         remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
@@ -321,17 +428,24 @@ def _request(native: NativeRequest, transport: asyncio.Transport) -> Request:
     )
 
 
+def _as_sent(text: str) -> bytes:
+    """Return what Sanic has decoded."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _plain(response: Response, method: str) -> bytes:
+    """Return a response in plain HTTP, behind which the connection is closed."""
+    headers = [(name, value) for name, value in response.headers if name.lower() not in _OURS]
+    if not any(name.lower() == "connection" for name, _ in headers):
+        headers.append(("Connection", "close"))
+    if response.status_code in (204, 304):
+        return _head(response.status_code, headers)
+    headers.append(("Content-Length", str(len(response.body))))
+    return _head(response.status_code, headers) + (b"" if method == "HEAD" else response.body)
+
+
+_OURS = frozenset(("content-length", "transfer-encoding"))
+
+
 def _head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
     return format_http1_response(status, [(name.encode(), value.encode("latin-1")) for name, value in headers])
-
-
-def _refusal(outcome: Response, method: str) -> bytes:
-    headers = outcome.headers.copy()
-    headers.remove("Content-Length")
-    headers.remove("Transfer-Encoding")
-    headers.setdefault("Connection", "close")
-    body = b""
-    if outcome.status_code not in (204, 304):
-        headers["Content-Length"] = str(len(outcome.body))
-        body = outcome.body if method != "HEAD" else b""
-    return _head(outcome.status_code, headers) + body

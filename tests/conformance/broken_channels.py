@@ -1,0 +1,821 @@
+"""Connectors whose channels break a rule: each class violates the rule that it names, and most no other."""
+
+# mypy: disable-error-code="misc"
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tests.conformance.breaking import BrokenChannel, breaks
+from wsbridge.close import close_reason
+from wsbridge.errors import ChannelNotOpenError, SendError
+
+logger = logging.getLogger("wsbridge")
+
+
+# ---- OPEN -----------------------------------------------------------------------------------------------------------
+
+
+@breaks("OPEN-1")
+class ForgetsTheProcessObject(BrokenChannel):
+    __slots__ = ()
+
+    async def _open(self: Any) -> None:
+        await super()._open()
+        self._process = object()
+
+
+@breaks("OPEN-1")
+class OpensTwice(BrokenChannel):
+    __slots__ = ()
+
+    async def _open(self: Any) -> None:
+        await super()._open()
+        await super()._open()
+
+
+@breaks("OPEN-2")
+class AwaitsNoCoroutine(BrokenChannel):
+    """Runs each callback's coroutine in a task of its own and waits for none."""
+
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> None:
+        self._detach(super().text_received(text))
+
+    def binary_received(self: Any, data: bytes) -> None:
+        self._detach(super().binary_received(data))
+
+    def _detach(self: Any, running: Any) -> None:
+        self.running = None
+        if running is not None:
+            self._connector.loop.create_task(running)
+
+
+@breaks("OPEN-2")
+class AwaitsAnything(BrokenChannel):
+    """Takes a task or future that ``on_open`` returns for its coroutine."""
+
+    __slots__ = ()
+
+    async def _open(self: Any) -> None:
+        await super()._open()
+        if isinstance(self._process, asyncio.Future):
+            self._process = await asyncio.wait_for(asyncio.shield(self._process), 1)
+
+
+@breaks("OPEN-3")
+class DropsMessagesWhileOpening(BrokenChannel):
+    __slots__ = ()
+
+    def feed(self: Any, message: str | bytes) -> None:
+        if self._wakeup is not None or self.running is None:
+            super().feed(message)
+
+
+@breaks("OPEN-4")
+class SendsOfOnOpenAreLost(BrokenChannel):
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        return True if self._wakeup is None and not self._queue else bool(await super().send_text(text))
+
+
+@breaks("OPEN-5")
+class CannotCloseInOnOpen(BrokenChannel):
+    __slots__ = ()
+
+    def close(self: Any, code: int = 1000, text: str = "") -> None:
+        if self._wakeup is not None:
+            super().close(code, text)
+
+
+@breaks("OPEN-6")
+class OpensInSpiteOfAnException(BrokenChannel):
+    __slots__ = ()
+
+    async def _open(self: Any) -> None:
+        try:
+            await super()._open()
+        except ValueError:
+            self._process = None
+        except Exception:
+            logger.exception("on_open raised")
+
+
+@breaks("OPEN-7")
+class CountsItsIds(BrokenChannel):
+    __slots__ = ()
+
+    async def run(self: Any) -> None:
+        self.id = "1"
+        await super().run()
+
+
+@breaks("OPEN-8")
+class TakesASecondCallback(BrokenChannel):
+    __slots__ = ()
+
+    def on_text(self: Any, callback: Any) -> None:
+        self._text = callback
+
+    def on_binary(self: Any, callback: Any, *, format: str = "bytes") -> None:
+        self._binary = callback
+
+
+@breaks("OPEN-9")
+class HidesTheEndWhileOpening(BrokenChannel):
+    __slots__ = ()
+
+    def peer_closed(self: Any, code: int | None, text: str) -> None:
+        if self._wakeup is None and self.running is not None:
+            self._connector.loop.call_later(2, super().peer_closed, code, text)
+        else:
+            super().peer_closed(code, text)
+
+    def connection_lost(self: Any) -> None:
+        if self._wakeup is None and self.running is not None and self._task is not None:
+            self._connector.loop.call_later(2, super().connection_lost)
+        else:
+            super().connection_lost()
+
+
+@breaks("OPEN-10")
+class RunsCallbacksOutsideOfTasks(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> None:
+        self._step(super().text_received(text))
+
+    def binary_received(self: Any, data: bytes) -> None:
+        self._step(super().binary_received(data))
+
+    def _step(self: Any, running: Any) -> None:
+        self.running = None
+        if running is None:
+            return
+
+        def step(_: object = None) -> None:
+            try:
+                waits_for = running.send(None)
+            except StopIteration:
+                return
+            except Exception:
+                logger.exception("a callback raised")
+                return
+            if waits_for is None:
+                self._connector.loop.call_soon(step)
+            else:
+                waits_for._asyncio_future_blocking = False
+                waits_for.add_done_callback(step)
+
+        self._connector.loop.call_soon(step)
+
+
+@breaks("OPEN-11")
+class SendsBeforeItIsOpen(BrokenChannel):
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        try:
+            return bool(await super().send_text(text))
+        except ChannelNotOpenError:
+            return False
+
+    def close(self: Any, code: int = 1000, text: str = "") -> None:
+        if self._opened:
+            super().close(code, text)
+
+
+# ---- RECV -----------------------------------------------------------------------------------------------------------
+
+
+@breaks("RECV-1")
+class StripsText(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        return super().text_received(text.strip("\0 \r\n\t").replace("\U0010ffff", "?").replace("x", "", 1))
+
+
+@breaks("RECV-2")
+class DeliversByteArrays(BrokenChannel):
+    __slots__ = ()
+
+    def binary_received(self: Any, data: bytes) -> Any:
+        return super().binary_received(bytearray(data))
+
+
+@breaks("RECV-2")
+class IgnoresTheFormat(BrokenChannel):
+    __slots__ = ()
+
+    def on_binary(self: Any, callback: Any, *, format: str = "bytes") -> None:
+        super().on_binary(callback)
+
+
+@breaks("RECV-4")
+class DropsWhatComesBeforeTheEnd(BrokenChannel):
+    __slots__ = ()
+
+    def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
+        self._queue.clear()
+        super()._note_end(code, text, initiator)
+
+
+@breaks("RECV-4")
+class DeliversOutOfOrder(BrokenChannel):
+    __slots__ = ()
+
+    def feed(self: Any, message: str | bytes) -> None:
+        super().feed(message)
+        self._queue.rotate(1)
+
+
+@breaks("RECV-4")
+class DeliversAfterALocalClose(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        reason, self._reason = self._reason, None
+        try:
+            return super().text_received(text)
+        finally:
+            self._reason = self._reason or reason
+
+    def feed(self: Any, message: str | bytes) -> None:
+        reason, self._reason = self._reason, None
+        try:
+            super().feed(message)
+        finally:
+            self._reason = self._reason or reason
+
+    def _drop_undelivered(self: Any) -> None:
+        pass
+
+
+@breaks("RECV-5")
+class OverlapsCallbacks(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> None:
+        running = super().text_received(text)
+        self.running = None
+        if running is not None:
+            self._connector.loop.create_task(running)
+
+
+@breaks("RECV-6")
+class RefusesAKindWithoutACallback(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        if self._text is None and self._reason is None:
+            self._end_here(1003, "")
+        return super().text_received(text)
+
+    def binary_received(self: Any, data: bytes) -> Any:
+        if self._binary is None and self._reason is None:
+            self._end_here(1003, "")
+        return super().binary_received(data)
+
+
+@breaks("RECV-7")
+class ReadsNothingBehindACallback(BrokenChannel):
+    """Holds the peer back from the first message on."""
+
+    __slots__ = ()
+
+    def _resume_reading(self: Any) -> None:
+        pass
+
+    def feed(self: Any, message: str | bytes) -> None:
+        super().feed(message)
+        if not self._held:
+            self._held = True
+            self._hold_reading()
+
+
+# ---- SEND -----------------------------------------------------------------------------------------------------------
+
+
+@breaks("SEND-1")
+class AlwaysSaysTrue(BrokenChannel):
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        await super().send_text(text)
+        return True
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        await super().send_binary(data)
+        return True
+
+
+@breaks("SEND-1")
+class RaisesForALoss(BrokenChannel):
+    __slots__ = ()
+
+    def _send_failed(self: Any, error: Exception) -> bool:
+        raise error
+
+
+@breaks("SEND-2")
+class ReadsFilesOnTheLoop(BrokenChannel):
+    __slots__ = ()
+
+    async def _whole_message(self: Any, data: Any) -> Any:
+        if not hasattr(data, "read"):
+            return await super()._whole_message(data)
+        data.seek(0)
+        try:
+            return bytes(data.read())
+        except OSError:
+            return b""
+
+
+@breaks("SEND-2")
+class KeepsWhatItWasGiven(BrokenChannel):
+    """Sends a bytes-like object a moment later, when the caller may have changed it."""
+
+    __slots__ = ()
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        if not isinstance(data, bytearray):
+            return bool(await super().send_binary(data))
+        self._connector.loop.call_soon(lambda: self._send_binary(bytes(data)))
+        return True
+
+
+@breaks("SEND-3")
+class SendsAnything(BrokenChannel):
+    __slots__ = ()
+
+    async def send_text(self: Any, text: Any) -> bool:
+        return bool(await super().send_text(str(text).encode("utf-8", "replace").decode()))
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        try:
+            return bool(await super().send_binary(data))
+        except TypeError:
+            return False
+
+
+@breaks("SEND-4")
+class SendsAtRandom(BrokenChannel):
+    """Gives way in front of a frame, so that what was sent later may overtake."""
+
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        if text.__hash__() % 2:
+            self._connector.loop.call_later(0.02, self._send_text, text)
+            return True
+        return bool(await super().send_text(text))
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        if isinstance(data, bytes) and hash(data) % 2:
+            self._connector.loop.call_later(0.02, self._send_binary, data)
+            return True
+        return bool(await super().send_binary(data))
+
+
+@breaks("SEND-5")
+class EndsWithACancelledSend(BrokenChannel):
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        return bool(await self._cancelled_badly(super().send_text(text)))
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        return bool(await self._cancelled_badly(super().send_binary(data)))
+
+    async def _cancelled_badly(self: Any, sending: Any) -> Any:
+        try:
+            return await sending
+        except asyncio.CancelledError:
+            self._end_here(1011, "")
+            raise
+
+
+@breaks("SEND-6")
+class ClosesInFrontOfSends(BrokenChannel):
+    """Its messages leave a moment after the send has said True."""
+
+    __slots__ = ()
+
+    async def send_text(self: Any, text: str) -> bool:
+        if self._gone:
+            return False
+        self._connector.loop.call_later(0.05, self._later, self._send_text, text)
+        return True
+
+    async def send_binary(self: Any, data: Any) -> bool:
+        if self._gone:
+            return False
+        self._connector.loop.call_later(0.05, self._later, self._send_binary, bytes(data))
+        return True
+
+    def _later(self: Any, send: Any, message: Any) -> None:
+        if not self._gone:
+            send(message)
+
+
+@breaks("SEND-6")
+class WaitsForTheTimeoutWhenTheConnectionIsLost(BrokenChannel):
+    __slots__ = ()
+
+    def _stop_sending(self: Any) -> None:
+        self._gone = self._slow = True
+
+
+@breaks("SEND-7")
+class HidesNativeFailures(BrokenChannel):
+    __slots__ = ()
+
+    def _send_failed(self: Any, error: Exception) -> bool:
+        try:
+            return bool(super()._send_failed(error))
+        except SendError:
+            return False
+
+
+# ---- CLOSE ----------------------------------------------------------------------------------------------------------
+
+
+@breaks("CLOSE-1")
+class TheLastCloseWins(BrokenChannel):
+    __slots__ = ()
+
+    def close(self: Any, code: int = 1000, text: str = "") -> Any:
+        if self._opened:
+            self._reason = None
+        super().close(code, text)
+        return self
+
+
+@breaks("CLOSE-1")
+class ClosesALittleLater(BrokenChannel):
+    __slots__ = ()
+
+    def close(self: Any, code: int = 1000, text: str = "") -> None:
+        self._connector.loop.call_later(0.05, super().close, code, text)
+
+
+@breaks("CLOSE-2")
+class TakesAnyCode(BrokenChannel):
+    __slots__ = ()
+
+    def close(self: Any, code: Any = 1000, text: Any = "") -> None:
+        try:
+            super().close(code, text)
+        except (TypeError, ValueError):
+            super().close(1000, "")
+
+
+@breaks("CLOSE-3")
+class ForgetsOnClose(BrokenChannel):
+    __slots__ = ()
+
+    async def _run_last(self: Any, name: str, callback: Any, argument: object) -> None:
+        if name != "on_close":
+            await super()._run_last(name, callback, argument)
+
+
+@breaks("CLOSE-3")
+class ClosesTwice(BrokenChannel):
+    __slots__ = ()
+
+    async def _run_last(self: Any, name: str, callback: Any, argument: object) -> None:
+        await super()._run_last(name, callback, argument)
+        await super()._run_last(name, callback, argument)
+
+
+@breaks("CLOSE-3")
+class ClosesWhileACallbackRuns(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+        first = self._reason is None
+        super()._set_reason(code, text, initiator)
+        if first and self.running is not None and self._options.on_close is not None:
+            running = self._options.on_close(self, self._process, self._reason)
+            if asyncio.iscoroutine(running):
+                self._connector.loop.create_task(running)
+
+
+@breaks("CLOSE-4")
+class EchoesNoCode(BrokenChannel):
+    __slots__ = ()
+
+    def _write_close(self: Any, code: int | None, text: str) -> None:
+        super()._write_close(1000, "")
+
+
+@breaks("CLOSE-5")
+class WaitsForEver(BrokenChannel):
+    """Cuts nobody off."""
+
+    __slots__ = ()
+
+    def _begin_close(self: Any, code: int | None, text: str) -> None:
+        super()._begin_close(code, text)
+        if self._cut_at is not None:
+            self._cut_at += 60
+
+
+@breaks("CLOSE-6")
+class TellsTooLate(BrokenChannel):
+    """Its reason is a plain string, and known only when the callbacks have ended."""
+
+    __slots__ = ()
+
+    @property
+    def reason(self: Any) -> Any:
+        return self._reason if self._over and self.running is None else None
+
+    async def wait_closed(self: Any) -> Any:
+        await super().wait_closed()
+        await asyncio.sleep(10)
+        return str(self._reason)
+
+
+@breaks("CLOSE-7")
+class ReportsALossAsAnEmptyClose(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+        super()._set_reason(1005 if code == 1006 else code, text, initiator)
+
+
+@breaks("CLOSE-7")
+class ReportsEveryEndAsThePeers(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+        super()._set_reason(code, text, "peer" if initiator != "peer" else "network")
+
+
+@breaks("CLOSE-9")
+class SpellsKeywordsInItsOwnWay(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: Any) -> None:
+        keywords = {key: name.upper() for key, name in self._connector.close_keywords.items()}
+        if self._reason is None:
+            reason = close_reason(code, text, initiator, {code: "CODE_%d" % code, **keywords})
+            super()._set_reason(code, text, initiator)
+            self._reason = reason
+
+
+@breaks("CLOSE-10")
+class TheLastEndWins(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+        self._reason = None
+        super()._set_reason(code, text, initiator)
+
+    def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
+        self._set_reason(code, text, initiator)
+
+    def _end_here(self: Any, code: int, text: str) -> None:
+        super()._end_here(code, text)
+
+
+@breaks("CLOSE-10")
+class ThePeersCloseWins(BrokenChannel):
+    __slots__ = ()
+
+    def peer_closed(self: Any, code: int | None, text: str) -> None:
+        if not self._over:
+            self._reason = None
+        super().peer_closed(code, text)
+
+
+# ---- ERR ------------------------------------------------------------------------------------------------------------
+
+
+@breaks("ERR-1")
+class SwallowsWhatCallbacksRaise(BrokenChannel):
+    __slots__ = ()
+
+    async def _callback_failed(self: Any, error: BaseException) -> None:
+        self.running = None
+        if self._reason is None:
+            self._end_here(1000, "")
+
+
+@breaks("ERR-1")
+class LogsTwice(BrokenChannel):
+    __slots__ = ()
+
+    async def _callback_failed(self: Any, error: BaseException) -> None:
+        await super()._callback_failed(error)
+        logger.error("again: %s", self.id, exc_info=error)
+
+
+@breaks("ERR-2")
+class StopsAtWhatOnErrorRaises(BrokenChannel):
+    """Lets what ``on_error`` and ``on_close`` raise go on, unlogged."""
+
+    __slots__ = ()
+
+    async def _run_last(self: Any, name: str, callback: Any, argument: object) -> None:
+        try:
+            result = callback(self, self._process, argument)
+            if asyncio.iscoroutine(result):
+                await result
+        except (Exception, asyncio.CancelledError):
+            self._cut()
+
+
+@breaks("ERR-3")
+class TakesEveryCancelledErrorForACancel(BrokenChannel):
+    __slots__ = ()
+
+    def _was_cancelled(self: Any) -> bool:
+        return True
+
+
+@breaks("ERR-3")
+class TakesEveryCancelForAnException(BrokenChannel):
+    __slots__ = ()
+
+    def _was_cancelled(self: Any) -> bool:
+        return False
+
+
+@breaks("ERR-3")
+class CatchesSystemExit(BrokenChannel):
+    __slots__ = ()
+
+    async def _receive(self: Any) -> None:
+        try:
+            await super()._receive()
+        except (SystemExit, KeyboardInterrupt) as exc:
+            raise RuntimeError("swallowed") from exc
+
+
+# ---- LIM, FLOW ------------------------------------------------------------------------------------------------------
+
+
+@breaks("LIM-1")
+class LimitsAreOneByteLower(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        limit = self._options.max_text_size
+        if limit is not None and len(text.encode()) >= limit and self._reason is None:
+            self._end_here(1009, "")
+        return super().text_received(text)
+
+    def binary_received(self: Any, data: bytes) -> Any:
+        limit = self._options.max_binary_size
+        if limit is not None and len(data) >= limit and self._reason is None:
+            self._end_here(1009, "")
+        return super().binary_received(data)
+
+
+@breaks("LIM-2")
+class IsNeverIdle(BrokenChannel):
+    __slots__ = ()
+
+    def _tick_idle(self: Any, now: float, idle_timeout: float) -> float:
+        return now + idle_timeout
+
+
+@breaks("LIM-2")
+class IsIdleWhileACallbackRuns(BrokenChannel):
+    __slots__ = ()
+
+    def _tick_idle(self: Any, now: float, idle_timeout: float) -> float:
+        running, self.running = self.running, None
+        self._activity = min(self._activity, now - idle_timeout)
+        try:
+            return float(super()._tick_idle(now, idle_timeout))
+        finally:
+            self.running = running
+
+
+@breaks("LIM-3")
+class TakesAnyPong(BrokenChannel):
+    """Never misses one."""
+
+    __slots__ = ()
+
+    def _tick_ping(self: Any, now: float, ping_at: float) -> float:
+        self._pong_by = None
+        return float(super()._tick_ping(now, ping_at))
+
+
+@breaks("LIM-3")
+class NeverPings(BrokenChannel):
+    __slots__ = ()
+
+    def _ping(self: Any, payload: bytes) -> None:
+        pass
+
+
+@breaks("LIM-4")
+class WaitsForEverForASlowPeer(BrokenChannel):
+    __slots__ = ()
+
+    def _tick_send(self: Any, now: float, send_timeout: float) -> float:
+        return now + send_timeout
+
+
+@breaks("LIM-4")
+class TakesSlowForStuck(BrokenChannel):
+    __slots__ = ()
+
+    def _tick_send(self: Any, now: float, send_timeout: float) -> float:
+        self._unsent = self._unsent_bytes()
+        return float(super()._tick_send(now, send_timeout))
+
+
+@breaks("FLOW-1")
+class ReadsWithoutEnd(BrokenChannel):
+    """Never holds a peer back."""
+
+    __slots__ = ()
+
+    def _hold_reading(self: Any) -> None:
+        pass
+
+    def _resume_reading(self: Any) -> None:
+        pass
+
+
+@breaks("FLOW-2")
+class BuffersWithoutEnd(BrokenChannel):
+    """Never holds a send back."""
+
+    __slots__ = ()
+
+    def pause_writing(self: Any) -> None:
+        pass
+
+
+@breaks("FLOW-3")
+class WaitsForAllChannels(BrokenChannel):
+    """Its callbacks run one at a time over all channels."""
+
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        running = super().text_received(text)
+        if running is None:
+            return None
+        self.running = self._alone(running)
+        return self.running
+
+    def binary_received(self: Any, data: bytes) -> Any:
+        running = super().binary_received(data)
+        if running is None:
+            return None
+        self.running = self._alone(running)
+        return self.running
+
+    async def _alone(self: Any, running: Any) -> None:
+        lock = self._connector.__dict__.setdefault("lock", asyncio.Lock())
+        async with lock:
+            await running
+
+
+# ---- THR ------------------------------------------------------------------------------------------------------------
+
+
+@breaks("THR-1")
+class ChecksNoThread(BrokenChannel):
+    __slots__ = ()
+
+    def _check_loop(self: Any) -> None:
+        pass
+
+
+@breaks("THR-3")
+class IsKeptForEver(BrokenChannel):
+    __slots__ = ()
+
+    def _release(self: Any) -> None:
+        super()._release()
+        self._connector.__dict__.setdefault("kept", []).append(self)
+
+
+@breaks("STOP-2")
+class SaysNothingAtAStop(BrokenChannel):
+    __slots__ = ()
+
+    def shut_down(self: Any) -> None:
+        pass
+
+
+@breaks("STOP-3")
+class LeavesATask(BrokenChannel):
+    __slots__ = ()
+
+    def _release(self: Any) -> None:
+        super()._release()
+        self._connector.__dict__.setdefault("left", []).append(self._connector.loop.create_task(asyncio.sleep(30)))

@@ -1,0 +1,220 @@
+"""The core, broken on purpose: for each library rule a patch that the tests of that rule must catch.
+
+As a pytest plugin, with the rule in ``WSBRIDGE_PATCH``, it patches the core and keeps only the tests of that rule.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsbridge import application, connection, interceptor, options, registry, upgrade
+from wsbridge.base import BaseConnector
+from wsbridge.http import Response
+
+PATCHES: dict[str, Callable[[], None]] = {}
+
+
+def patch(rule: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a function that breaks ``rule`` in the core."""
+
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        PATCHES[rule] = function
+        return function
+
+    return register
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    PATCHES[os.environ["WSBRIDGE_PATCH"]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rule = os.environ["WSBRIDGE_PATCH"]
+    items[:] = [item for item in items if any(rule in mark.args for mark in item.iter_markers("rule"))]
+
+
+@patch("LIM-5")
+def take_any_option() -> None:
+    options.WebSocketOptions.__post_init__ = lambda self: None  # type: ignore[method-assign]
+
+
+@patch("CTX-1")
+def hand_over_a_frozen_context() -> None:
+    execute = interceptor.execute
+
+    async def frozen(context: Any, *arguments: Any) -> Any:
+        return await execute({key: context[key] for key in ("request", "response")}, *arguments)
+
+    import wsbridge.base as base
+
+    base.execute = frozen  # type: ignore[assignment]
+
+
+@patch("CTX-2")
+def leave_in_order() -> None:
+    original = interceptor.deque
+
+    class Reversed(original):  # type: ignore[valid-type, misc]
+        def popleft(self) -> Any:
+            return self.pop()
+
+    interceptor.deque = Reversed  # type: ignore[misc]
+
+
+@patch("CTX-4")
+def refuse_quietly() -> None:
+    def refused(context: Any, options: Any) -> Any:
+        if context.get("websocket_channel_source") is None:
+            context["response"] = Response("", 400)
+            return context
+        return original(context, options)
+
+    original = upgrade.upgrade_request_to_websocket
+    upgrade.upgrade_request_to_websocket = refused
+    import wsbridge
+
+    wsbridge.upgrade_request_to_websocket = refused
+
+
+@patch("CTX-5")
+def upgrade_in_the_leave_stage() -> None:
+    def late(name: str, options: Any) -> interceptor.Interceptor:
+        return interceptor.Interceptor(name=name, leave=upgrade.Upgrade(options))
+
+    upgrade.websocket_interceptor = late
+    application.websocket_interceptor = late
+    import wsbridge
+
+    wsbridge.websocket_interceptor = late
+
+
+@patch("CONN-1")
+def send_the_last_first() -> None:
+    original = connection.deque
+
+    class Stack(original):  # type: ignore[valid-type, misc]
+        def popleft(self) -> Any:
+            return self.pop()
+
+    connection.deque = Stack  # type: ignore[misc]
+
+
+@patch("CONN-2")
+def queue_without_end() -> None:
+    init = connection.WebSocketConnection.__init__
+
+    def endless(self: Any, channel: Any, send_buffer: int) -> None:
+        init(self, channel, 10**9)
+
+    connection.WebSocketConnection.__init__ = endless  # type: ignore[method-assign]
+
+
+@patch("CONN-3")
+def stop_at_an_exception() -> None:
+    original = connection.WebSocketConnection._send_one
+
+    async def send_one(self: Any, *arguments: Any) -> None:
+        failed: list[Exception] = []
+        send = self._channel.send_text
+
+        class Channel:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(channel, name)
+
+            async def send_text(self, text: str) -> Any:
+                try:
+                    return await send(text)
+                except Exception as exc:
+                    failed.append(exc)
+                    raise
+
+        channel, self._channel = self._channel, Channel()
+        try:
+            await original(self, *arguments)
+        finally:
+            self._channel = channel
+        if failed:
+            self._queue.clear()
+            self._closing = True
+
+    connection.WebSocketConnection._send_one = send_one  # type: ignore[method-assign]
+
+
+@patch("CONN-4")
+def close_at_once() -> None:
+    async def close(self: Any) -> None:
+        self._closing = True
+        self._queue.clear()
+        self._channel.close()
+
+    connection.WebSocketConnection.close = close  # type: ignore[method-assign]
+
+
+@patch("CONN-5")
+def keep_a_sender() -> None:
+    import asyncio
+
+    original = connection.WebSocketConnection._send_queued
+
+    async def send_queued(self: Any) -> None:
+        await original(self)
+        await asyncio.sleep(3600)
+
+    connection.WebSocketConnection._send_queued = send_queued  # type: ignore[method-assign]
+
+
+@patch("THR-2")
+def belong_to_no_loop() -> None:
+    BaseConnector._check_loop = lambda self: None  # type: ignore[method-assign]
+    BaseConnector._set_loop = lambda self: setattr(self, "_loop", self._loop or __import__("asyncio").get_running_loop())  # type: ignore[method-assign]
+
+
+@patch("REG-1")
+def import_while_listing() -> None:
+    original = registry.connector_infos
+
+    def infos() -> Any:
+        found = original()
+        for info in found:
+            try:
+                registry._import_path(info.value)
+            except Exception:
+                continue
+        return tuple(info for info in found if info.server is None)
+
+    registry.connector_infos = infos
+
+
+@patch("REG-2")
+def not_found_without_a_word() -> None:
+    registry._not_found = lambda asked, name: "not found"
+
+
+@patch("REG-3")
+def take_any_import_error_for_a_missing_server() -> None:
+    def load(info: Any) -> Any:
+        try:
+            return registry._import_path(info.value)
+        except ImportError as exc:
+            raise registry.ConnectorNotInstalledError("not installed") from exc
+
+    registry._load = load
+
+
+@patch("REG-4")
+def take_the_first_of_two() -> None:
+    original = registry.connector_infos
+
+    def infos() -> Any:
+        return tuple({info.name: info for info in original()}.values())
+
+    registry.connector_infos = infos
+
+
+@patch("REG-5")
+def take_any_version() -> None:
+    registry._checked = lambda found, asked: found  # type: ignore[assignment, return-value]

@@ -1,0 +1,76 @@
+"""``python -m tests.conformance.refresh``: finds out which broken connector fails which check, into ``caught.json``.
+
+For each breakage the checks of its rule are run; for a check that none of them fails, the others are tried. The table
+holds for each check one breakage that it catches, of its own rule where there is one, and for each breakage at least
+one check of its rule, so that `test_broken` runs no more than it must.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tests.conformance import broken_channels, broken_connectors, broken_wires
+from tests.conformance.breaking import BROKEN, Breakage
+from wsbridge.conformance.bench import Target
+from wsbridge.conformance.check import all_checks
+from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.registry import load_connector
+
+TABLE = Path(__file__).with_name("caught.json")
+SCALE = 0.2  # what is broken never comes: there is no use in waiting long for it
+GENERAL = ("AnswersNothing", "ReadsLengthsOneShort", "ForgetsOnClose", "OpensTwice", "ReadsLeniently", "MountsBadly")
+"""What is tried for a check that no breakage of its rule fails."""
+
+CHECKS = {check.id: check for check in all_checks()}
+BY_NAME = {breakage.name: breakage for breakage in BROKEN}
+assert broken_channels and broken_connectors and broken_wires  # importing them has registered them
+
+
+def is_caught(breakage: Breakage, check: str) -> bool:
+    """Tell whether ``check`` fails for the connector with ``breakage``."""
+    target = Target(breakage.name, breakage.applied_to(load_connector(breakage.base)))
+    return run_check(CHECKS[check], target, scale=SCALE).verdict is Verdict.FAIL
+
+
+def _caught(name: str, checks: list[str]) -> tuple[str, list[str]]:
+    logging.disable(logging.CRITICAL)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the life of this process)
+    return name, [check for check in checks if is_caught(BY_NAME[name], check)]
+
+
+def matrix(pairs: list[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Run the pairs of breakage and checks, and return for each breakage the checks that it fails."""
+    found: dict[str, list[str]] = {}
+    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+        for name, caught in pool.map(_caught, [pair[0] for pair in pairs], [pair[1] for pair in pairs]):
+            print(f"{BY_NAME[name].rule:9} {name}: {len(caught)} caught", flush=True)
+            found[name] = caught
+    return found
+
+
+def refresh() -> int:
+    """Write the table; return how many checks and breakages are left without the other."""
+    own = {b.name: [check for check in CHECKS if CHECKS[check].rule == b.rule] for b in BROKEN}
+    found = matrix(list(own.items()))
+    open_checks = sorted(set(CHECKS) - {check for caught in found.values() for check in caught})
+    table: dict[str, list[str]] = {name: caught[:1] for name, caught in found.items()}
+    for check, name in {check: name for name in reversed(found) for check in found[name]}.items():
+        if check not in table[name]:
+            table[name].append(check)
+    for name in GENERAL:
+        caught = matrix([(name, open_checks)])[name] if open_checks else []
+        table[name] += caught
+        open_checks = sorted(set(open_checks) - set(caught))
+    TABLE.write_text(json.dumps({name: sorted(set(table[name])) for name in sorted(table)}, indent=1) + "\n")
+    idle = sorted(name for name, caught in found.items() if not caught)
+    print(f"checks that catch nothing: {open_checks}\nbreakages that nothing catches: {idle}")
+    return len(open_checks) + len(idle)
+
+
+if __name__ == "__main__":
+    raise SystemExit(min(refresh(), 1))

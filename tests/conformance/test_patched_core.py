@@ -1,0 +1,31 @@
+"""The tests of the library rules are tested too: each fails when the core breaks its rule."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conformance.patches import PATCHES
+from wsbridge.conformance.catalogue import rules
+
+
+@pytest.mark.parametrize("rule", sorted(PATCHES))
+def test_a_broken_core_is_caught(rule: str, pytestconfig: pytest.Config) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conformance.patches", "-q", "-x", "--ignore=tests/conformance"]
+        + ["-p", "no:cacheprovider", "--no-header", "tests"],
+        cwd=pytestconfig.rootpath,
+        env={**os.environ, "WSBRIDGE_PATCH": rule},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    # 1: tests ran, and some failed; anything else is a patch that broke more than its rule
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-1000:]
+
+
+def test_every_library_rule_has_a_patch() -> None:
+    assert sorted(PATCHES) == sorted(rule.id for rule in rules() if rule.kind == "library")
