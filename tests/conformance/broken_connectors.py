@@ -281,9 +281,7 @@ class StopsFromAnyLoop(BrokenConnector):
 class TakesFragmentsItDoesNotHave(BrokenConnector):
     """Says that it has a feature which it lacks."""
 
-    @property
-    def features(self) -> Any:
-        return {*super().features, "fragments"}
+    features = frozenset({"size-limit", "ping", "compression", "unix-socket", "mount", "fragments"})
 
 
 @breaks("RECV-4")

@@ -170,7 +170,9 @@ def keep_a_sender() -> None:
 @patch("THR-2")
 def belong_to_no_loop() -> None:
     BaseConnector._check_loop = lambda self: None  # type: ignore[method-assign]
-    BaseConnector._set_loop = lambda self: setattr(self, "_loop", self._loop or __import__("asyncio").get_running_loop())  # type: ignore[method-assign]
+    BaseConnector._set_loop = lambda self: setattr(
+        self, "_loop", self._loop or __import__("asyncio").get_running_loop()
+    )  # type: ignore[method-assign]
 
 
 @patch("REG-1")

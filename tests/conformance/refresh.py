@@ -53,24 +53,33 @@ def matrix(pairs: list[tuple[str, list[str]]]) -> dict[str, list[str]]:
     return found
 
 
-def refresh() -> int:
-    """Write the table; return how many checks and breakages are left without the other."""
-    own = {b.name: [check for check in CHECKS if CHECKS[check].rule == b.rule] for b in BROKEN}
-    found = matrix(list(own.items()))
-    open_checks = sorted(set(CHECKS) - {check for caught in found.values() for check in caught})
-    table: dict[str, list[str]] = {name: caught[:1] for name, caught in found.items()}
-    for check, name in {check: name for name in reversed(found) for check in found[name]}.items():
-        if check not in table[name]:
-            table[name].append(check)
+def refresh(names: list[str]) -> int:
+    """Write the table; return how many checks and breakages are left without the other.
+
+    Args:
+        names: Breakages or rules to look at; the rest of the table stays. None: all.
+    """
+    old: dict[str, list[str]] = json.loads(TABLE.read_text()) if names and TABLE.exists() else {}
+    chosen = [b for b in BROKEN if not names or b.name in names or b.rule in names]
+    found = matrix([(b.name, [check for check in CHECKS if CHECKS[check].rule == b.rule]) for b in chosen])
+    table = {name: caught for name, caught in old.items() if name in BY_NAME and name not in found}
+    taken = {check for caught in table.values() for check in caught}
+    for name, caught in found.items():
+        new = [check for check in caught if check not in taken]
+        table[name] = new or caught[:1]
+        taken.update(new)
     for name in GENERAL:
-        caught = matrix([(name, open_checks)])[name] if open_checks else []
-        table[name] += caught
-        open_checks = sorted(set(open_checks) - set(caught))
-    TABLE.write_text(json.dumps({name: sorted(set(table[name])) for name in sorted(table)}, indent=1) + "\n")
-    idle = sorted(name for name, caught in found.items() if not caught)
-    print(f"checks that catch nothing: {open_checks}\nbreakages that nothing catches: {idle}")
-    return len(open_checks) + len(idle)
+        left = sorted(set(CHECKS) - taken)
+        caught = matrix([(name, left)])[name] if left else []
+        table[name] = table.get(name, []) + caught
+        taken.update(caught)
+    kept = {name: sorted({check for check in table[name] if check in CHECKS}) for name in sorted(table)}
+    TABLE.write_text(json.dumps(kept, indent=1) + "\n")
+    idle = [b.name for b in BROKEN if not any(check.startswith(f"{b.rule}/") for check in kept.get(b.name, ()))]
+    left = sorted(set(CHECKS) - taken)
+    print(f"checks that catch nothing: {left}\nbreakages that no check of their rule catches: {idle}")
+    return len(left) + len(idle)
 
 
 if __name__ == "__main__":
-    raise SystemExit(min(refresh(), 1))
+    raise SystemExit(min(refresh(sys.argv[1:]), 1))

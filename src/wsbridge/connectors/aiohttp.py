@@ -393,7 +393,7 @@ class Connector(BaseConnector):
 
         app = web.Application()
         app.router.add_get("/plain", plain)
-        mounted = mount(app, path, handler, **options)
+        mounted = mount(app, path, handler, connector=cls, **options)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
@@ -403,7 +403,14 @@ class Connector(BaseConnector):
             await runner.cleanup()
 
 
-def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:
+def mount(
+    app: web.Application,
+    path: str,
+    handler: WebSocketOptions[Any] | Application,
+    *,
+    connector: type[Connector] = Connector,
+    **options: Any,
+) -> Mount:
     """Serve ``handler`` at ``path`` of an aiohttp application, beside its own routes (MOUNT-1).
 
     Args:
@@ -411,13 +418,14 @@ def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Appl
         path: As for ``app.router``, for options; its ``{name}`` parts are the request's ``path_params``. For an
             `Application` a fixed prefix, below which its routes are.
         handler: Options, or a whole application.
+        connector: A subclass of `Connector` to use instead.
         options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
 
     Returns:
         The mount; the application's shutdown stops it.
     """
     whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    mounted = Mount(Connector(whole, **options), handler)
+    mounted = Mount(connector(whole, **options), handler)
     root_path = path.rstrip("/") if isinstance(handler, Application) else ""
 
     async def serve(native: web.Request) -> web.StreamResponse:

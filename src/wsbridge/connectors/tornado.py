@@ -546,7 +546,7 @@ class Connector(BaseConnector):
         cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
     ) -> AsyncGenerator[Mount, None]:
         app = web.Application([("/plain", _Plain)], log_function=_log_nothing)
-        mounted = mount(app, path, handler, **options)
+        mounted = mount(app, path, handler, connector=cls, **options)
         server = HTTPServer(app)
         server.add_socket(sock)
         try:
@@ -564,7 +564,14 @@ class _Plain(web.RequestHandler):
         self.write("plain")  # pyright: ignore[reportUnknownMemberType]
 
 
-def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Application, **options: Any) -> Mount:
+def mount(
+    app: web.Application,
+    path: str,
+    handler: WebSocketOptions[Any] | Application,
+    *,
+    connector: type[Connector] = Connector,
+    **options: Any,
+) -> Mount:
     """Serve ``handler`` at ``path`` of a tornado application, beside its own routes and before them (MOUNT-1).
 
     Args:
@@ -573,19 +580,19 @@ def mount(app: web.Application, path: str, handler: WebSocketOptions[Any] | Appl
             ``path_params``, unnamed ones by their number from ``"1"``. For an `Application` a fixed prefix, below which
             its routes are.
         handler: Options, or a whole application.
+        connector: A subclass of `Connector` to use instead.
         options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
 
     Returns:
         The mount. Tornado has no shutdown hook: await its ``stop()``.
     """
     whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    connector = Connector(whole, **options)
-    mounted = Mount(connector, handler)
+    mounted = Mount(connector(whole, **options), handler)
     root_path = ""
     if whole is handler:
         root_path = path.rstrip("/")
         path = re.escape(quote(root_path, "/:@!$&'()*+,;=")) + "(?:/.*)?"
-    arguments = {"connector": connector, "handle": mounted.handle, "root_path": root_path}
+    arguments = {"connector": mounted.connector, "handle": mounted.handle, "root_path": root_path}
     app.add_handlers(".*$", [(path, _Handler, arguments)])
     return mounted
 

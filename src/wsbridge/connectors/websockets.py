@@ -583,7 +583,7 @@ class Connector(BaseConnector):
         def plain(connection: ServerConnection, request: NativeRequest) -> NativeResponse | None:
             return connection.respond(200, "plain") if request.path == "/plain" else None
 
-        mounted = mount(handler, path=path, process_request=plain, **options)
+        mounted = mount(handler, path=path, process_request=plain, connector=cls, **options)
         async with serve(**mounted.serve_kwargs, sock=sock):
             yield mounted
 
@@ -600,6 +600,7 @@ def mount(
     path: str | None = None,
     process_request: _ProcessRequest | None = None,
     websocket_handler: Callable[[ServerConnection], Awaitable[None]] | None = None,
+    connector: type[Connector] = Connector,
     **options: Any,
 ) -> _Mount:
     """Return what `websockets.asyncio.server.serve` needs to serve ``handler``: ``serve(**mount(...).serve_kwargs)``.
@@ -610,14 +611,14 @@ def mount(
             prefix. None: everywhere.
         process_request: As for ``serve``, for other paths.
         websocket_handler: As the handler of ``serve``, for other paths; without it they are 404 (MOUNT-1).
+        connector: A subclass of `Connector` to use instead.
         options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
 
     Returns:
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
     """
     whole = handler if isinstance(handler, Application) else Application([(path or "/", handler)])
-    connector = Connector(whole, **options)
-    mounted = _Mount(connector, handler)
+    mounted = _Mount(connector(whole, **options), handler)
     root_path = (path or "").rstrip("/") if isinstance(handler, Application) else ""
 
     def is_ours(request: Request) -> bool:
@@ -653,7 +654,7 @@ def mount(
     mounted.serve_kwargs = {
         "handler": live,
         "process_request": answer,
-        "create_connection": partial(_Connection, connector, None),
+        "create_connection": partial(_Connection, mounted.connector, None),
         "server_header": None,
     }
     return mounted
