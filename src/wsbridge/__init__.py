@@ -6,15 +6,19 @@ that is registered under the entry-point group ``wsbridge.connectors``.
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
+from wsbridge.codec import Codec, json_codec, msgspec_codec
 from wsbridge.connection import SendResult, WebSocketConnection, start_ws_connection
 from wsbridge.errors import (
     CallbackAlreadySetError,
+    ChannelClosedError,
     ChannelNotOpenError,
     ConnectorConflictError,
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     ConnectorStateError,
     ConnectorVersionError,
+    MessageDecodeError,
+    MessageKindError,
     SendError,
     UnsupportedOptionError,
     UpgradeError,
@@ -26,13 +30,16 @@ from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Connector, InitializeWebSocket, WebSocketChannel
 from wsbridge.registry import connector_names, load_connector
 from wsbridge.serving import run, serve
+from wsbridge.stream import MessageStream, stream_handler
 from wsbridge.upgrade import upgrade_request_to_websocket, websocket_interceptor
 
 __all__ = [
     "Application",
     "CallbackAlreadySetError",
+    "ChannelClosedError",
     "ChannelNotOpenError",
     "CloseReason",
+    "Codec",
     "Compression",
     "Connector",
     "ConnectorConflictError",
@@ -43,6 +50,9 @@ __all__ = [
     "Context",
     "InitializeWebSocket",
     "Interceptor",
+    "MessageDecodeError",
+    "MessageKindError",
+    "MessageStream",
     "Request",
     "Response",
     "SendError",
@@ -54,10 +64,13 @@ __all__ = [
     "WebSocketConnection",
     "WebSocketOptions",
     "connector_names",
+    "json_codec",
     "load_connector",
+    "msgspec_codec",
     "run",
     "serve",
     "start_ws_connection",
+    "stream_handler",
     "upgrade_request_to_websocket",
     "websocket_interceptor",
 ]

@@ -269,6 +269,13 @@ class BaseChannel(ABC):
             return self._send_failed(exc)
         return True
 
+    async def send(self, message: Any, /) -> bool:
+        """See `wsbridge.WebSocketChannel.send`."""
+        codec = self._options.codec
+        if codec is not None:
+            message = codec.encode(message)
+        return await (self.send_text(message) if isinstance(message, str) else self.send_binary(message))
+
     def close(self, code: int = 1000, text: str = "") -> None:
         """See `wsbridge.WebSocketChannel.close`."""
         self._check_loop()

@@ -1,4 +1,4 @@
-"""Every exception of wsbridge. A closed channel is none: sends answer False (SEND-1).
+"""Every exception of wsbridge. A closed channel is none: sends answer False (SEND-1); a stream raises (STREAM-6).
 
 WSBridgeError
 |-- ConnectorNotFoundError (LookupError)      no connector of that name
@@ -11,18 +11,26 @@ WSBridgeError
 |-- CallbackAlreadySetError                   a second callback for one kind of message
 |-- ChannelNotOpenError                       a send or close before ``on_open``
 |-- SendError                                 the server failed to take a message
+|-- ChannelClosedError                        a stream is read, or sent to, after its end
+|-- MessageKindError (TypeError)              a text where a binary message is due, or the reverse
+|-- MessageDecodeError (ValueError)           a message that the codec cannot read
 """
 
 from __future__ import annotations
 
+from wsbridge.close import CloseReason
+
 __all__ = [
     "CallbackAlreadySetError",
+    "ChannelClosedError",
     "ChannelNotOpenError",
     "ConnectorConflictError",
     "ConnectorNotFoundError",
     "ConnectorNotInstalledError",
     "ConnectorStateError",
     "ConnectorVersionError",
+    "MessageDecodeError",
+    "MessageKindError",
     "SendError",
     "UnsupportedOptionError",
     "UpgradeError",
@@ -72,3 +80,27 @@ class ChannelNotOpenError(WSBridgeError):
 
 class SendError(WSBridgeError):
     """The server failed to take a message; the channel ends with 1011 (SEND-7)."""
+
+
+class ChannelClosedError(WSBridgeError):
+    """A stream is read, or sent to, after its channel's end (STREAM-4, STREAM-6).
+
+    Attributes:
+        reason: How it ended.
+    """
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = f" {self.reason.text!r}" if self.reason.text else ""
+        return f"the channel has ended: {self.reason.code} ({self.reason.name}){text} by {self.reason.initiator}"
+
+
+class MessageKindError(WSBridgeError, TypeError):
+    """A text message where a binary one is due, or the reverse (STREAM-2, CODEC-2)."""
+
+
+class MessageDecodeError(WSBridgeError, ValueError):
+    """A message that the codec cannot read; the channel is closed with 1007 (CODEC-2). Its cause tells why."""

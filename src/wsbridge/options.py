@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from urllib.parse import urlsplit
 
 from wsbridge.close import CloseReason
+from wsbridge.codec import Codec, Decoded, check_codec
 
 if TYPE_CHECKING:
     from wsbridge.http import Request
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compression", "WebSocketOptions"]
 
+M = TypeVar("M")
 P = TypeVar("P")
 
 MIB = 1024 * 1024
@@ -60,6 +62,9 @@ class WebSocketOptions(Generic[P]):
         on_close: ``on_close(channel, process, reason)``, once, if and only if ``on_open`` returned. Pedestal:
             ``:on-close``.
         on_error: ``on_error(channel, process, exception)``, when another callback has raised (ERR-1).
+        on_message: ``on_message(channel, process, message)`` with what ``codec`` makes of a message, of either kind
+            that has no callback of its own (CODEC-1).
+        codec: Turns messages into objects and back, for ``on_message`` and `WebSocketChannel.send`.
         subprotocols: Those that are spoken, the preferred first (HS-3).
         origins: Origins that are let in beside the request's own, as ``scheme://host[:port]``; ``"*"`` is any (HS-6).
         max_text_size: The largest text message, in its UTF-8 bytes; None: no limit (LIM-1).
@@ -83,6 +88,8 @@ class WebSocketOptions(Generic[P]):
     on_binary: Callable[..., Any] | None = None
     on_close: Callable[..., Any] | None = None
     on_error: Callable[..., Any] | None = None
+    on_message: Callable[..., Any] | None = None
+    codec: Codec[Any] | None = None
     subprotocols: Sequence[str] = ()
     origins: Sequence[str] = ()
     max_text_size: int | None = MIB
@@ -105,6 +112,8 @@ class WebSocketOptions(Generic[P]):
             on_binary: Callable[[WebSocketChannel, None, bytes], object] | None = None,
             on_close: Callable[[WebSocketChannel, None, CloseReason], object] | None = None,
             on_error: Callable[[WebSocketChannel, None, Exception], object] | None = None,
+            on_message: Callable[[WebSocketChannel, None, M], object] | None = None,
+            codec: Codec[M] | None = None,
             subprotocols: Sequence[str] = (),
             origins: Sequence[str] = (),
             max_text_size: int | None = MIB,
@@ -125,6 +134,8 @@ class WebSocketOptions(Generic[P]):
             on_binary: Callable[[WebSocketChannel, P, bytes], object] | None = None,
             on_close: Callable[[WebSocketChannel, P, CloseReason], object] | None = None,
             on_error: Callable[[WebSocketChannel, P | None, Exception], object] | None = None,
+            on_message: Callable[[WebSocketChannel, P, M], object] | None = None,
+            codec: Codec[M] | None = None,
             subprotocols: Sequence[str] = (),
             origins: Sequence[str] = (),
             max_text_size: int | None = MIB,
@@ -145,6 +156,8 @@ class WebSocketOptions(Generic[P]):
             on_binary: Callable[[WebSocketChannel, P, bytes], object] | None = None,
             on_close: Callable[[WebSocketChannel, P, CloseReason], object] | None = None,
             on_error: Callable[[WebSocketChannel, P | None, Exception], object] | None = None,
+            on_message: Callable[[WebSocketChannel, P, M], object] | None = None,
+            codec: Codec[M] | None = None,
             subprotocols: Sequence[str] = (),
             origins: Sequence[str] = (),
             max_text_size: int | None = MIB,
@@ -159,10 +172,13 @@ class WebSocketOptions(Generic[P]):
         def __init__(self, **options: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("on_open", "on_text", "on_binary", "on_close", "on_error"):
+        for name in ("on_open", "on_text", "on_binary", "on_close", "on_error", "on_message"):
             callback = getattr(self, name)
             if callback is not None and not callable(callback):
                 raise TypeError(f"{name} must be callable or None, not {callback!r}")
+        check_codec(self.codec)
+        if self.on_message is not None:
+            self._decode_for(self.on_message)
         for name in ("subprotocols", "origins"):
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         for subprotocol in self.subprotocols:
@@ -180,6 +196,14 @@ class WebSocketOptions(Generic[P]):
         for name in ("idle_timeout", "ping_interval", "ping_timeout", "send_timeout"):
             check_seconds(name, getattr(self, name), optional=True)
         check_seconds("close_timeout", self.close_timeout)
+
+    def _decode_for(self, on_message: Callable[..., Any]) -> None:
+        if self.codec is None:
+            raise ValueError("on_message needs a codec")
+        for name in ("on_text", "on_binary"):
+            callback = getattr(self, name)
+            if callback is None or isinstance(callback, Decoded):  # the latter after dataclasses.replace
+                object.__setattr__(self, name, Decoded(self.codec, on_message))
 
 
 OPTION_NAMES: frozenset[str] = frozenset(field.name for field in fields(WebSocketOptions))

@@ -141,6 +141,14 @@ class WebSocketChannel(Protocol):
         """
         ...
 
+    async def send(self, message: Any, /) -> bool:
+        """Send what the option ``codec`` makes of ``message``; without a codec a ``str``, bytes-like object or file.
+
+        Results and errors are those of `send_text` and `send_binary`, and what the codec raises reaches the caller as
+        it is; then nothing is sent. CODEC-1.
+        """
+        ...
+
     def close(self, code: int = 1000, text: str = "") -> None:
         """Begin to close; return at once. The first end wins, later calls do nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import signal
 import ssl as ssl_module
@@ -12,6 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from wsbridge.application import Application
+from wsbridge.http import Request, Response, plain_response
+from wsbridge.interceptor import Context, Interceptor
+from wsbridge.options import check_seconds
 from wsbridge.protocols import Connector
 from wsbridge.registry import load_connector
 
@@ -75,6 +79,8 @@ def run(
     connector: str | type[Connector],
     *,
     on_listening: Callable[[Connector], object] | None = None,
+    health: str | None = None,
+    grace: float | None = None,
     **options: Any,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then stop; for the main thread of a process.
@@ -85,38 +91,95 @@ def run(
         app: What to serve.
         connector: As for `serve`.
         on_listening: Called with the connector once it listens.
+        health: A path that answers plain HTTP, before any interceptor of ``app``: 200, and 503 from the signal on.
+        grace: Seconds from SIGTERM to the stop, in which all is served as before while ``health`` says 503, so that a
+            load balancer can look elsewhere first. A SIGINT ends them. None: stop at once.
         options: Those of `serve`.
 
     Raises:
         OSError: It cannot listen there.
+        ValueError: An option out of range; the message names it.
         WSBridgeError: No such connector, or an option that it cannot honour.
     """
-    asyncio.run(_run(app, connector, on_listening, options))
+    check_seconds("grace", grace, optional=True)
+    asyncio.run(_run(app, connector, on_listening, health, grace, options))
 
 
 async def _run(
     app: Application,
     connector: str | type[Connector],
     on_listening: Callable[[Connector], object] | None,
+    health: str | None,
+    grace: float | None,
     options: Mapping[str, Any],
 ) -> None:
+    checked = None if health is None else Health(health)
     with stop_signals() as stop:
-        async with serve(app, connector, **options) as server:
+        async with serve(app if checked is None else checked.in_front_of(app), connector, **options) as server:
             log_urls(server)
             if on_listening is not None:
                 on_listening(server)
             await stop.wait()
+            if checked is not None:
+                checked.is_stopping = True
+            if grace is not None and not stop.interrupted.is_set():
+                logger.info("%s stops in %g s", server.name, grace)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.interrupted.wait(), grace)
             logger.info("%s stops", server.name)
 
 
+class Health:
+    """Answers one path in plain HTTP: 200 while all is well, 503 once a stop has begun.
+
+    Args:
+        path: The decoded path, to the letter.
+
+    Raises:
+        ValueError: ``path`` does not begin with ``/``.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.startswith("/"):
+            raise ValueError(f"health must be a path that begins with '/', not {path!r}")
+        self.path = path
+        self.is_stopping = False
+
+    def __call__(self, context: Context) -> None:
+        request: Request = context["request"]
+        if request.path != self.path:
+            return
+        headers = {"Cache-Control": "no-store"}
+        if request.method not in ("GET", "HEAD"):
+            context["response"] = plain_response(405, headers | {"Allow": "GET, HEAD"})
+        elif self.is_stopping:
+            context["response"] = plain_response(503, headers)
+        else:
+            context["response"] = Response("ok\n", 200, headers)
+
+    def in_front_of(self, app: Application) -> Application:
+        """Return the same application with this before its interceptors."""
+        guarded = copy.copy(app)
+        guarded.interceptors = (Interceptor(name="health", enter=self), *app.interceptors)
+        return guarded
+
+
+class StopSignals(asyncio.Event):
+    """Set by SIGINT and SIGTERM; ``interrupted`` by SIGINT alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = asyncio.Event()
+
+
 @contextlib.contextmanager
-def stop_signals() -> Generator[asyncio.Event]:
+def stop_signals() -> Generator[StopSignals]:
     """Yield an event that SIGINT and SIGTERM set, instead of what they do otherwise.
 
-    A second SIGINT cancels the block, which then ends without an exception. A second SIGTERM does not: a supervisor may
-    pass one on to a process that has had the terminal's SIGINT.
+    A second SIGINT cancels the block, which then ends without an exception. One that follows or precedes a SIGTERM does
+    not: a supervisor may pass a SIGTERM on to a process that has the terminal's SIGINT too.
     """
-    stop = asyncio.Event()
+    stop = StopSignals()
     loop = asyncio.get_running_loop()
     block = asyncio.current_task()
     assert block is not None
@@ -124,9 +187,10 @@ def stop_signals() -> Generator[asyncio.Event]:
 
     def interrupt() -> None:
         nonlocal is_cut_short
-        if stop.is_set() and not is_cut_short:
+        if stop.interrupted.is_set() and not is_cut_short:
             is_cut_short = True
             block.cancel()
+        stop.interrupted.set()
         stop.set()
 
     loop.add_signal_handler(signal.SIGINT, interrupt)

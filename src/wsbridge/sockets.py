@@ -8,11 +8,11 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wsbridge.protocols import Address
 
-__all__ = ["bind", "socket_address", "unlink_socket"]
+__all__ = ["bind", "reserve", "socket_address", "unlink_socket"]
 
 BACKLOG = 1024
 _TRIES = 20  # a free port of one address may be taken on the next
@@ -28,6 +28,35 @@ async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port
     """
     if unix_path is not None:
         return [_bind_unix(unix_path)]
+    return await _try_ports(host, port, lambda addresses: _bind_all(addresses, port, reuse_port=reuse_port))
+
+
+async def reserve(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that hold a port for processes that are to share it, and do not listen.
+
+    Others of this user could listen there too by ``SO_REUSEPORT``; so that nobody shares the port unawares, it is taken
+    without that first.
+
+    Raises:
+        OSError: An address cannot be bound, or somebody listens there.
+    """
+
+    def take(addresses: Sequence[_Found]) -> list[socket.socket]:
+        probes = _bind_all(addresses, port, reuse_port=False)
+        free = probes[0].getsockname()[1]
+        for probe in probes:
+            probe.close()
+        return _bind_all(addresses, free, reuse_port=True, listen=False)
+
+    return await _try_ports(host, port, take)
+
+
+_Found = tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+async def _try_ports(
+    host: str, port: int, bind_all: Callable[[Sequence[_Found]], list[socket.socket]]
+) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
@@ -35,17 +64,14 @@ async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port
     while True:
         tries -= 1
         try:
-            return _bind_all(addresses, port, reuse_port=reuse_port)
+            return bind_all(addresses)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE or tries == 0:
                 raise
 
 
 def _bind_all(
-    addresses: Sequence[tuple[int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]],
-    port: int,
-    *,
-    reuse_port: bool,
+    addresses: Sequence[_Found], port: int, *, reuse_port: bool, listen: bool = True
 ) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         sockets: list[socket.socket] = []
@@ -62,7 +88,8 @@ def _bind_all(
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 sock.bind((address[0], port, *address[2:]))
-                sock.listen(BACKLOG)
+                if listen:
+                    sock.listen(BACKLOG)
             except OSError as exc:
                 if exc.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
                     sock.close()

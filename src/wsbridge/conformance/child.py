@@ -105,7 +105,7 @@ async def _started(bench: Bench) -> AsyncGenerator[_Child]:
         assert process.stdin is not None
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(answers), process.stdout)
         try:
-            yield _Child(bench, process.stdin, answers, written)
+            yield _Child(bench, process, process.stdin, answers, written)
         finally:
             process.kill()
             transport.close()
@@ -128,6 +128,7 @@ class _Child:
     """The process, as its parent sees it."""
 
     bench: Bench
+    process: subprocess.Popen[bytes]
     stdin: IO[bytes]
     answers: asyncio.StreamReader
     written: IO[bytes]
@@ -143,6 +144,7 @@ class _Child:
             self.stdin.flush()
         answer = await self.bench.within(self.answers.readline(), f"{what} in a process of its own", timeout=timeout)
         if not answer:
+            await self.bench.settle(lambda: self.process.poll() is not None, "the end of a child that says no more")
             self.written.seek(0)
             written = self.written.read().decode(errors="replace").strip()
             raise CheckFailed(f"{what} in a process of its own: it died: {written[-1500:]}")

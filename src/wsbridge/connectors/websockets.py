@@ -618,7 +618,8 @@ def mount(
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
     """
     whole = handler if isinstance(handler, Application) else Application([(path or "/", handler)])
-    mounted = _Mount(connector(whole, **options), handler)
+    made = connector(whole, **options)
+    mounted = _Mount(made, handler)
     root_path = (path or "").rstrip("/") if isinstance(handler, Application) else ""
 
     def is_ours(request: Request) -> bool:
@@ -654,7 +655,7 @@ def mount(
     mounted.serve_kwargs = {
         "handler": live,
         "process_request": answer,
-        "create_connection": partial(_Connection, mounted.connector, None),
+        "create_connection": partial(_Connection, made, None),
         "server_header": None,
     }
     return mounted

@@ -1,4 +1,4 @@
-"""A wsbridge connector for Sanic, read and tried on Sanic 25.12 with websockets 17.4.
+"""A wsbridge connector for Sanic. Read and tried on Sanic 25.12 with websockets 17.4.
 
 Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong_received``; CLOSE -> ``peer_closed``;
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
@@ -7,21 +7,22 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 Mends:
 
 - Sanic answers a request by its router, its middleware and `HTTPResponse`, which overwrites ``Connection``: here
-  ``request_handler`` is `_Connection.answer`, which asks wsbridge and writes the head itself.
-- The task that has parsed a request is cancelled when the connection is lost, and would take the callbacks along: a
-  channel runs in a task of its own.
+  ``request_handler`` is `_Connection.answer`, which asks wsbridge and writes what it says.
+- Sanic cancels the task that answers a request when the connection is lost, and the callbacks with it: a channel runs
+  in a task of its own.
 - `WebsocketImplProtocol` makes a task of each read, raises invalid UTF-8 in it, where nobody looks, and forgets a close
-  that comes while nobody waits in ``recv()``; its ``send()`` raises `CancelledError` when the peer is gone. So its core,
+  that comes while nobody waits in ``recv()``; its ``send()`` raises `CancelledError` when the peer is gone. Its core,
   websockets' `ServerProtocol`, is spoken to directly, and hands on each frame in `_Core.recv_frame`.
-- That core takes a close inside a fragmented message for a violation, and answers pings without a bound for a peer that
-  does not read, and behind its own close frame.
-- Sanic's time limits begin anew with each byte: ``check_timeouts`` is off, and the connector's clock bounds the request.
+- That core takes a close inside a fragmented message for a violation, and answers pings behind its own close frame, and
+  without a bound those of a peer that does not read.
+- Sanic's time limits begin anew with each byte: ``check_timeouts`` does nothing, the connector's clock bounds the
+  request. It fails on a request whose URL is none, while it makes an error page of it: see `_Request`.
 
-Names that websockets does not document: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent``,
-``close_rcvd``; those of Sanic's protocols are public, and documented nowhere.
+Names that nobody documents: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent`` and ``close_rcvd`` of
+websockets, which `_check_names` looks for; those of Sanic's protocols, which are public otherwise.
 
-It lacks compression, which Sanic's WebSocket does not offer, and a mount: an application of Sanic's own brings its own
-protocol class, in which there is no place for `_Connection`. It declares: see `Connector.deviations`.
+It lacks compression, which Sanic does not negotiate, and a mount: an application of Sanic's own brings its own protocol
+class, which leaves no place for `_Connection`. It declares one deviation: see `Connector.deviations`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from sanic.exceptions import BadRequest
 from sanic.headers import format_http1_response
 from sanic.http import Stage
 from sanic.request import Request as NativeRequest
-from sanic.server import AsyncioServer, serve
+from sanic.server import serve
 from sanic.server.protocols.websocket_protocol import WebSocketProtocol
 from sanic.server.websockets.impl import WebsocketImplProtocol
 from websockets.exceptions import InvalidState, PayloadTooBig
@@ -49,7 +50,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from wsbridge.base import BaseConnector, BaseSource, QueuedChannel, close_keywords
+from wsbridge.base import BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
@@ -164,20 +165,20 @@ class Connector(BaseConnector):
         {
             "LIM-1/smaller-limit-at-once": Deviation(
                 "peer saw 1009 or still open",
-                "the core takes one limit for both kinds and no hook sees the head of a frame: it is given the larger "
-                "one, and what is over the smaller one is refused when its frame is in",
+                "websockets' core takes one limit, for both kinds of message and for control frames, and no hook sees "
+                "the head of a frame: it is given the larger one; what is over the smaller is refused when it is in",
             ),
         }
     )
     native_option_names: ClassVar[frozenset[str]] = frozenset(("REQUEST_BUFFER_SIZE", "REQUEST_MAX_SIZE"))
 
     _native: Sanic[Any, Any]
-    _servers: list[AsyncioServer]
+    _servers: list[Any]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         name = f"wsbridge-{secrets.token_hex(8)}"
         native = self._native = Sanic(name, request_class=_Request, configure_logging=False)
-        # TOUCHUP would rewrite methods of Sanic's classes, LOG_EXTRA unset the environment, both for the whole process
+        # TOUCHUP rewrites methods of Sanic's classes, LOG_EXTRA unset writes to the environment: for the whole process
         native.config.update({"AUTO_EXTEND": False, "LOG_EXTRA": False, "TOUCHUP": False, **self.native_options})
         native.signalize(allow_fail_builtin=False)
         native.ctx.connector = self
@@ -185,7 +186,7 @@ class Connector(BaseConnector):
         self._servers = []
         try:
             for sock in sockets:
-                server = serve(
+                server: Any = serve(
                     None,
                     None,
                     native,
@@ -199,6 +200,7 @@ class Connector(BaseConnector):
                 )
                 self._servers.append(await server)
         except BaseException:
+            await self._stop_listening()
             await self._stop()
             raise
 
@@ -209,16 +211,18 @@ class Connector(BaseConnector):
     async def _stop(self) -> None:
         for server in self._servers:
             for connection in list(server.connections):
-                connection.transport.abort()  # Sanic's own abort() forgets the transport, and trips over that
-            ended = server.close()
+                if connection.transport is not None:
+                    connection.transport.abort()  # Sanic's own abort() trips over the transport that it has forgotten
             if sys.version_info >= (3, 13):
                 server.server.abort_clients()  # those in the TLS handshake too
+            ended = server.close()
             await asyncio.wait((ended,), timeout=0.25)
+            ended.cancel()
         Sanic.unregister_app(self._native)
 
 
 class _Request(NativeRequest):
-    """Sanic's request. For an error page it makes an empty one, from a URL that may be what was wrong, and raises."""
+    """Sanic's request. The empty one of an error page is made of a URL that may be what was wrong, and would raise."""
 
     def __init__(self, **options: Any) -> None:
         if options["method"] == "NONE":
@@ -258,22 +262,23 @@ class _Connection(WebSocketProtocol):
     async def answer(self, native: NativeRequest) -> None:
         """Answer a request, as Sanic's application would."""
         self._forget_timer()
+        stream: Any = native.stream
+        stream.keep_alive = False
         request = _make_request(native, self.transport)
         source = _Source(self.connector, request)
         outcome = await self.connector.handle(request, source)
-        if isinstance(outcome, _Channel):
-            await self._open(outcome, source.accept(outcome))
-            native.stream.upgrade_websocket = True
-        else:
-            assert isinstance(outcome, Response)
-            native.stream.keep_alive = False
+        if isinstance(outcome, Response):
             await self.send(_plain(outcome, request.method))
-            native.stream.stage = Stage.IDLE
+            stream.stage = Stage.IDLE
+        else:
+            await self._open(outcome, source)
+            stream.upgrade_websocket = True
 
-    async def _open(self, channel: _Channel, head: bytes) -> None:
+    async def _open(self, channel: BaseChannel, source: _Source) -> None:
+        assert isinstance(channel, _Channel)
         self.transport.pause_reading()  # what comes now, the end too, is for the channel (HS-11)
         try:
-            await self.send(head)
+            await self.send(source.accept(channel))
         except BaseException:
             channel.abandon()
             raise
@@ -324,8 +329,7 @@ class _WebSocket(WebsocketImplProtocol):
 
     def __init__(self, connection: _Connection, channel: _Channel) -> None:
         super().__init__(channel.core, ping_interval=None)
-        self.io_proto = connection
-        self.loop = connection.loop
+        self.io_proto, self.loop = connection, connection.loop
         self.channel = channel
         channel.opened(self, connection.transport)
 
@@ -435,16 +439,14 @@ def _as_sent(text: str) -> bytes:
 
 def _plain(response: Response, method: str) -> bytes:
     """Return a response in plain HTTP, behind which the connection is closed."""
-    headers = [(name, value) for name, value in response.headers if name.lower() not in _OURS]
-    if not any(name.lower() == "connection" for name, _ in headers):
-        headers.append(("Connection", "close"))
+    headers = response.headers.copy()
+    headers.remove("Transfer-Encoding")
+    headers.remove("Content-Length")
+    headers.setdefault("Connection", "close")
     if response.status_code in (204, 304):
         return _head(response.status_code, headers)
-    headers.append(("Content-Length", str(len(response.body))))
+    headers["Content-Length"] = str(len(response.body))
     return _head(response.status_code, headers) + (b"" if method == "HEAD" else response.body)
-
-
-_OURS = frozenset(("content-length", "transfer-encoding"))
 
 
 def _head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:

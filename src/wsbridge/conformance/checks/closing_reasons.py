@@ -533,13 +533,31 @@ async def a_violation_behind_a_close(bench: Bench) -> None:
 
 @check("CLOSE-10")
 async def a_loss_behind_the_peers_close(bench: Bench) -> None:
-    """A peer that closes and then resets the connection has closed."""
-    async with bench.serve() as served, pair(bench, served) as (peer, channel):
-        await peer.send_close(4002, "peer")
-        await bench.within(channel.wait_closed(), "wait_closed()")
-        peer.drop()
-        _is(bench, await bench.recorder.closed(), 4002, "peer", "peer")
-        _is(bench, await channel.wait_closed(), 4002, "peer", "peer")
+    """A peer that closes and then goes has closed, whether a message callback or on_close runs when it goes."""
+    go_on = asyncio.Event()
+
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        await go_on.wait()
+
+    async def on_close(channel: WebSocketChannel, process: Any, reason: CloseReason) -> None:
+        await asyncio.sleep(0.05 * bench.scale)
+        bench.recorder.log("late", value=channel.reason)
+
+    async with bench.serve(bench.options(on_text=on_text, on_close=on_close)) as served:
+        async with pair(bench, served) as (peer, _):
+            await peer.send_close(4002, "peer")
+            await bench.recorder.closed()
+            peer.drop()
+        async with pair(bench, served) as (peer, _):
+            await peer.send_text("a")
+            await bench.recorder.wait("text")
+            await peer.send_close(4002, "peer")
+            peer.close()
+            await asyncio.sleep(0.05 * bench.scale)  # until both are in
+            go_on.set()
+            await bench.recorder.wait("late", 2)
+    for reason in bench.recorder.values("close", "late"):
+        _is(bench, reason, 4002, "peer", "peer")
 
 
 @check("CLOSE-10")

@@ -1,0 +1,171 @@
+"""Typed messages: what turns objects into messages and back, for callbacks (``on_message``) and for streams."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
+
+from wsbridge.errors import MessageDecodeError, MessageKindError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsbridge.protocols import WebSocketChannel
+
+__all__ = ["Codec", "Decoded", "check_codec", "decode_or_close", "json_codec", "msgspec_codec"]
+
+M = TypeVar("M")
+
+
+@runtime_checkable
+class Codec(Protocol[M]):
+    """Turns messages into objects of the type ``M`` and back. One serves many channels, so it keeps no state. CODEC-1."""
+
+    def encode(self, message: M, /) -> str | bytes:
+        """Return what is sent for ``message``: a text message, or a binary one.
+
+        What it raises reaches the caller of ``send`` as it is, and nothing is sent.
+        """
+        ...
+
+    def decode(self, data: str | bytes, /) -> M:
+        """Return the object that a text message (``str``) or a binary one (``bytes``) stands for.
+
+        Raises:
+            MessageKindError: This codec reads no messages of that kind; the channel is closed with 1003.
+            Exception: Any other: the message does not decode; the channel is closed with 1007.
+        """
+        ...
+
+
+def check_codec(codec: object) -> None:
+    """Check the option ``codec``.
+
+    Raises:
+        TypeError: It lacks one of its methods.
+    """
+    for method in ("encode", "decode"):
+        if codec is not None and not callable(getattr(codec, method, None)):
+            raise TypeError(f"codec must have a method {method!r}, which {codec!r} has not")
+
+
+def decode_or_close(codec: Codec[M], channel: WebSocketChannel, data: str | bytes) -> M:
+    """Return what ``data`` stands for, or close the channel: 1003 for the wrong kind, else 1007 (CODEC-2).
+
+    Raises:
+        MessageKindError: A message of the kind that the codec does not read.
+        MessageDecodeError: A message that does not decode.
+    """
+    try:
+        return codec.decode(data)
+    except MessageKindError:
+        channel.close(1003)
+        raise
+    except Exception as exc:
+        channel.close(1007)
+        raise MessageDecodeError(f"a message of channel {channel.id} does not decode: {exc}") from exc
+
+
+class Decoded:
+    """An ``on_text`` or ``on_binary`` that decodes for an ``on_message``."""
+
+    __slots__ = ("callback", "codec")
+
+    def __init__(self, codec: Codec[Any], callback: Callable[..., object]) -> None:
+        self.codec = codec
+        self.callback = callback
+
+    def __call__(self, channel: WebSocketChannel, process: Any, data: str | bytes, /) -> object:
+        return self.callback(channel, process, decode_or_close(self.codec, channel, data))
+
+
+class _TextCodec(Generic[M]):
+    """Text messages, by two functions."""
+
+    __slots__ = ("_dumps", "_loads")
+
+    def __init__(self, dumps: Callable[[M], str], loads: Callable[[str], M]) -> None:
+        self._dumps = dumps
+        self._loads = loads
+
+    def encode(self, message: M, /) -> str:
+        return self._dumps(message)
+
+    def decode(self, data: str | bytes, /) -> M:
+        if not isinstance(data, str):
+            raise MessageKindError("a binary message came where JSON is spoken in texts")
+        return self._loads(data)
+
+
+class _BinaryCodec(Generic[M]):
+    """Binary messages, by two functions."""
+
+    __slots__ = ("_dumps", "_loads")
+
+    def __init__(self, dumps: Callable[[M], bytes], loads: Callable[[bytes], M]) -> None:
+        self._dumps = dumps
+        self._loads = loads
+
+    def encode(self, message: M, /) -> bytes:
+        return self._dumps(message)
+
+    def decode(self, data: str | bytes, /) -> M:
+        if not isinstance(data, bytes):
+            raise MessageKindError("a text message came where MessagePack is spoken in binary ones")
+        return self._loads(data)
+
+
+def json_codec() -> Codec[Any]:
+    """Return a codec for JSON in text messages, of what JSON knows: dicts, lists, strings, numbers, bools and None.
+
+    By msgspec where that is installed, else by the standard library. NaN and the infinities, which are no JSON, do not
+    decode. CODEC-1.
+    """
+    try:
+        import msgspec
+    except ImportError:
+        return _TextCodec(_dumps, _loads)
+    encode = msgspec.json.Encoder().encode
+    return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder().decode)
+
+
+def _dumps(message: Any) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+@overload
+def msgspec_codec(type: type[M], *, format: Literal["json", "msgpack"] = "json") -> Codec[M]: ...
+@overload
+def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json") -> Codec[Any]: ...
+def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json") -> Codec[Any]:
+    """Return a codec for messages of one type, checked as they are decoded, by msgspec.
+
+    Args:
+        type: What msgspec reads: a ``Struct``, a dataclass, a union of tagged structs, ...
+        format: ``"json"``, in text messages, or ``"msgpack"``, in binary ones.
+
+    Raises:
+        ImportError: msgspec is not installed.
+        TypeError: ``type`` is nothing that msgspec reads.
+        ValueError: ``format`` is neither of the two.
+
+    CODEC-1.
+    """
+    try:
+        import msgspec
+    except ImportError as exc:
+        raise ImportError("msgspec_codec needs msgspec: pip install 'wsbridge[msgspec]'") from exc
+    if format == "json":
+        encode = msgspec.json.Encoder().encode
+        return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder(type).decode)
+    if format == "msgpack":
+        return _BinaryCodec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type).decode)
+    raise ValueError(f"format must be 'json' or 'msgpack', not {format!r}")
