@@ -107,6 +107,27 @@ async def wsbridge_echo(connector_name: str) -> AsyncIterator[int]:
         yield port
 
 
+@asynccontextmanager
+async def stream_echo(connector_name: str) -> AsyncIterator[int]:
+    """Serve the same in the other style, a handler that iterates over the messages; yield the port."""
+    import wsbridge
+
+    try:
+        wsbridge.load_connector(connector_name)
+    except wsbridge.ConnectorNotFoundError as exc:
+        raise ImportError(str(exc)) from exc
+
+    @wsbridge.stream_handler
+    async def echo(stream: wsbridge.MessageStream, request: wsbridge.Request) -> None:
+        async for message in stream:
+            await stream.send(message)
+
+    async with wsbridge.serve(wsbridge.Application([("/", echo)]), connector_name, port=0) as connector:
+        port = urlsplit(connector.url).port
+        assert port is not None
+        yield port
+
+
 SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[int]]] = {
     "native-aiohttp": native_aiohttp,
     "native-websockets": native_websockets,
@@ -115,6 +136,9 @@ SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[int]]] = {
     "wsbridge-aiohttp": partial(wsbridge_echo, "aiohttp"),
     "wsbridge-websockets": partial(wsbridge_echo, "websockets"),
     "wsbridge-tornado": partial(wsbridge_echo, "tornado"),
+    "stream-aiohttp": partial(stream_echo, "aiohttp"),
+    "stream-websockets": partial(stream_echo, "websockets"),
+    "stream-tornado": partial(stream_echo, "tornado"),
 }
 
 

@@ -12,13 +12,11 @@ import enum
 import importlib
 import json
 import logging
-import os
 import signal
-import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,16 +32,19 @@ from wsbridge.errors import (
     ConnectorNotInstalledError,
     UnsupportedOptionError,
 )
+from wsbridge.http import parse_networks
 from wsbridge.options import WebSocketOptions, check_seconds
 from wsbridge.protocols import Connector, Deviation
 from wsbridge.serving import listening_urls, run
 from wsbridge.serving import serve as serve_in_loop
+from wsbridge.sockets import reserve
+from wsbridge.tls import TLSFileError, tls_context
+from wsbridge.workers import Child, Supervisor, watch_supervisor
 
 __all__ = ["Exit", "cli", "main"]
 
 CHECK_TIMEOUT = 10.0  # seconds for a connector to start, answer one handshake and stop
 RELOAD_POLL_MS = 200  # how often the watcher looks after its child
-SUPERVISED_ENV = "WSBRIDGE_SUPERVISOR_FD"
 HANDSHAKE = (
     "GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -76,6 +77,10 @@ class Exit(enum.IntEnum):
     NO_EXTRA = 12, "the command needs a package that is not installed"
     NO_CONNECTION = 13, "connect: nobody there, or the handshake was refused"
     CLOSED = 14, "connect: closed with a code other than 1000, or the connection was lost"
+    BAD_CERTIFICATE = 15, "a certificate or key file is missing, malformed or does not fit"
+
+
+_OF_SERVE = (*list(Exit)[: Exit.NO_EXTRA + 1], Exit.BAD_CERTIFICATE)
 
 
 def exit_codes(*only: Exit) -> str:
@@ -129,10 +134,10 @@ class LazyCommand(click.Command):
         return self.load().make_context(info_name, args, parent, **extra)
 
 
-def seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Hold an option to be a positive, finite number of seconds."""
     try:
-        check_seconds("it", value)
+        check_seconds("it", value, optional=not param.required and param.default is None)
     except ValueError as exc:
         raise click.BadParameter(str(exc), ctx, param) from exc
     return value
@@ -158,27 +163,90 @@ class ServeCommand:
     connector: str | None
     host: str
     port: int
+    reuse_port: bool
     unix_path: str | None
     app_dir: str
     shutdown_timeout: float
+    handshake_timeout: float
+    max_channels: int | None
+    trusted_proxies: tuple[str, ...]
+    certfile: str | None
+    keyfile: str | None
+    client_ca: str | None
+    health: str | None
+    grace: float | None
     debug: bool
 
     def arguments(self) -> list[str]:
         """Return the command line that asks for the same."""
-        arguments = ["serve", self.target, f"--app-dir={self.app_dir}", f"--shutdown-timeout={self.shutdown_timeout}"]
-        if self.connector is not None:
-            arguments.append(f"--connector={self.connector}")
-        if self.unix_path is not None:
-            arguments.append(f"--unix-path={self.unix_path}")
-        else:
-            arguments += [f"--host={self.host}", f"--port={self.port}"]
-        return [*arguments, "--debug"] if self.debug else arguments
+        options: dict[str, object] = {
+            "app-dir": self.app_dir,
+            "connector": self.connector,
+            "unix-path": self.unix_path,
+            "shutdown-timeout": self.shutdown_timeout,
+            "handshake-timeout": self.handshake_timeout,
+            "max-channels": self.max_channels,
+            "certfile": self.certfile,
+            "keyfile": self.keyfile,
+            "client-ca": self.client_ca,
+            "health": self.health,
+            "grace": self.grace,
+        }
+        if self.unix_path is None:
+            options |= {"host": self.host, "port": self.port}
+        arguments = ["serve", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+        arguments += [f"--trusted-proxy={proxy}" for proxy in self.trusted_proxies]
+        arguments += [
+            f"--{name}" for name, is_set in (("debug", self.debug), ("reuse-port", self.reuse_port)) if is_set
+        ]
+        return [*arguments, "--", self.target]
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a process may take to end."""
+        return (self.grace or 0) + self.shutdown_timeout
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `run`.
+
+        Raises:
+            Failure: A certificate or key file cannot be used.
+        """
+        try:
+            ssl = None if self.certfile is None else tls_context(self.certfile, self.keyfile, self.client_ca)
+        except TLSFileError as exc:
+            raise Failure(Exit.BAD_CERTIFICATE, str(exc), debug=self.debug) from exc
+        where: dict[str, Any] = (
+            {"unix_path": self.unix_path}
+            if self.unix_path is not None
+            else {"host": self.host, "port": self.port, "reuse_port": self.reuse_port}
+        )
+        return {
+            **where,
+            "ssl": ssl,
+            "max_channels": self.max_channels,
+            "handshake_timeout": self.handshake_timeout,
+            "shutdown_timeout": self.shutdown_timeout,
+            "trusted_proxies": self.trusted_proxies,
+            "health": self.health,
+            "grace": self.grace,
+        }
+
+
+def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Hold an option to be addresses or networks."""
+    try:
+        parse_networks(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc).removeprefix("trusted_proxies: "), ctx, param) from exc
+    return value
 
 
 @cli.command(
     "serve",
     epilog="\b\nExamples:\n  wsbridge serve echo:app --connector tornado --port 8000\n"
-    "  wsbridge serve chat:app --app-dir examples --reload\n\n" + exit_codes(*list(Exit)[: Exit.NO_EXTRA + 1]),
+    "  wsbridge serve chat:app --app-dir examples --reload\n"
+    "  wsbridge serve chat:app --host 0.0.0.0 --workers 4 --health /healthz --grace 5\n\n" + exit_codes(*_OF_SERVE),
 )
 @click.argument("target", metavar="MODULE:APP")
 @click.option(
@@ -194,7 +262,15 @@ class ServeCommand:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
+@click.option("--reuse-port", is_flag=True, help="Let other processes of this user listen there too (SO_REUSEPORT).")
 @click.option("--unix-path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Serve by N processes that share the port. One that dies is replaced, after a delay that grows while they die "
+    "young.",
+)
 @click.option(
     "--app-dir",
     type=click.Path(exists=True, file_okay=False),
@@ -210,55 +286,113 @@ class ServeCommand:
     show_default=True,
     help="How long peers and callbacks have to end at a stop.",
 )
+@click.option(
+    "--handshake-timeout",
+    type=float,
+    callback=seconds,
+    metavar="SECONDS",
+    default=10.0,
+    show_default=True,
+    help="How long a peer has to send its request.",
+)
+@click.option(
+    "--max-channels",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Answer more channels than that, in each process, with 503. By default there is no limit.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    callback=networks,
+    metavar="ADDRESS",
+    help="Believe X-Forwarded-For and -Proto of this address or network; may be repeated.",
+)
+@click.option("--certfile", metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain).")
+@click.option("--keyfile", metavar="FILE", help="The certificate's private key. By default it stands in --certfile.")
+@click.option("--client-ca", metavar="FILE", help="Let in only clients with a certificate of an authority in FILE.")
+@click.option(
+    "--health", metavar="PATH", help="Answer this path in plain HTTP: 200, and 503 as soon as SIGINT or SIGTERM comes."
+)
+@click.option(
+    "--grace",
+    type=float,
+    callback=seconds,
+    metavar="SECONDS",
+    help="Serve on for so long after SIGTERM, so that a load balancer sees the 503 of --health and looks elsewhere.",
+)
 @click.option("--reload", is_flag=True, help="Start again when a Python file below --app-dir changes.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and log everything.")
 @click.pass_context
-def serve_command(ctx: click.Context, /, *, reload: bool, **options: Any) -> None:
+def serve_command(ctx: click.Context, /, *, reload: bool, workers: int | None, **options: Any) -> None:
     """Serve an application until SIGINT (Ctrl-C) or SIGTERM.
 
     APP is a wsbridge.Application in MODULE. Each URL that it listens on is logged on stderr. A second SIGINT cuts off
     what has not ended yet.
     """
     command = ServeCommand(**options)
-    if command.unix_path is not None:
-        explicit = {"host", "port"} & {
-            name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        }
-        if explicit:
-            raise click.UsageError(f"--unix-path stands alone: leave out --{explicit.pop()}")
+    _check_together(ctx, command, reload=reload, workers=workers)
     module, _, attribute = command.target.partition(":")
     if not module or not attribute:
         example = f"{Path(command.target.rstrip(':')).name.removesuffix('.py') or 'echo'}:app"
         raise Failure(Exit.USAGE, f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
     if reload:
         ctx.exit(_reload(command))
-    _watch_supervisor()
+    if workers is not None:
+        ctx.exit(_supervise(command, workers))
+    report = watch_supervisor()
+    if report is not None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, a signal ends it without a word
     sys.path.insert(0, str(Path(command.app_dir).resolve()))
     connector = _connector_class(command.connector, debug=command.debug)
     application = _application(module, attribute, command)
-    _log_to_stderr(debug=command.debug)
-    _serve(application, connector, command)
+    _log_to_stderr(debug=command.debug, with_pid=report is not None and command.reuse_port)
+    _serve(application, connector, command, report)
 
 
-def _serve(application: Application, connector: type[Any], command: ServeCommand) -> None:
+def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, workers: int | None) -> None:
+    """Refuse options that contradict each other."""
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    if command.unix_path is not None and (explicit := sorted(given & {"host", "port", "reuse_port"})):
+        raise click.UsageError(f"--unix-path stands alone: leave out --{explicit[0].replace('_', '-')}")
+    if workers is not None and command.unix_path is not None:
+        raise click.UsageError("--workers share a port, which a Unix socket does not have: leave out one of the two")
+    if workers is not None and reload:
+        raise click.UsageError("--reload serves by one process: leave out --workers")
+    if command.certfile is None and (without := sorted(given & {"keyfile", "client_ca"})):
+        raise click.UsageError(f"--{without[0].replace('_', '-')} needs --certfile")
+    if command.health is not None and not command.health.startswith("/"):
+        raise click.UsageError(f"--health {command.health!r} must begin with '/'")
+
+
+def _serve(
+    application: Application, connector: type[Any], command: ServeCommand, report: Callable[[], object] | None
+) -> None:
     is_listening = False
 
     def listening(_: Connector) -> None:
         nonlocal is_listening
         is_listening = True
+        if report is not None:
+            report()
 
-    where = {"unix_path": command.unix_path} if command.unix_path else {"host": command.host, "port": command.port}
+    options = command.options()
     try:
-        run(application, connector, on_listening=listening, shutdown_timeout=command.shutdown_timeout, **where)
+        run(application, connector, on_listening=listening, **options)
     except UnsupportedOptionError as exc:
         raise Failure(Exit.UNSUPPORTED, str(exc), debug=command.debug) from exc
     except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that IDNA cannot encode
         if is_listening:
             raise
-        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-        if not reason.startswith("cannot listen"):
-            reason = f"cannot listen on {command.unix_path or f'{command.host} port {command.port}'}: {reason}"
-        raise Failure(Exit.CANNOT_LISTEN, reason, debug=command.debug) from exc
+        raise _cannot_listen(exc, command) from exc
+
+
+def _cannot_listen(exc: OSError | UnicodeError, command: ServeCommand) -> Failure:
+    reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+    if not reason.startswith("cannot listen"):
+        reason = f"cannot listen on {command.unix_path or f'{command.host} port {command.port}'}: {reason}"
+    return Failure(Exit.CANNOT_LISTEN, reason, debug=command.debug)
 
 
 def _connector_class(name: str | None, *, debug: bool) -> type[Any]:
@@ -345,11 +479,11 @@ def _frames(trace: TracebackType | None) -> list[tuple[str, int]]:
     return [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
 
 
-def _log_to_stderr(*, debug: bool) -> None:
+def _log_to_stderr(*, debug: bool, with_pid: bool = False) -> None:
     """Log wsbridge's own lines, and warnings of others; an application that has set up logging is left alone."""
     logging.basicConfig(
         stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
+        format=f"%(asctime)s %(levelname)s {'[%(process)d] ' if with_pid else ''}%(message)s",
         datefmt="%H:%M:%S",
         level=logging.DEBUG if debug else logging.WARNING,
     )
@@ -362,41 +496,6 @@ def _log_to_stderr(*, debug: bool) -> None:
 
 _WAITED_FOR = frozenset((Exit.MODULE_FAILED, Exit.NO_ATTRIBUTE, Exit.NO_APPLICATION))
 """Exit codes of a child that an edit of the application may mend."""
-
-
-class _Child:
-    """A process that serves. It ends with this one, however that ends: by SIGTERM, or as soon as its pipe closes."""
-
-    def __init__(self, command: ServeCommand) -> None:
-        self._patience = command.shutdown_timeout + 5
-        read_end, self._pipe = os.pipe()
-        try:
-            # -P: a module in the current directory must not stand in for one that wsbridge imports
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "wsbridge.cli", *command.arguments()],
-                pass_fds=(read_end,),
-                env={**os.environ, SUPERVISED_ENV: str(read_end)},
-            )
-        except BaseException:
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(read_end)
-
-    def exit_code(self) -> int | None:
-        """Return the exit code, or None while it runs."""
-        return self._process.poll()
-
-    def end(self) -> None:
-        """Stop it, and return when it has ended."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(self._patience)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        os.close(self._pipe)
 
 
 def _reload(command: ServeCommand) -> int:
@@ -415,7 +514,7 @@ def _reload(command: ServeCommand) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, interrupt)
-    child: _Child | None = None
+    child: Child | None = None
     waited_for = _WAITED_FOR
     is_waiting = False
     try:
@@ -434,7 +533,7 @@ def _reload(command: ServeCommand) -> int:
                 child = None
                 waited_for = _WAITED_FOR | {Exit.NO_MODULE}  # an editor may be about to put the file back
             if child is None:
-                child, is_waiting = _Child(command), False
+                child, is_waiting = Child(command.arguments(), command.patience), False
             code = child.exit_code()
             if code is not None and code not in waited_for:
                 return code if code >= 0 else 128 - code
@@ -447,19 +546,35 @@ def _reload(command: ServeCommand) -> int:
     return Exit.OK
 
 
-def _watch_supervisor() -> None:
-    """In a child of ``--reload``: stop when the other end of its pipe closes, so that no child is left over."""
-    descriptor = os.environ.pop(SUPERVISED_ENV, None)
-    if descriptor is None:
-        return
+# ---- serve --workers ----------------------------------------------------------------------------------------------
 
-    def wait(pipe: int) -> None:
-        with contextlib.suppress(OSError):
-            os.read(pipe, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+_HOPELESS = frozenset(_OF_SERVE) - {Exit.OK, Exit.FAILURE}
+"""Exit codes of a worker whose successor would fare no better."""
 
-    os.set_inheritable(int(descriptor), False)
-    threading.Thread(target=wait, args=(int(descriptor),), name="wsbridge-supervisor", daemon=True).start()
+
+def _supervise(command: ServeCommand, count: int) -> int:
+    """Serve in ``count`` fresh processes until a signal; return the exit code."""
+    _log_to_stderr(debug=command.debug)
+    command.options()  # what is wrong with a certificate is said once
+    return asyncio.run(_supervise_workers(command, count))
+
+
+async def _supervise_workers(command: ServeCommand, count: int) -> int:
+    try:
+        reserved = await reserve(command.host, command.port)
+    except (OSError, UnicodeError) as exc:
+        raise _cannot_listen(exc, command) from exc
+    try:
+        # held until the end, so that nobody takes the port while no worker listens
+        command = replace(command, port=reserved[0].getsockname()[1], reuse_port=True)
+
+        def start() -> Child:
+            return Child(command.arguments(), command.patience, apart=True)
+
+        return await Supervisor(start, count, patience=command.patience, hopeless=_HOPELESS).run()
+    finally:
+        for sock in reserved:
+            sock.close()
 
 
 # ---- connectors ---------------------------------------------------------------------------------------------------

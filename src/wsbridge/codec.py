@@ -19,7 +19,7 @@ M = TypeVar("M")
 
 @runtime_checkable
 class Codec(Protocol[M]):
-    """Turns messages into objects of the type ``M`` and back. One serves many channels, so it keeps no state. CODEC-1."""
+    """Turns messages into objects of the type ``M`` and back. One serves many channels: it keeps no state. CODEC-1."""
 
     def encode(self, message: M, /) -> str | bytes:
         """Return what is sent for ``message``: a text message, or a binary one.

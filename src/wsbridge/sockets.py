@@ -70,9 +70,7 @@ async def _try_ports(
                 raise
 
 
-def _bind_all(
-    addresses: Sequence[_Found], port: int, *, reuse_port: bool, listen: bool = True
-) -> list[socket.socket]:
+def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, listen: bool = True) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         sockets: list[socket.socket] = []
         for family, address in addresses:

@@ -7,6 +7,7 @@ into a small buffer, and make the channel wait, and with it the peer, while that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import sys
@@ -64,8 +65,19 @@ class MessageStream(Generic[M]):
     iterator: ``async for message in stream`` ends with the channel and raises nothing. STREAM-1 to STREAM-9.
     """
 
-    __slots__ = ("__weakref__", "_buffer", "_channel", "_codec", "_large", "_limit", "_loop", "_request", "_room")
-    __slots__ += ("_task", "_waiter")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_channel",
+        "_codec",
+        "_large",
+        "_limit",
+        "_loop",
+        "_request",
+        "_room",
+        "_task",
+        "_waiter",
+    )
 
     def __init__(self, channel: WebSocketChannel, request: Request, codec: Codec[M] | None, limit: int) -> None:
         self._channel = channel
@@ -302,11 +314,7 @@ class MessageStream(Generic[M]):
 
     def _is_end(self, error: Exception) -> bool:
         """Tell whether ``error`` says no more than that this channel has ended."""
-        if self._channel.reason is None:
-            return False
-        if isinstance(error, ExceptionGroup):
-            return error.split(ChannelClosedError)[1] is None
-        return isinstance(error, ChannelClosedError)
+        return self._channel.reason is not None and _says_closed(error)
 
     async def _failed(self, error: BaseException, on_error: Callable[..., object] | None) -> None:
         """Do for the handler what the channel does for a callback (ERR-1, ERR-2)."""
@@ -336,10 +344,8 @@ class MessageStream(Generic[M]):
         if cancel:
             task.cancel()
         before = _cancels()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # it was cancelled before it began
             await task  # which a cancel of the waiting one cancels too
-        except asyncio.CancelledError:  # before it began
-            pass
         if _cancels() > before:
             raise asyncio.CancelledError
 
@@ -348,6 +354,14 @@ def _cancels() -> int:
     """Return how often the current task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _says_closed(error: BaseException) -> bool:
+    """Tell whether it is `ChannelClosedError`, or that is all that the tasks of a group raised."""
+    if isinstance(error, BaseExceptionGroup):
+        parts: tuple[BaseException, ...] = error.exceptions
+        return all(map(_says_closed, parts))
+    return isinstance(error, ChannelClosedError)
 
 
 def _second_reader(id: str) -> RuntimeError:

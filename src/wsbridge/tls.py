@@ -44,7 +44,9 @@ def tls_context(certfile: str, keyfile: str | None = None, client_ca: str | None
         try:
             context.load_verify_locations(client_ca)
         except ssl.SSLError as exc:
-            raise TLSFileError(f"the client CA file {client_ca!r} holds no certificate in PEM ({_reason(exc)})") from exc
+            raise TLSFileError(
+                f"the client CA file {client_ca!r} holds no certificate in PEM ({_reason(exc)})"
+            ) from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import NoReturn
 __all__ = ["Child", "Supervisor", "watch_supervisor"]
 
 SUPERVISED_ENV = "WSBRIDGE_SUPERVISOR_FD"
-GRACE = 5.0  # seconds that a child has beyond what it was told, before it is killed
+MARGIN = 5.0  # seconds that a child has beyond what it was told, before it is killed
 FIRST_DELAY = 0.5  # seconds before a worker that died is replaced; doubled each time it dies young
 LAST_DELAY = 30.0
 SETTLED_AFTER = 10.0  # seconds: a worker that lived so long died of something new
@@ -27,7 +28,7 @@ logger = logging.getLogger("wsbridge.workers")
 
 
 class Child:
-    """A process of ``wsbridge``. It ends with this one, however that ends: by SIGTERM, or when its pipe closes.
+    """A process of ``wsbridge``. It ends with this one, however that ends: by SIGTERM, or when its line is cut.
 
     Args:
         arguments: What follows ``wsbridge`` on its command line.
@@ -36,21 +37,22 @@ class Child:
     """
 
     def __init__(self, arguments: Sequence[str], patience: float, *, apart: bool = False) -> None:
-        self._patience = patience + GRACE
-        read_end, self._pipe = os.pipe()
+        self._patience = patience + MARGIN
+        self.line, other_end = socket.socketpair()
+        self.line.setblocking(False)
         try:
             # -P: a module in the current directory must not stand in for one that wsbridge imports
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wsbridge.cli", *arguments],
-                pass_fds=(read_end,),
-                env={**os.environ, SUPERVISED_ENV: f"{read_end} {self._patience}"},
+                pass_fds=(other_end.fileno(),),
+                env={**os.environ, SUPERVISED_ENV: f"{other_end.fileno()} {self._patience}"},
                 process_group=0 if apart else None,
             )
         except BaseException:
-            os.close(self._pipe)
+            self.line.close()
             raise
         finally:
-            os.close(read_end)
+            other_end.close()
 
     @property
     def pid(self) -> int:
@@ -60,6 +62,13 @@ class Child:
     def exit_code(self) -> int | None:
         """Return the exit code, minus the signal's number if one ended it, or None while it runs."""
         return self._process.poll()
+
+    def has_reported(self) -> bool:
+        """Tell whether it has said that it serves, since this was asked last."""
+        try:
+            return bool(self.line.recv(1))
+        except OSError:
+            return False
 
     def signal(self, signum: int) -> None:
         """Send a signal, if it still runs."""
@@ -73,40 +82,40 @@ class Child:
                 self._process.wait(self._patience)
             except subprocess.TimeoutExpired:
                 self.kill()
-        self.forget()
+        self.line.close()
 
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
         self._process.wait()
 
-    def forget(self) -> None:
-        """Let go of one that has ended."""
-        os.close(self._pipe)
 
-
-def watch_supervisor() -> bool:
-    """In a `Child`: end when the other end of its pipe closes, so that none is left over.
+def watch_supervisor() -> Callable[[], object] | None:
+    """In a `Child`: end when the other end of its line is closed, so that none is left over.
 
     Returns:
-        Whether this process is one.
+        What tells the parent that this process serves; None if this is no child.
     """
     value = os.environ.pop(SUPERVISED_ENV, None)
     if value is None:
-        return False
-    pipe, patience = value.split()
+        return None
+    descriptor, patience = value.split()
+    line = socket.socket(fileno=int(descriptor))
+    line.set_inheritable(False)
 
-    def wait(pipe: int, patience: float) -> NoReturn:
+    def watch() -> NoReturn:
         with contextlib.suppress(OSError):
-            os.read(pipe, 1)
+            line.recv(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(patience)
+        time.sleep(float(patience))
         os._exit(1)  # a callback that blocks the event loop hears no signal
 
-    os.set_inheritable(int(pipe), False)
-    arguments = (int(pipe), float(patience))
-    threading.Thread(target=wait, args=arguments, name="wsbridge-supervisor", daemon=True).start()
-    return True
+    def report() -> None:
+        with contextlib.suppress(OSError):  # the parent has gone, which `watch` sees
+            line.send(b"+")
+
+    threading.Thread(target=watch, name="wsbridge-supervisor", daemon=True).start()
+    return report
 
 
 class _Worker:
@@ -114,7 +123,6 @@ class _Worker:
 
     def __init__(self) -> None:
         self.child: Child | None = None
-        self.is_first = True
         self.born = 0.0
         self.due = 0.0
         self.delay = FIRST_DELAY
@@ -123,14 +131,15 @@ class _Worker:
 class Supervisor:
     """Keeps workers running until SIGINT or SIGTERM, which it passes on; then it waits for them.
 
-    A worker that dies is replaced after a delay, which grows while its successors die young. One whose first process
-    ends with a code of ``hopeless`` ends them all: the next would fare no better.
+    The first goes ahead; the others start when it serves. If it ends before that with a code of ``hopeless``, they
+    would fare no better, and that is the end. Any other that dies is replaced after a delay, which grows while its
+    successors die young.
 
     Args:
         start: Starts a worker.
         count: How many there shall be.
         patience: Seconds that they have to end after a signal; who has not ended then is killed.
-        hopeless: Exit codes of a worker that cannot be started.
+        hopeless: Exit codes of a process that can never serve.
     """
 
     def __init__(
@@ -138,9 +147,10 @@ class Supervisor:
     ) -> None:
         self._start = start
         self._workers = [_Worker() for _ in range(count)]
-        self._patience = patience + GRACE
+        self._patience = patience + MARGIN
         self._hopeless = hopeless
         self._exit_code = 0
+        self._has_served = False
         self._deadline: float | None = None  # for all to have ended, once they are told to
 
     async def run(self) -> int:
@@ -154,20 +164,23 @@ class Supervisor:
             try:
                 while self._deadline is None or any(worker.child is not None for worker in self._workers):
                     self._changed.clear()
-                    for worker in self._workers:
+                    for worker in self._expected:
                         self._look_after(worker)
-                    now = self._loop.time()
-                    dues = [worker.due for worker in self._workers if worker.child is None]
-                    wake = self._deadline if self._deadline is not None else min(dues, default=None)
-                    if self._deadline is not None and now >= self._deadline:
+                    if self._deadline is not None and self._loop.time() >= self._deadline:
                         self._kill_all()
                         continue
+                    dues = [worker.due for worker in self._expected if worker.child is None]
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout_at(wake):
+                        async with asyncio.timeout_at(self._deadline or min(dues, default=None)):
                             await self._changed.wait()
             finally:
                 self._kill_all()
         return self._exit_code
+
+    @property
+    def _expected(self) -> list[_Worker]:
+        """The workers that shall run by now."""
+        return self._workers if self._has_served else self._workers[:1]
 
     @contextlib.contextmanager
     def _signals(self) -> Generator[None]:
@@ -191,28 +204,41 @@ class Supervisor:
         self._changed.set()
 
     def _look_after(self, worker: _Worker) -> None:
-        if worker.child is not None:
-            code = worker.child.exit_code()
+        child = worker.child
+        if child is not None:
+            if not self._has_served and child.has_reported():
+                self._has_served = True
+                self._changed.set()
+            code = child.exit_code()
             if code is None:
                 return
-            worker.child.forget()
-            pid, worker.child = worker.child.pid, None
-            self._ended(worker, pid, code)
+            self._forget(worker, child)
+            self._ended(worker, child.pid, code)
         if self._deadline is None and self._loop.time() >= worker.due:
-            worker.child = self._start()
+            worker.child = child = self._start()
             worker.born = self._loop.time()
+            if not self._has_served:
+                self._loop.add_reader(child.line, self._report, child)
+
+    def _report(self, child: Child) -> None:
+        self._loop.remove_reader(child.line)
+        self._changed.set()
+
+    def _forget(self, worker: _Worker, child: Child) -> None:
+        self._loop.remove_reader(child.line)
+        child.line.close()
+        worker.child = None
 
     def _ended(self, worker: _Worker, pid: int, code: int) -> None:
         if self._deadline is not None:
-            if code not in _STOPPED and not self._exit_code:
+            if code not in _STOPPED:
                 logger.error("worker %d ended with %s", pid, _described(code))
-                self._exit_code = 1
+                self._exit_code = self._exit_code or 1
             return
-        if worker.is_first and code in self._hopeless:
+        if not self._has_served and code in self._hopeless:
             self._exit_code = code
             self._stop(signal.SIGTERM)
             return
-        worker.is_first = False
         now = self._loop.time()
         if now - worker.born >= SETTLED_AFTER:
             worker.delay = FIRST_DELAY
@@ -227,8 +253,7 @@ class Supervisor:
                     logger.error("worker %d does not end; it is killed", worker.child.pid)
                     worker.child.kill()
                     self._exit_code = self._exit_code or 1
-                worker.child.forget()
-                worker.child = None
+                self._forget(worker, worker.child)
 
 
 def _described(code: int) -> str:

@@ -16,8 +16,9 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from wsbridge.base import BaseConnector
 from wsbridge.conformance.wire import Frame, Opcode, build_frame
 from wsbridge.protocols import Address
 
@@ -70,7 +71,7 @@ class BrokenChannel:
     __slots__ = ()
 
 
-class BrokenConnector:
+class BrokenConnector(BaseConnector if TYPE_CHECKING else object):  # type: ignore[misc]
     """Its methods are put over those of the connector."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, breaks
@@ -222,6 +223,11 @@ class DropsWhatComesBeforeTheEnd(BrokenChannel):
     def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
         self._queue.clear()
         super()._note_end(code, text, initiator)
+
+
+@breaks("HS-11", base="tornado")
+class DropsTheLastMessageOfAPeerThatHasLeft(DropsWhatComesBeforeTheEnd):
+    __slots__ = ()
 
 
 @breaks("RECV-4")
@@ -564,9 +570,20 @@ class SpellsKeywordsInItsOwnWay(BrokenChannel):
     def _set_reason(self: Any, code: int, text: str, initiator: Any) -> None:
         keywords = {key: name.upper() for key, name in self._connector.close_keywords.items()}
         if self._reason is None:
-            reason = close_reason(code, text, initiator, {code: "CODE_%d" % code, **keywords})
+            reason = close_reason(code, text, initiator, {code: f"CODE_{code}", **keywords})
             super()._set_reason(code, text, initiator)
             self._reason = reason
+
+
+@breaks("CLOSE-9")
+class NamesNoPrivateCode(BrokenChannel):
+    __slots__ = ()
+
+    def _set_reason(self: Any, code: int, text: str, initiator: Any) -> None:
+        first = self._reason is None
+        super()._set_reason(code, text, initiator)
+        if first and self._reason.name in ("private", "registered", "unknown"):
+            self._reason = replace(self._reason, name="other", keyword="other")
 
 
 @breaks("CLOSE-10")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -157,7 +158,7 @@ class OpensBeforeTheLeaveStages(BrokenConnector):
 
 @breaks("CLOSE-8")
 class DeclaresWhatDoesNotHappen(BrokenConnector):
-    deviations = {"RECV-1/no-such-scenario": Deviation("lost", "")}
+    deviations = MappingProxyType({"RECV-1/no-such-scenario": Deviation("lost", "")})
 
 
 @breaks("STOP-1")
@@ -167,10 +168,49 @@ class TellsNoAddress(BrokenConnector):
         return tuple((address[0], 1) if isinstance(address, tuple) else address for address in super().addresses)
 
 
+@breaks("CLOSE-9")
+class SpellsKeywordsAsItsServerDoes(BrokenConnector):
+    close_keywords = {1000: "NORMAL_CLOSURE", 1001: "going_away", 1002: ""}  # noqa: RUF012
+
+
+class _EveryCode(dict[int, str]):
+    def get(self, code: int, default: Any = None) -> Any:
+        return f"code-{code}"
+
+
+@breaks("CLOSE-9")
+class HasAKeywordForEveryCode(BrokenConnector):
+    close_keywords = _EveryCode()
+
+
+@breaks("HS-11")
+class ForgetsAChannelThatHasEnded(BrokenConnector):
+    """Looks once more whether the peer is still there, when the chain has run."""
+
+    async def handle_by(self, request: Any, source: Any, run: Any) -> Any:
+        outcome = await super().handle_by(request, source, run)
+        await asyncio.sleep(0.02)
+        transport = getattr(getattr(outcome, "native", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+        return outcome
+
+
+@breaks("STOP-1")
+class RemembersItsAddress(BrokenConnector):
+    @property
+    def addresses(self) -> Any:
+        return super().addresses or (("127.0.0.1", 8000),)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.addresses[0][1]}"
+
+
 @breaks("STOP-1")
 class StartsTwice(BrokenConnector):
     async def start(self) -> None:
-        if not self._running:  # type: ignore[has-type]
+        if not self._running:
             await super().start()
 
 
@@ -240,9 +280,10 @@ class ServesOnWhileItStops(BrokenConnector):
     """Lets handshakes that are under way finish in their own time."""
 
     async def stop_channels(self, caller: Any = None) -> None:
-        handshakes, self._handshakes = self._handshakes, set()
-        while any(not task.done() for task in handshakes):
-            await asyncio.sleep(0.01)
+        under_way = set(self._handshakes)
+        self._handshakes.clear()
+        if under_way:
+            await asyncio.wait(under_way)
         await super().stop_channels(caller)
 
 

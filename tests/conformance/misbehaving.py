@@ -28,7 +28,7 @@ class StartBlocksForGood(Connector):
         while True:
             try:
                 time.sleep(3600)  # noqa: ASYNC251
-            except BaseException:  # noqa: S112
+            except BaseException:
                 continue
 
 

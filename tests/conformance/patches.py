@@ -5,15 +5,26 @@ As a pytest plugin, with the rule in ``WSBRIDGE_PATCH``, it patches the core and
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from wsbridge import application, connection, interceptor, options, registry, upgrade
-from wsbridge.base import BaseConnector
 from wsbridge.http import Response
+
+# without their types: what is put into them is wrong on purpose
+wsbridge: Any = importlib.import_module("wsbridge")
+application: Any = importlib.import_module("wsbridge.application")
+base: Any = importlib.import_module("wsbridge.base")
+connection: Any = importlib.import_module("wsbridge.connection")
+interceptor: Any = importlib.import_module("wsbridge.interceptor")
+options: Any = importlib.import_module("wsbridge.options")
+registry: Any = importlib.import_module("wsbridge.registry")
+upgrade: Any = importlib.import_module("wsbridge.upgrade")
 
 PATCHES: dict[str, Callable[[], None]] = {}
 
@@ -39,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @patch("LIM-5")
 def take_any_option() -> None:
-    options.WebSocketOptions.__post_init__ = lambda self: None  # type: ignore[method-assign]
+    options.WebSocketOptions.__post_init__ = lambda self: None
 
 
 @patch("CTX-1")
@@ -49,20 +60,16 @@ def hand_over_a_frozen_context() -> None:
     async def frozen(context: Any, *arguments: Any) -> Any:
         return await execute({key: context[key] for key in ("request", "response")}, *arguments)
 
-    import wsbridge.base as base
-
-    base.execute = frozen  # type: ignore[assignment]
+    base.execute = frozen
 
 
 @patch("CTX-2")
 def leave_in_order() -> None:
-    original = interceptor.deque
-
-    class Reversed(original):  # type: ignore[valid-type, misc]
+    class Reversed(deque[Any]):
         def popleft(self) -> Any:
             return self.pop()
 
-    interceptor.deque = Reversed  # type: ignore[misc]
+    interceptor.deque = Reversed
 
 
 @patch("CTX-4")
@@ -75,32 +82,26 @@ def refuse_quietly() -> None:
 
     original = upgrade.upgrade_request_to_websocket
     upgrade.upgrade_request_to_websocket = refused
-    import wsbridge
-
     wsbridge.upgrade_request_to_websocket = refused
 
 
 @patch("CTX-5")
 def upgrade_in_the_leave_stage() -> None:
-    def late(name: str, options: Any) -> interceptor.Interceptor:
+    def late(name: str, options: Any) -> Any:
         return interceptor.Interceptor(name=name, leave=upgrade.Upgrade(options))
 
     upgrade.websocket_interceptor = late
     application.websocket_interceptor = late
-    import wsbridge
-
     wsbridge.websocket_interceptor = late
 
 
 @patch("CONN-1")
 def send_the_last_first() -> None:
-    original = connection.deque
-
-    class Stack(original):  # type: ignore[valid-type, misc]
+    class Stack(deque[Any]):
         def popleft(self) -> Any:
             return self.pop()
 
-    connection.deque = Stack  # type: ignore[misc]
+    connection.deque = Stack
 
 
 @patch("CONN-2")
@@ -110,7 +111,7 @@ def queue_without_end() -> None:
     def endless(self: Any, channel: Any, send_buffer: int) -> None:
         init(self, channel, 10**9)
 
-    connection.WebSocketConnection.__init__ = endless  # type: ignore[method-assign]
+    connection.WebSocketConnection.__init__ = endless
 
 
 @patch("CONN-3")
@@ -141,7 +142,7 @@ def stop_at_an_exception() -> None:
             self._queue.clear()
             self._closing = True
 
-    connection.WebSocketConnection._send_one = send_one  # type: ignore[method-assign]
+    connection.WebSocketConnection._send_one = send_one
 
 
 @patch("CONN-4")
@@ -151,28 +152,27 @@ def close_at_once() -> None:
         self._queue.clear()
         self._channel.close()
 
-    connection.WebSocketConnection.close = close  # type: ignore[method-assign]
+    connection.WebSocketConnection.close = close
 
 
 @patch("CONN-5")
 def keep_a_sender() -> None:
-    import asyncio
-
     original = connection.WebSocketConnection._send_queued
 
     async def send_queued(self: Any) -> None:
         await original(self)
         await asyncio.sleep(3600)
 
-    connection.WebSocketConnection._send_queued = send_queued  # type: ignore[method-assign]
+    connection.WebSocketConnection._send_queued = send_queued
 
 
 @patch("THR-2")
 def belong_to_no_loop() -> None:
-    BaseConnector._check_loop = lambda self: None  # type: ignore[method-assign]
-    BaseConnector._set_loop = lambda self: setattr(
-        self, "_loop", self._loop or __import__("asyncio").get_running_loop()
-    )  # type: ignore[method-assign]
+    def set_loop(self: Any) -> None:
+        self._loop = self._loop or asyncio.get_running_loop()
+
+    base.BaseConnector._check_loop = lambda self: None
+    base.BaseConnector._set_loop = set_loop
 
 
 @patch("REG-1")
@@ -219,4 +219,4 @@ def take_the_first_of_two() -> None:
 
 @patch("REG-5")
 def take_any_version() -> None:
-    registry._checked = lambda found, asked: found  # type: ignore[assignment, return-value]
+    registry._checked = lambda found, asked: found

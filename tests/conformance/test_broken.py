@@ -1,4 +1,4 @@
-"""The suite is tested by what it must catch: each broken connector fails checks of its rule, each check fails for one."""
+"""The suite is tested by what it must catch: each broken connector fails a check, each check fails for one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every built-in connector against every check of the suite: no failure, and no deviation but those that are allowed."""
+"""Every built-in connector against every check of the suite: no failure, no deviation but those allowed."""
 
 from __future__ import annotations
 

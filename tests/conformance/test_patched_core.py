@@ -11,12 +11,13 @@ import pytest
 from tests.conformance.patches import PATCHES
 from wsbridge.conformance.catalogue import rules
 
+_ARGUMENTS = ["-p", "tests.conformance.patches", "-p", "no:cacheprovider", "-q", "-x", "--ignore=tests/conformance"]
+
 
 @pytest.mark.parametrize("rule", sorted(PATCHES))
 def test_a_broken_core_is_caught(rule: str, pytestconfig: pytest.Config) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conformance.patches", "-q", "-x", "--ignore=tests/conformance"]
-        + ["-p", "no:cacheprovider", "--no-header", "tests"],
+        [sys.executable, "-m", "pytest", *_ARGUMENTS, "tests"],
         cwd=pytestconfig.rootpath,
         env={**os.environ, "WSBRIDGE_PATCH": rule},
         capture_output=True,

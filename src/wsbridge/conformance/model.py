@@ -30,6 +30,7 @@ MODEL_CHECK = "RECV-4/random-sequences"
 _BOOM = "raise!"
 _TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["", "x" * 70_000]))
 _DATA = st.one_of(st.binary(max_size=40), st.just(bytes(70_000)))
+_VIOLATIONS = [(Opcode.TEXT, b"\xff", 0), (3, b"", 0), (Opcode.TEXT, b"x", 2), (Opcode.CONTINUATION, b"", 0)]
 _CODES = st.sampled_from([1000, 1001, 1003, 1011, 3000, 3999, 4000, 4999])
 
 Outcome = tuple[int | None, str | None, str]
@@ -152,7 +153,7 @@ class _Machine(RuleBasedStateMachine):
         self.ends.append((1006, "", "network"))
         self.peer.drop()
 
-    @rule(frame=st.sampled_from([(Opcode.TEXT, b"\xff", 0), (3, b"", 0), (Opcode.TEXT, b"x", 2), (Opcode.CONTINUATION, b"", 0)]))
+    @rule(frame=st.sampled_from(_VIOLATIONS))
     def peer_breaks_the_protocol(self, frame: tuple[int, bytes, int]) -> None:
         opcode, payload, rsv = frame
         self.exact = False
