@@ -30,6 +30,8 @@ COUNTS = {
     "STOP": 5,
     "CTX": 5,
     "CONN": 5,
+    "STREAM": 10,
+    "CODEC": 2,
     "MOUNT": 2,
     "THR": 3,
     "REG": 5,

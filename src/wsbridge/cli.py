@@ -137,7 +137,7 @@ class LazyCommand(click.Command):
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Hold an option to be a positive, finite number of seconds."""
     try:
-        check_seconds("it", value, optional=not param.required and param.default is None)
+        check_seconds("it", value, optional=True)
     except ValueError as exc:
         raise click.BadParameter(str(exc), ctx, param) from exc
     return value

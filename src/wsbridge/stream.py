@@ -359,7 +359,7 @@ def _cancels() -> int:
 def _says_closed(error: BaseException) -> bool:
     """Tell whether it is `ChannelClosedError`, or that is all that the tasks of a group raised."""
     if isinstance(error, BaseExceptionGroup):
-        parts: tuple[BaseException, ...] = error.exceptions
+        parts: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         return all(map(_says_closed, parts))
     return isinstance(error, ChannelClosedError)
 

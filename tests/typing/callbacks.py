@@ -119,7 +119,7 @@ WebSocketOptions(on_text=close_of_session)  # type: ignore[arg-type]
 WebSocketOptions(on_open=open_session, on_binary=text_of_session)  # type: ignore[arg-type]
 WebSocketOptions(on_open=text_of_session)  # type: ignore[arg-type]
 WebSocketOptions(on_open=open_session, max_text_size="1 MiB")  # type: ignore[call-overload]
-WebSocketOptions(on_message=text_of_nothing)  # type: ignore[call-overload]
+WebSocketOptions(on_ping=text_of_nothing)  # type: ignore[call-overload]
 WebSocketOptions(text_of_nothing)  # type: ignore[call-overload]
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from wsbridge.conformance.rule import Rule, Table, markdown_table
 from wsbridge.conformance.rules import CONTEXT_RULES, HANDSHAKE_RULES, OPENING_RULES, SERVING_RULES
 from wsbridge.conformance.rules_channel import MESSAGE_RULES, TABLES
+from wsbridge.conformance.rules_stream import STREAM_RULES
 
 __all__ = ["GROUPS", "Rule", "contract_rules", "document", "frame_rules", "get", "rules"]
 
@@ -31,6 +32,8 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "STOP": "Starting and stopping",
         "CTX": "The context and its interceptors",
         "CONN": "The queue in front of a channel",
+        "STREAM": "Messages read in a loop",
+        "CODEC": "Typed messages",
         "MOUNT": "Inside another application",
         "THR": "Threads, event loops, processes",
         "REG": "Finding connectors",
@@ -44,7 +47,7 @@ _WIDTH = 120
 
 def contract_rules() -> tuple[Rule, ...]:
     """Return the rules of wsbridge's own contract."""
-    found = (*HANDSHAKE_RULES, *OPENING_RULES, *MESSAGE_RULES, *SERVING_RULES, *CONTEXT_RULES)
+    found = (*HANDSHAKE_RULES, *OPENING_RULES, *MESSAGE_RULES, *SERVING_RULES, *CONTEXT_RULES, *STREAM_RULES)
     order = list(GROUPS)
     return tuple(sorted(found, key=lambda rule: (order.index(rule.group), int(rule.id.rpartition("-")[2]))))
 

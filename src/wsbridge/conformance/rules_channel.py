@@ -318,6 +318,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("`on_binary`", "the channel", "`None`", "RECV-2"),
                 ("`on_close`", "the channel", "`None`", "CLOSE-3"),
                 ("`on_error`", "the channel", "`None`", "ERR-1"),
+                ("`on_message`", "the channel", "`None`", "CODEC-1"),
+                ("`codec`", "the channel", "`None`", "CODEC-1"),
                 ("`subprotocols`", "the channel", "`()`", "HS-3"),
                 ("`origins`", "the channel", "`()`", "HS-6"),
                 ("`max_text_size`", "the channel", "`1048576` (`None`: no limit)", "LIM-1"),

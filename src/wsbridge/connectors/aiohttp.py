@@ -14,6 +14,7 @@ Mends, with public names of aiohttp only:
 - After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
 - Bad offers of deflate are agreed to (_websocket/helpers.py): with one, there is no deflate (`offers_deflate`).
+- A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
 
@@ -53,6 +54,8 @@ __all__ = ["Connector", "mount"]
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
+_HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
+_TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
 
@@ -95,7 +98,9 @@ class _Channel(BaseChannel):
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_ahead = False
-        _Watch(self._transport, self)
+        watch = _Watch(self._transport, self)
+        if self._deflates or self._options.max_text_size != self._options.max_binary_size:
+            watch.data_received = _Heads(watch.data_received, self._options, deflates=self._deflates)
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
@@ -290,6 +295,62 @@ def _drop(data: bytes) -> None:
     pass
 
 
+class _Heads:
+    """Follows the heads of frames where aiohttp's compiled reader is too lenient, and makes it refuse them itself.
+
+    What it marks fails in aiohttp in its turn, behind the messages before it. It costs time for each frame, and so
+    stands before a connection only where messages are deflated, or where the limits of text and binary differ: aiohttp
+    takes a control frame with RSV1 for a deflated one (RFC 7692, 6.1), and knows one limit for both kinds.
+    """
+
+    __slots__ = ("_deflates", "_left", "_limits", "_pass_on", "_pending", "_skip")
+
+    def __init__(self, pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> None:
+        self._pass_on = pass_on
+        self._limits = {1: options.max_text_size, 2: options.max_binary_size}
+        self._deflates = deflates
+        self._pending = b""  # the start of a head
+        self._skip = 0  # bytes to come of the payload, its mask included
+        self._left: int | None = None  # what the message may still be long; None: any length
+
+    def __call__(self, data: bytes) -> None:
+        frames = bytearray(self._pending + data)
+        self._pending, position = b"", 0
+        while position < len(frames):
+            if self._skip:
+                step = min(self._skip, len(frames) - position)
+                self._skip -= step
+                position += step
+                continue
+            extended = {126: 2, 127: 8}.get(frames[position + 1] & 0x7F, 0) if position + 1 < len(frames) else 9
+            if len(frames) < position + 2 + extended:
+                self._pending = bytes(frames[position:])
+                del frames[position:]
+                break
+            start = position + 2 + extended
+            length = int.from_bytes(frames[position + 2 : start]) if extended else frames[position + 1] & 0x7F
+            if self._is_too_long(frames[position], length):
+                frames[position + 1 : start] = bytes((frames[position + 1] & 0x80 | 127,)) + _TOO_LONG
+                start = position + 10
+            elif self._deflates and frames[position] & 0x48 == 0x48:
+                frames[position] |= 0x20  # RSV2, which no extension gives a meaning
+            self._skip = length + (4 if frames[position + 1] & 0x80 else 0)
+            position = start
+        self._pass_on(bytes(frames))
+
+    def _is_too_long(self, first: int, length: int) -> bool:
+        """Count what a message is long; what is deflated is measured when it is inflated (`BaseChannel`)."""
+        opcode = first & 0x0F
+        if opcode >= 8:
+            return False
+        if opcode:
+            self._left = None if first & 0x40 else self._limits.get(opcode)
+        if self._left is None:
+            return False
+        self._left -= length
+        return self._left < 0
+
+
 class _Source(BaseSource):
     def __init__(self, connector: BaseConnector, request: Request, native: web.BaseRequest) -> None:
         super().__init__(connector, request)
@@ -458,7 +519,7 @@ async def _answer(
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
         scheme="wss" if native.get_extra_info("ssl_object") else "ws",
         http_version=f"{native.version.major}.{native.version.minor}",
-        remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
+        remote_address=(str(remote[0]), int(remote[1])) if remote and not isinstance(remote, str) else None,
         native=native,
         **request_options,
     )
@@ -483,9 +544,10 @@ def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
 
 def _native_limit(options: WebSocketOptions[Any]) -> int:
     """Return ``max_msg_size``: exclusive, 0 for none, and with room for what deflate adds to random bytes."""
-    if options.max_text_size is None or options.max_binary_size is None:
-        return 0
-    limit = max(options.max_text_size, options.max_binary_size)
+    limits = [limit for limit in (options.max_text_size, options.max_binary_size) if limit is not None]
+    if len(limits) < 2:
+        return _HIGHEST if limits else 0  # where one kind has a limit, `_Heads` needs one to refuse by
+    limit = max(limits)
     return limit + 1 + ((limit >> 8) + 64 if options.compression is not False else 0)
 
 

@@ -7,24 +7,24 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 Mends; lines are those of 17.4:
 
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
-  everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), or a path that is not ASCII (all), close
-  the connection (http11.py:178): `_Connection._request_line` lets them pass.
-- What stands behind the request is parsed before the 101 is out (asyncio/server.py:194), and ``open_timeout`` cuts slow
+  everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
+  that is not ASCII close the connection (http11.py:181): `_Connection._read_request` lets them pass.
+- What stands behind the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
   interceptors too: `_Connection._read_request`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
   answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
-- A close inside a fragmented message is answered with 1002 (protocol.py:711), and 4096 fragments are the most
-  (asyncio/messages.py:180): `_Connection._frame_received` joins them.
+- A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
+  (asyncio/messages.py:181): `_Connection._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
 - Pings are answered behind the close frame too, and without bound for a peer that does not read: `_Connection._answer`.
-- A failed connection is half closed, by TLS closed, at once (protocol.py:473), and the peer might not get to read why;
+- A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
 - The size limit counts deflated bytes first, and is one for text and binary: `_Connection._limit`.
 - What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
 Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
-``close_sent``, ``close_rcvd``, ``available_extensions``, and ``decoder`` of its deflate extension.
-It declares no deviation. On 15.0 alone ``Content-Length: 0`` is a request with a body, which is closed.
+``close_sent``, ``close_rcvd``, ``available_extensions``, ``reader.read_exact``; ``decoder`` of the deflate extension.
+It declares no deviation.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ _DEFLATED_PIECE = 4 * 1024
 _MAX_RESTARTS = 16  # of a decoder in one frame
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
+_NO_BODY = re.compile(rb"content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE)
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
 
@@ -83,7 +84,7 @@ def _check_names() -> str:
     """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
     names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
     limit = "max_message_size" if "max_message_size" in names else "max_size"
-    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions"}
+    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions", "reader"}
     if missing := sorted(needed - names):
         raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
     return limit
@@ -114,8 +115,11 @@ class _Channel(QueuedChannel):
         self._write(len(data))
 
     def _write(self, size: int) -> None:
-        """Write what websockets has framed; with messages left to handle at once, write their answers together."""
-        if not self._queue or size > _SMALL:
+        """Write what websockets has framed; with messages left to handle at once, write their answers together.
+
+        So does what comes from outside a callback, such as a task that reads a `MessageStream`, within one turn.
+        """
+        if (not self._queue and self.running is not None) or size > _SMALL:
             self.native.send_data()
             return
         loop = self._connector.loop
@@ -212,7 +216,11 @@ class _Connection(ServerConnection):
         while self.request is None and (end := unread.find(b"\n") + 1):
             line = bytes(unread[:end])
             del unread[:end]
-            super().data_received(line if self._line else self._request_line(line))
+            if self._line is None:
+                line = self._request_line(line)
+            elif _NO_BODY.fullmatch(line):
+                continue
+            super().data_received(line)
         if self.protocol.eof_sent or (self.request is None and len(unread) > _MAX_EARLY):
             super().data_received(bytes(unread))  # to be dropped, or refused
             unread.clear()
@@ -220,10 +228,10 @@ class _Connection(ServerConnection):
             self.transport.pause_reading()
 
     def _request_line(self, line: bytes) -> bytes:
-        """Keep the request line, and return one that websockets takes."""
+        """Keep the request line, and return one that websockets takes, or surely refuses."""
         match = _REQUEST_LINE.fullmatch(line)
         if match is None:
-            return line
+            return b"\n"  # no HTTP: closed
         method, target, version = match.groups()
         self._line = method.decode(), target.decode("latin-1"), version.decode()
         if not _KNOWS_METHODS:

@@ -1,4 +1,4 @@
-"""A wsbridge connector for Sanic. Read and tried on Sanic 25.12 with websockets 17.4.
+"""A wsbridge connector for Sanic. Read and tried on Sanic 25.3 to 25.12 with websockets 16.0 to 17.4.
 
 Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong_received``; CLOSE -> ``peer_closed``;
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
@@ -246,7 +246,7 @@ class _Connection(WebSocketProtocol):
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         clock = self.connector.clock
         self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
