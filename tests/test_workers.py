@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import ClassVar, cast
 
 import pytest
 
@@ -41,11 +39,11 @@ from wsbridge.workers import FIRST_DELAY, LAST_DELAY, MARGIN, SETTLED_AFTER, Chi
 class Stub:
     """A child whose life the test tells."""
 
-    pids = 0
+    all: ClassVar[list[Stub]] = []
 
     def __init__(self) -> None:
-        Stub.pids += 1
-        self.pid = Stub.pids
+        self.all.append(self)
+        self.pid = len(self.all)
         self.code: int | None = None
         self.signals: list[int] = []
         self.line, self.other_end = socket.socketpair()
@@ -80,10 +78,13 @@ class Supervised:
 
     def __init__(self, count: int, *, patience: float = 10, hopeless: tuple[int, ...] = (3,)) -> None:
         self.children: list[Stub] = []
+        self.failures: list[OSError] = []
         supervisor = Supervisor(self.start, count, patience=patience - MARGIN, hopeless=hopeless)
         self.task = asyncio.ensure_future(supervisor.run())
 
     def start(self) -> Child:
+        if self.failures:
+            raise self.failures.pop()
         self.children.append(Stub())
         return cast(Child, self.children[-1])
 
@@ -107,6 +108,8 @@ def _own_signals() -> Iterator[None]:
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
+    for child in Stub.all:
+        child.other_end.close()
 
 
 @pytest.fixture
@@ -196,6 +199,16 @@ async def test_the_delay_begins_anew_behind_one_that_lived_long(
     await supervised.started(4)
     assert await supervised.end() == 0
     assert [text.rpartition(" in ")[2] for text in messages(caplog)] == ["0.01 s", "0.02 s", "0.01 s"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_worker_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    supervised = Supervised(1)
+    supervised.failures = [BlockingIOError(11, "Try again"), BlockingIOError(11, "Try again")]
+    await supervised.started(1)
+    assert await supervised.end() == 0
+    text = "no worker can be started: [Errno 11] Try again; another starts in "
+    assert messages(caplog) == [text + "0.01 s", text + "0.02 s"]
 
 
 async def test_a_signal_while_one_waits_to_be_replaced() -> None:
@@ -458,25 +471,3 @@ def test_workers_wrong_arguments(options: list[str], message: str) -> None:
 
     assert result.exit_code == Exit.USAGE
     assert message in result.output
-
-
-def test_a_worker_is_a_fresh_interpreter(app_dir: Path) -> None:
-    """It is started by its command line alone: what the supervisor has imported or set up is not there."""
-    supervisor = subprocess.Popen
-    started: list[Any] = []
-
-    class Popen(supervisor[bytes]):
-        def __init__(self, arguments: Any, **options: Any) -> None:
-            started.append(arguments)
-            super().__init__(arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsbridge.workers.subprocess.Popen", Popen)
-        child = Child(["--version"], 1)
-        wait_for(lambda: child.exit_code() is not None)
-        child.end()
-    assert started == [[sys.executable, "-P", "-m", "wsbridge.cli", "--version"]]
-
-
-def test_log_lines_of_the_supervisor_are_wsbridge_s() -> None:
-    assert workers.logger.parent is logging.getLogger("wsbridge")

@@ -647,7 +647,7 @@ class BaseChannel(ABC):
         if not self._lost and self._cut_at is not None and (self._request.scheme == "wss" or self._unsent_bytes()):
             self._connector.linger(self._cut_at, self._aborter())
         self._connector.release(self)
-        self._task = self.running = None
+        self._task = self.running = self._process = None
 
     # ---- callbacks --------------------------------------------------------------------------------------------------
 

@@ -462,4 +462,6 @@ def stream_handler(
 
 
 def _is_coroutine_function(handler: object) -> bool:
+    if isinstance(handler, type):
+        return False
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

@@ -162,17 +162,14 @@ class Supervisor:
         self._changed = asyncio.Event()
         with self._signals():
             try:
-                while self._deadline is None or any(worker.child is not None for worker in self._workers):
-                    self._changed.clear()
-                    for worker in self._expected:
-                        self._look_after(worker)
-                    if self._deadline is not None and self._loop.time() >= self._deadline:
-                        self._kill_all()
-                        continue
+                while self._look_after_all():
                     dues = [worker.due for worker in self._expected if worker.child is None]
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout_at(self._deadline or min(dues, default=None)):
                             await self._changed.wait()
+                    self._changed.clear()
+                    if self._deadline is not None and self._loop.time() >= self._deadline:
+                        break
             finally:
                 self._kill_all()
         return self._exit_code
@@ -203,6 +200,12 @@ class Supervisor:
                 worker.child.signal(signum)
         self._changed.set()
 
+    def _look_after_all(self) -> bool:
+        """Look after every worker; return whether there is more to do."""
+        for worker in self._expected:
+            self._look_after(worker)
+        return self._deadline is None or any(worker.child is not None for worker in self._workers)
+
     def _look_after(self, worker: _Worker) -> None:
         child = worker.child
         if child is not None:
@@ -215,7 +218,11 @@ class Supervisor:
             self._forget(worker, child)
             self._ended(worker, child.pid, code)
         if self._deadline is None and self._loop.time() >= worker.due:
-            worker.child = child = self._start()
+            try:
+                worker.child = child = self._start()
+            except OSError as exc:
+                self._postpone(worker, f"no worker can be started: {exc}")
+                return
             worker.born = self._loop.time()
             if not self._has_served:
                 self._loop.add_reader(child.line, self._report, child)
@@ -239,11 +246,14 @@ class Supervisor:
             self._exit_code = code
             self._stop(signal.SIGTERM)
             return
-        now = self._loop.time()
-        if now - worker.born >= SETTLED_AFTER:
+        if self._loop.time() - worker.born >= SETTLED_AFTER:
             worker.delay = FIRST_DELAY
-        worker.due = now + worker.delay
-        logger.error("worker %d ended with %s; another starts in %g s", pid, _described(code), worker.delay)
+        self._postpone(worker, f"worker {pid} ended with {_described(code)}")
+
+    def _postpone(self, worker: _Worker, what: str) -> None:
+        """Tell what happened, and have another started later."""
+        logger.error("%s; another starts in %g s", what, worker.delay)
+        worker.due = self._loop.time() + worker.delay
         worker.delay = min(2 * worker.delay, LAST_DELAY)
 
     def _kill_all(self) -> None:

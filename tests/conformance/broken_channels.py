@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,17 @@ class AwaitsNoCoroutine(BrokenChannel):
         self.running = None
         if running is not None:
             self._connector.loop.create_task(running)
+
+
+@breaks("OPEN-2")
+class RunsPlainFunctionsInAThread(BrokenChannel):
+    __slots__ = ()
+
+    def text_received(self: Any, text: str) -> Any:
+        if self._text is None or self._reason is not None or inspect.iscoroutinefunction(self._text):
+            return super().text_received(text)
+        self.running = asyncio.to_thread(self._text, self, self._process, text)
+        return self.running
 
 
 @breaks("OPEN-2")

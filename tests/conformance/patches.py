@@ -24,6 +24,7 @@ connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
 registry: Any = importlib.import_module("wsbridge.registry")
+stream: Any = importlib.import_module("wsbridge.stream")
 upgrade: Any = importlib.import_module("wsbridge.upgrade")
 
 PATCHES: dict[str, Callable[[], None]] = {}
@@ -220,3 +221,8 @@ def take_the_first_of_two() -> None:
 @patch("REG-5")
 def take_any_version() -> None:
     registry._checked = lambda found, asked: found
+
+
+@patch("STREAM-10")
+def take_any_handler() -> None:
+    stream._is_coroutine_function = lambda handler: True

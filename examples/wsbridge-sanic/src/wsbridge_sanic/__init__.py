@@ -159,6 +159,7 @@ class Connector(BaseConnector):
     """Serves by Sanic's own server. ``native_options``: two settings of `sanic.config.Config`."""
 
     name = "sanic"
+    connector_api = 1
     features = BaseConnector.features - {"compression"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
