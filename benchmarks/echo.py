@@ -7,6 +7,7 @@ the messages, so that what else the machine does falls on both. The figure to lo
 Examples:
     python -m benchmarks.echo
     python -m benchmarks.echo --connector aiohttp --pairs 15 --json echo.json
+    python -m benchmarks.echo --stream
     python -m benchmarks.echo --self-check
 
 Exit status: 0 with at least one ratio, 1 when the run is void or has none, 2 on wrong usage.
@@ -242,9 +243,12 @@ def run(args: argparse.Namespace) -> int:
     missing: dict[str, str] = {}
     facts = machine()
     for connector in args.connector:
-        candidate = f"{BASELINES[connector][0]}{AGAIN}" if args.self_check else f"wsbridge-{connector}"
+        baselines = (f"wsbridge-{connector}",) if args.stream else BASELINES[connector]
+        candidate = f"stream-{connector}" if args.stream else f"wsbridge-{connector}"
+        if args.self_check:
+            candidate = f"{baselines[0]}{AGAIN}"
         present: list[str] = []
-        for name in (*BASELINES[connector], candidate):
+        for name in (*baselines, candidate):
             try:
                 with serving(name.removesuffix(AGAIN), core=cores[0]):
                     present.append(name)
@@ -312,6 +316,9 @@ def main() -> int:
     )
     parser.add_argument("--messages", type=int, default=50_000, help="to each subject in a pair (default 50000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every turn to a file")
+    parser.add_argument(
+        "--stream", action="store_true", help="measure wsbridge's echo in a loop against its echo by callbacks"
+    )
     parser.add_argument(
         "--self-check",
         action="store_true",

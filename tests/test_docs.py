@@ -36,7 +36,7 @@ def run(page: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("page", ["index.md", "guide.md"])
+@pytest.mark.parametrize("page", ["index.md", "guide.md", "styles.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     assert isinstance(run(page)["app"], Application)
 
@@ -57,6 +57,39 @@ async def test_the_application_of_the_guide_does_what_the_guide_says() -> None:
     channel.comes("lost")
     await passes()
     assert channel.wire.written[:3] == [("text", "hello ada"), ("text", "ABC"), ("binary", b"cba")]
+
+
+@pytest.mark.parametrize("style", ["callbacks", "loop"])
+async def test_the_chat_is_the_same_in_both_styles(style: str) -> None:
+    connector = FakeConnector(run("styles.md")["app"])
+    ada, grace = [await connector.open(f"/{style}/lobby?name={name}") for name in ("ada", "grace")]
+    await passes()
+    ada.comes("text", "hello")
+    ada.comes("close", 1000, "")
+    ada.comes("lost")
+    await passes()
+    expected = ["* ada joined", "* grace joined", "ada: hello", "* ada left (normal)"]
+    assert [entry[1] for entry in ada.wire.written if entry[0] == "text"] == expected[:3]
+    assert [entry[1] for entry in grace.wire.written if entry[0] == "text"] == expected[1:]
+    grace.comes("lost")
+    await asyncio.gather(*connector.tasks)
+
+
+async def test_the_shorter_examples_of_the_styles_work() -> None:
+    names = run("styles.md")
+    connector = FakeConnector(
+        Application([*names["mirrors"], *[("/both", wsbridge.stream_handler(names["both_ways"]))]])
+    )
+    channels = {path: await connector.open(path) for path in ("/callbacks", "/loop", "/both")}
+    for path in ("/callbacks", "/loop"):
+        channels[path].comes("text", "1,2")
+    channels["/both"].comes("text", "stop")
+    await passes(40)
+    assert channels["/callbacks"].wire.written == channels["/loop"].wire.written == [("text", "2,1")]
+    assert channels["/both"].wire.written[-1] == ("close", 1000, "")
+    for channel in channels.values():
+        channel.comes("lost")
+    await asyncio.gather(*connector.tasks)
 
 
 async def test_the_shorter_examples_of_the_guide_work() -> None:

@@ -33,6 +33,7 @@ __all__ = ["ALL_FEATURES", "BaseChannel", "BaseConnector", "BaseSource", "Mount"
 logger = logging.getLogger("wsbridge")
 
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
+_MAX_HEADERS = 128  # of a request; the servers bound their size
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _RESERVED = frozenset(
     f"{prefix}{name}"
@@ -359,6 +360,8 @@ class BaseConnector(ABC):
         }
         if self.is_stopping:
             return plain_response(503)
+        if len(request.headers) > _MAX_HEADERS:
+            return plain_response(431)
         task = asyncio.current_task()
         assert task is not None
         self._handshakes.add(task)

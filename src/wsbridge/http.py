@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from http import HTTPStatus
@@ -34,6 +35,7 @@ class Request(_SansIORequest):
         scheme: ``"ws"`` or ``"wss"``; a proxy's word counts if the connector trusts it.
         http_version: Such as ``"1.1"``.
         remote_address: Host and port of the peer, or None (a Unix socket). From a trusted proxy the port is 0.
+        client_certificate: The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None without one.
         subprotocols: Those that the peer offers, in its order, over all header lines.
         native: The server's own request object.
 
@@ -49,6 +51,7 @@ class Request(_SansIORequest):
         scheme: str = "ws",
         http_version: str = "1.1",
         remote_address: RemoteAddress | None = None,
+        tls: ssl.SSLObject | ssl.SSLSocket | None = None,
         native: Any = None,
         root_path: str = "",
         path_params: Mapping[str, str] | None = None,
@@ -62,6 +65,7 @@ class Request(_SansIORequest):
             scheme: ``ws`` or ``wss``, from the connection.
             http_version: Such as ``"1.1"``.
             remote_address: Host and port of the other end of the connection.
+            tls: The connection's TLS, if it has one.
             native: The server's own request.
             root_path: The decoded path that the application is mounted at.
             path_params: What a framework's own router matched before.
@@ -86,6 +90,9 @@ class Request(_SansIORequest):
         self.raw_path = raw_path
         self.http_version = http_version
         self.remote_address = remote_address
+        self.client_certificate: Mapping[str, Any] | None = None
+        if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
+            self.client_certificate = tls.getpeercert() or None
         self.native = native
         self.path_params: dict[str, str] = dict(path_params or {})
 

@@ -91,7 +91,8 @@ class Environment:
             missing("pip install did not end within 300 s: is the package index within reach?")
             raise
         if done.returncode != 0:
-            last = [line for line in done.stdout.splitlines() if line.startswith("ERROR")] or done.stdout.splitlines()
+            said = [line.strip() for line in done.stdout.splitlines()]
+            last = [line for line in said if line.startswith("ERROR")] or said[-3:]
             if _UNREACHABLE.search(done.stdout):
                 missing(f"pip install failed, is the package index within reach? {' '.join(last[:3])}")
             pytest.fail(done.stdout, pytrace=False)

@@ -17,6 +17,7 @@ Mends, with public names of aiohttp only:
 - A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
+- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
 to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
@@ -34,6 +35,7 @@ import socket
 import struct
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
@@ -44,13 +46,14 @@ from aiohttp.log import server_logger
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.close import is_valid_close_code
-from wsbridge.http import Request, Response
+from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["Connector", "mount"]
 
+_SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
@@ -374,6 +377,7 @@ class _Source(BaseSource):
         ws = channel.native
         for name, value in self.response_headers:
             ws.headers.add(name, value)
+        ws.headers.setdefault("Server", _SERVER)
         if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
             ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
         try:
@@ -386,6 +390,24 @@ class _Source(BaseSource):
             raise
         await channel.run()
         return ws
+
+
+class _Protocol(web.RequestHandler):
+    """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)
+        response = _native_response(plain_response(status))
+        response.force_close()
+        return response
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
@@ -420,12 +442,13 @@ class Connector(BaseConnector):
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
-        self._server = web.Server(self._serve, keepalive_timeout=self.handshake_timeout, **native)
+        self._server = web.Server(self._serve)
+        protocol = partial(_Protocol, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native)
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:
             self._listeners.append(
-                await self.loop.create_server(self._server, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
+                await self.loop.create_server(protocol, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
             )
 
     async def _serve(self, native: web.BaseRequest) -> web.StreamResponse:
@@ -511,15 +534,17 @@ async def _answer(
 ) -> web.StreamResponse:
     if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
         native.protocol.force_close()
-        return web.Response(status=400)
+        return _native_response(plain_response(400))
+    tls: Any = native.get_extra_info("ssl_object")
     remote: Any = native.get_extra_info("peername")
     request = Request(
         native.method,
         native.raw_path.encode("utf-8", "surrogateescape").decode("latin-1"),
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
-        scheme="wss" if native.get_extra_info("ssl_object") else "ws",
+        scheme="wss" if tls else "ws",
         http_version=f"{native.version.major}.{native.version.minor}",
         remote_address=(str(remote[0]), int(remote[1])) if remote and not isinstance(remote, str) else None,
+        tls=tls,
         native=native,
         **request_options,
     )
@@ -527,10 +552,15 @@ async def _answer(
     outcome = await handle(request, source)
     if isinstance(outcome, BaseChannel):
         return await source.open(outcome)
+    return _native_response(outcome)
+
+
+def _native_response(outcome: Response) -> web.Response:
     response = web.Response(body=outcome.body, status=outcome.status_code)
     response.headers.popall("Content-Type", None)
     for name, value in outcome.headers:
         response.headers.add(name, value)
+    response.headers.setdefault("Server", _SERVER)
     return response
 
 

@@ -377,6 +377,7 @@ class _Handler(WebSocketHandler):
         native, context = self.request, cast(Any, self.request.connection).context
         self._connector.keep(cast("asyncio.Task[Any]", asyncio.current_task()))
         self._connector.request_complete(context)
+        stream: IOStream = cast(Any, self.request.connection).stream
         groups: dict[Any, Any] = {**dict(enumerate(self.path_args, 1)), **self.path_kwargs}
         request = Request(
             native.method or "",
@@ -385,6 +386,7 @@ class _Handler(WebSocketHandler):
             scheme="wss" if native.protocol == "https" else "ws",
             http_version=native.version.removeprefix("HTTP/"),
             remote_address=None if context.address_family == socket.AF_UNIX else context.address[:2],
+            tls=stream.socket if isinstance(stream, SSLIOStream) else None,
             native=native,
             root_path=self._root_path,
             path_params={str(name): value for name, value in groups.items() if value is not None},

@@ -39,6 +39,7 @@ import sys
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
+from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -167,6 +168,13 @@ class _Channel(QueuedChannel):
             self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
 
 
+class _Protocol(ServerProtocol):
+    """Refuses without a word of why: websockets tells a peer what its parser, or an exception, says."""
+
+    def reject(self, status: int, text: str) -> NativeResponse:
+        return super().reject(status, f"{HTTPStatus(status).phrase}\n")
+
+
 class _Connection(ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
@@ -174,6 +182,7 @@ class _Connection(ServerConnection):
         self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
     ) -> None:
         super().__init__(protocol, server, **options)
+        protocol.__class__ = _Protocol
         self.connector = connector
         self.channel: _Channel | None = None
         self.limits: dict[int, int | None] = {}  # by opcode
@@ -192,6 +201,9 @@ class _Connection(ServerConnection):
         self._pong = b""
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
+
+    def respond(self, status: int, text: str) -> NativeResponse:
+        return ServerProtocol.reject(self.protocol, status, text)  # the words of who mounts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -245,14 +257,16 @@ class _Connection(ServerConnection):
         assert self._line is not None
         method, target, version = self._line
         remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
+        tls = self.transport.get_extra_info("ssl_object")
         headers = ((name, value.encode("latin-1", "surrogateescape")) for name, value in native.headers.raw_items())
         return Request(
             method,
             target,
             headers=[(name, value.decode("latin-1")) for name, value in headers],
-            scheme="wss" if self.transport.get_extra_info("ssl_object") else "ws",
+            scheme="wss" if tls else "ws",
             http_version=version,
             remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
+            tls=tls,
             native=native,
             root_path=root_path,
         )
