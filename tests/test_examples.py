@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import TIMEOUT, WSBRIDGE, Process, client_for, each_connector, http_get, running
+from tests.processes import TIMEOUT, WSBRIDGE, Process, client_for, each_connector, running
+from tests.test_cli import http_get
 from wsbridge.cli import Exit
 from wsbridge.client import Client, ClosedReason, ConnectError, Target
 

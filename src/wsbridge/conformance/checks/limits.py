@@ -360,7 +360,7 @@ async def deflate_bomb_in_fragments(bench: Bench) -> None:
 @check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40)
 async def held_at_most_twice(bench: Bench) -> None:
     """Of an unfinished message no more is held than twice the limit and what one read takes."""
-    limit = 8 * MIB
+    limit = 16 * MIB  # large beside what an allocator keeps for itself
     async with measured(bench, limited_application, max_text_size=limit, max_binary_size=limit) as memory:
         for opcode in (Opcode.BINARY, Opcode.TEXT):
             for size in (4096, 64 * 1024, MIB):
@@ -383,10 +383,11 @@ async def held_at_most_twice(bench: Bench) -> None:
 
 async def _held(memory: Measured, limit: int, how: str) -> None:
     grown = await memory.growth()
-    true(grown < 2 * limit + 3 * MIB, f"{grown / MIB:.1f} MiB are held of {limit / MIB:g} MiB {how}")
+    slack = 6 * MIB  # one read, and what the allocator has not given back from before
+    true(grown < 2 * limit + slack, f"{grown / MIB:.1f} MiB are held of {limit / MIB:g} MiB {how}")
 
 
-@check("LIM-1", stochastic=True, limit=40)
+@check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40)
 async def fragments_without_end(bench: Bench) -> None:
     """100,000 fragments of one message, empty ones or tiny ones, are held in less than 4 MiB."""
     async with measured(bench, limited_application) as memory:
