@@ -1,4 +1,4 @@
-"""The aiohttp connector: pulled, one handler task per channel. Read and tried on aiohttp 3.11 to 3.14.
+"""The aiohttp connector: pulled, one handler task per channel. Tried on aiohttp 3.14.4 and 3.14.5.
 
 Native -> call: TEXT, BINARY -> ``text_received``, ``binary_received``; PONG -> ``pong_received``; CLOSE ->
 ``peer_closed``; ERROR -> ``failed``; CLOSED -> ``connection_lost``.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
+from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.child import MIB, Measured, measured
@@ -364,27 +365,41 @@ async def held_at_most_twice(bench: Bench) -> None:
     async with measured(bench, limited_application, max_text_size=limit, max_binary_size=limit) as memory:
         for opcode in (Opcode.BINARY, Opcode.TEXT):
             for size in (4096, 64 * 1024, MIB):
-                async with warm(memory, "/") as peer:
-                    for index in range(limit // size):
-                        kind = Opcode.CONTINUATION if index else opcode
-                        await peer.send_raw(build_frame(kind, bytes(size), fin=False, mask=bytes(4)))
-                    await peer.ping(b"read")
-                    await peer.receive_frame()  # so that all of it has been read
-                    await _held(memory, limit, f"in fragments of {size} bytes")
-                    await peer.send_frame(Opcode.CONTINUATION, b"x", fin=False)
-                    equal(await how_it_ended(peer), "peer saw 1009", "the end")
-            async with warm(memory, "/") as peer:
-                await peer.send_raw(build_frame(opcode, length=limit, mask=bytes(4)))
-                await peer.flood(bytes(64 * 1024), limit - 64 * 1024)
-                await peer.send_raw(bytes(64 * 1024 - 1))
-                await asyncio.sleep(0.1 * bench.scale)  # for what is on its way; no answer tells
-                await _held(memory, limit, "in a frame that lacks its last byte")
+                await _least(limit, f"in fragments of {size} bytes", partial(_fragments, memory, limit, opcode, size))
+            await _least(limit, "in a frame that lacks its last byte", partial(_frame, bench, memory, limit, opcode))
 
 
-async def _held(memory: Measured, limit: int, how: str) -> None:
-    grown = await memory.growth()
+async def _least(limit: int, how: str, measure: Callable[[], Awaitable[int]]) -> None:
+    """Hold the least of three measurements to the limit: an allocator adds to some, what is really held is in each."""
     slack = 6 * MIB  # one read, and what the allocator has not given back from before
-    true(grown < 2 * limit + slack, f"{grown / MIB:.1f} MiB are held of {limit / MIB:g} MiB {how}")
+    grown: list[int] = []
+    while len(grown) < 3:
+        grown.append(await measure())
+        if grown[-1] < 2 * limit + slack:
+            return
+    fail(f"{min(grown) / MIB:.1f} MiB are held of {limit / MIB:g} MiB {how}")
+
+
+async def _fragments(memory: Measured, limit: int, opcode: Opcode, size: int) -> int:
+    async with warm(memory, "/") as peer:
+        for index in range(limit // size):
+            kind = Opcode.CONTINUATION if index else opcode
+            await peer.send_raw(build_frame(kind, bytes(size), fin=False, mask=bytes(4)))
+        await peer.ping(b"read")
+        await peer.receive_frame()  # so that all of it has been read
+        grown = await memory.growth()
+        await peer.send_frame(Opcode.CONTINUATION, b"x", fin=False)
+        equal(await how_it_ended(peer), "peer saw 1009", "the end")
+    return grown
+
+
+async def _frame(bench: Bench, memory: Measured, limit: int, opcode: Opcode) -> int:
+    async with warm(memory, "/") as peer:
+        await peer.send_raw(build_frame(opcode, length=limit, mask=bytes(4)))
+        await peer.flood(bytes(64 * 1024), limit - 64 * 1024)
+        await peer.send_raw(bytes(64 * 1024 - 1))
+        await asyncio.sleep(0.1 * bench.scale)  # for what is on its way; no answer tells
+        return await memory.growth()
 
 
 @check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40)
