@@ -36,7 +36,7 @@ def run(page: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("page", ["index.md", "guide.md", "styles.md"])
+@pytest.mark.parametrize("page", ["index.md", "guide.md", "styles.md", "security.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     assert isinstance(run(page)["app"], Application)
 

@@ -479,14 +479,24 @@ def _frames(trace: TracebackType | None) -> list[tuple[str, int]]:
     return [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(trace)]
 
 
+class _Formatter(logging.Formatter):
+    """Escapes what cannot be printed, and indents every line of a record but the first.
+
+    An exception's text may hold what a peer has sent, and it shall neither reach a terminal nor look like a record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        shown = (char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+        return "".join(shown).replace("\n", "\n    ")
+
+
 def _log_to_stderr(*, debug: bool, with_pid: bool = False) -> None:
     """Log wsbridge's own lines, and warnings of others; an application that has set up logging is left alone."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s {'[%(process)d] ' if with_pid else ''}%(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.DEBUG if debug else logging.WARNING,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    process = "[%(process)d] " if with_pid else ""
+    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {process}%(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if debug else logging.WARNING)
     logger = logging.getLogger("wsbridge")
     if logger.level == logging.NOTSET and not debug:
         logger.setLevel(logging.INFO)
