@@ -262,7 +262,9 @@ tampers(
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     ),
 )
-tampers("HS-8", "DropsAddedHeaders", response=lambda tamper, head: re.sub(rb"(?i)\r\n(x-|set-cookie)[^\r]*", b"", head))
+tampers(
+    "HS-8", "StripsAddedHeaders", response=lambda tamper, head: re.sub(rb"(?i)\r\n(x-|set-cookie)[^\r]*", b"", head)
+)
 
 
 @breaks("FRAME-26")

@@ -21,6 +21,10 @@ def test_a_broken_connector_is_caught(name: str) -> None:
     assert [check for check in CAUGHT[name] if not is_caught(BY_NAME[name], check)] == []
 
 
+def test_no_two_breakages_share_a_name() -> None:
+    assert len(BY_NAME) == len(BROKEN)
+
+
 def test_every_connector_rule_has_a_broken_connector() -> None:
     broken = {breakage.rule for breakage in BROKEN}
     assert [rule.id for rule in rules() if rule.kind == "connector" and rule.id not in broken] == []
