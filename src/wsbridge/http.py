@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 from urllib.parse import parse_qsl, unquote
 
 from werkzeug.datastructures import Headers, ImmutableMultiDict, MultiDict
@@ -15,17 +15,28 @@ from werkzeug.http import parse_list_header
 from werkzeug.sansio.request import Request as _SansIORequest
 from werkzeug.sansio.response import Response as _SansIOResponse
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    N_co = TypeVar("N_co", covariant=True, default=object)
+else:
+    from typing import TypeVar
+
+    N_co = TypeVar("N_co", covariant=True)
+
 __all__ = ["Request", "Response"]
 
 RemoteAddress = tuple[str, int]
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Request(_SansIORequest):
+class Request(_SansIORequest, Generic[N_co]):
     """The request of a handshake, or any other that reached the application (HS-2).
 
     What werkzeug's sans-I/O request offers, ``method``, ``path``, ``query_string`` (raw bytes), ``args``, ``headers``,
-    ``cookies``, ``host``, and so on, and the rest of HS-2.
+    ``cookies``, ``host``, and so on, and the rest of HS-2. ``N`` is the type of ``native``, `object` unless it is named:
+    a handler for one connector alone annotates its request with that connector's, such as
+    `wsbridge.connectors.aiohttp.AiohttpRequest`.
 
     Attributes:
         path: Below the path that the application is mounted at, decoded as UTF-8, bad sequences as U+FFFD.
@@ -37,7 +48,6 @@ class Request(_SansIORequest):
         remote_address: Host and port of the peer, or None (a Unix socket). From a trusted proxy the port is 0.
         client_certificate: The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None without one.
         subprotocols: Those that the peer offers, in its order, over all header lines.
-        native: The server's own request object.
 
     Pedestal: the request map.
     """
@@ -93,8 +103,13 @@ class Request(_SansIORequest):
         self.client_certificate: Mapping[str, Any] | None = None
         if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
             self.client_certificate = tls.getpeercert() or None
-        self.native = native
+        self._native = native
         self.path_params: dict[str, str] = dict(path_params or {})
+
+    @property
+    def native(self) -> N_co:
+        """The server's own request object; what is done through it is outside the contract."""
+        return cast(N_co, self._native)
 
     @cached_property
     def args(self) -> MultiDict[str, str]:  # pyright: ignore[reportIncompatibleMethodOverride]

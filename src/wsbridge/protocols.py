@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, ov
 from wsbridge.close import CloseReason
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
     from werkzeug.datastructures import Headers
 
     from wsbridge.interceptor import Context
     from wsbridge.options import WebSocketOptions
+
+    N_co = TypeVar("N_co", covariant=True, default=object)
+else:
+    from typing import TypeVar
+
+    N_co = TypeVar("N_co", covariant=True)
 
 __all__ = [
     "CONNECTOR_API",
@@ -56,8 +63,11 @@ class Deviation:
 
 
 @runtime_checkable
-class WebSocketChannel(Protocol):
+class WebSocketChannel(Protocol[N_co]):
     """One WebSocket connection, as the application sees it.
+
+    ``N`` is the type of ``native``, `object` unless it is named: a handler for one connector alone annotates its
+    channel with that connector's, such as `wsbridge.connectors.aiohttp.AiohttpChannel`.
 
     Nothing here is thread-safe: from another thread, go through ``loop.call_soon_threadsafe`` (THR-1).
     Pedestal: ``WebSocketChannel``.
@@ -73,8 +83,9 @@ class WebSocketChannel(Protocol):
         """The subprotocol that was agreed on, or None (HS-3)."""
 
     @property
-    def native(self) -> Any:
+    def native(self) -> N_co:
         """The server's own connection object; what is done through it is outside the contract."""
+        ...
 
     @property
     def reason(self) -> CloseReason | None:

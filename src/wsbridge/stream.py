@@ -39,8 +39,8 @@ _LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold 
 _OWN = frozenset(("on_open", "on_text", "on_binary", "on_message", "on_close"))
 
 Raw = str | bytes
-Handler = Callable[["MessageStream[M]", Request], Coroutine[Any, Any, object]]
-OnError = Callable[[WebSocketChannel, "MessageStream[M] | None", Exception], object]
+Handler = Callable[["MessageStream[M]", "Request[Any]"], Coroutine[Any, Any, object]]
+OnError = Callable[["WebSocketChannel[Any]", "MessageStream[M] | None", Exception], object]
 
 
 class ChannelOptions(TypedDict, total=False):
@@ -102,12 +102,12 @@ class MessageStream(Generic[M]):
         return self._channel.subprotocol
 
     @property
-    def request(self) -> Request:
+    def request(self) -> Request[Any]:
         """The request that opened the channel."""
         return self._request
 
     @property
-    def channel(self) -> WebSocketChannel:
+    def channel(self) -> WebSocketChannel[Any]:
         """The channel below, for what takes one, such as `start_ws_connection`."""
         return self._channel
 

@@ -37,7 +37,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -48,10 +48,16 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, 
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Deviation
+from wsbridge.protocols import Deviation, WebSocketChannel
 from wsbridge.upgrade import offers_deflate
 
-__all__ = ["Connector", "mount"]
+__all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
+
+AiohttpRequest: TypeAlias = Request[web.BaseRequest]
+"""A `Request` of this connector, for annotations."""
+
+AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
+"""A `WebSocketChannel` of this connector, for annotations."""
 
 _SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY

@@ -37,14 +37,14 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from functools import cached_property
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
 import tornado
 from tornado import web, websocket
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
@@ -54,9 +54,15 @@ from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import Compression, WebSocketOptions
-from wsbridge.protocols import Feature
+from wsbridge.protocols import Feature, WebSocketChannel
 
-__all__ = ["Connector", "mount"]
+__all__ = ["Connector", "TornadoChannel", "TornadoRequest", "mount"]
+
+TornadoRequest: TypeAlias = Request[HTTPServerRequest]
+"""A `Request` of this connector, for annotations."""
+
+TornadoChannel: TypeAlias = WebSocketChannel[WebSocketHandler]
+"""A `WebSocketChannel` of this connector, for annotations."""
 
 logger = logging.getLogger("wsbridge")
 
@@ -247,6 +253,8 @@ def _end_writing(stream: IOStream) -> None:
 
 class _Channel(QueuedChannel):
     __slots__ = ("_due", "_frames", "_settings", "_stream", "deflate", "gate", "limits")
+
+    native: _Handler
 
     def prepare(self, handler: _Handler) -> None:
         """Take the options as tornado wants them."""

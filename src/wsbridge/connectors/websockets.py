@@ -40,7 +40,7 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -59,9 +59,16 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, 
 from wsbridge.clock import Timer
 from wsbridge.http import Request, Response
 from wsbridge.options import Compression, WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
 
-__all__ = ["Connector", "mount"]
+__all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
+
+WebsocketsRequest: TypeAlias = Request[NativeRequest]
+"""A `Request` of this connector, for annotations."""
+
+WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
+"""A `WebSocketChannel` of this connector, for annotations."""
 
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]

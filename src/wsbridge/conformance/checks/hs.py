@@ -112,9 +112,10 @@ async def _request(bench: Bench, served: Served, target: str = "/", **request: A
     count = len(bench.recorder.all("open")) + 1
     async with served.peer(target, **request):
         event = await bench.recorder.wait("open", count)
+    got: Request = event.value
     if not isinstance(event.value, Request):
         raise CheckFailed(f"on_open got {event.value!r}, which is no Request")
-    return event.value
+    return got
 
 
 def _anywhere(bench: Bench) -> Application:

@@ -1,0 +1,43 @@
+"""The server's own objects are of the types that a connector's aliases name."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Any, get_args
+
+import pytest
+
+import wsbridge
+from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
+from wsbridge.client import Target, choose_client
+
+ALIASES = {
+    "aiohttp": ("AiohttpChannel", "AiohttpRequest"),
+    "websockets": ("WebsocketsChannel", "WebsocketsRequest"),
+    "tornado": ("TornadoChannel", "TornadoRequest"),
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+async def test_natives_are_what_the_aliases_say(name: str) -> None:
+    pytest.importorskip(name)
+    seen: asyncio.Future[tuple[WebSocketChannel, Request]] = asyncio.get_running_loop().create_future()
+    options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)))
+    async with (
+        wsbridge.serve(Application([("/", options)]), name, port=0) as connector,
+        choose_client(name).connect(Target(connector.url)),
+    ):
+        channel, request = await asyncio.wait_for(seen, 5)
+    module = importlib.import_module(f"wsbridge.connectors.{name}")
+    for native, alias in zip((channel.native, request.native), ALIASES[name], strict=True):
+        (expected,) = get_args(getattr(module, alias))
+        assert isinstance(native, expected)
+        assert alias in module.__all__
+
+
+def test_the_types_take_a_native_at_run_time_too() -> None:
+    generic: Any = WebSocketChannel
+    assert get_args(generic[int]) == (int,)
+    assert get_args(Request[int]) == (int,)
+    assert isinstance(Request("GET", "/", headers=[], native=7), Request)
