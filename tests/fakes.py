@@ -263,6 +263,7 @@ class FakeConnector(BaseConnector):
     """
 
     name = "fake"
+    connector_api = 1
     close_keywords = MappingProxyType({1000: "all-fine"})
     native_option_names = frozenset(("backlog",))
 

@@ -37,6 +37,7 @@ from wsbridge.base import BaseConnector
 
 class Connector(BaseConnector):
     name = "stub"
+    connector_api = 1
     answer = b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n"
 
     async def _start(self, sockets):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from wsbridge import registry
+from wsbridge.base import BaseConnector
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
@@ -268,3 +269,12 @@ def test_reg_5_another_version_of_the_interface(install: Install) -> None:
     assert str(caught.value) == (
         "the connector 'fake' was written for version 7 of the connector interface; this wsbridge has version 1"
     )
+
+
+@pytest.mark.rule("REG-5")
+def test_reg_5_a_connector_that_does_not_say_for_which_interface() -> None:
+    class Silent(BaseConnector):
+        name = "silent"
+
+    with pytest.raises(TypeError, match=r"connector_api, the version of the connector interface .* \(now 1\)$"):
+        load_connector(Silent)

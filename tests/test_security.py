@@ -167,6 +167,8 @@ async def test_hs_4_a_refusal_tells_its_status_and_no_more(connector: str) -> No
         for what, raw in REFUSALS.items():
             response = await answer(where, raw)
             if response is not None:
+                if what == "folded header" and response.status == 101:
+                    continue  # a server may take the fold for a space (RFC 9112, 5.2)
                 assert 400 <= response.status <= 505, what
                 check_answer(what, response)
         async with await wire.Peer.connect(where) as peer:  # none of them did any harm

@@ -24,6 +24,7 @@ class Stub(BaseConnector):
     """Listens, and answers nobody."""
 
     name = "stub"
+    connector_api = 1
     log: list[str]
     slow_stop = False
 

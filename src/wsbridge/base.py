@@ -24,7 +24,7 @@ from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
-from wsbridge.protocols import CONNECTOR_API, Address, Deviation, Feature
+from wsbridge.protocols import Address, Deviation, Feature
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -108,7 +108,8 @@ class BaseConnector(ABC):
     close_keywords: ClassVar[Mapping[int, str]] = MappingProxyType({})
     features: ClassVar[frozenset[Feature]] = ALL_FEATURES - {"fragments", "mount"}
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType({})
-    connector_api: ClassVar[int] = CONNECTOR_API
+    connector_api: ClassVar[int]
+    """The `CONNECTOR_API` that it was written for, as a number of its own: inherited it would say nothing (REG-5)."""
     compression_settings: ClassVar[frozenset[str]] = frozenset()
     """The fields of `Compression` that its server lets be set."""
     native_option_names: ClassVar[frozenset[str]] = frozenset()

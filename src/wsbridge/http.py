@@ -34,7 +34,7 @@ class Request(_SansIORequest, Generic[N_co]):
     """The request of a handshake, or any other that reached the application (HS-2).
 
     What werkzeug's sans-I/O request offers, ``method``, ``path``, ``query_string`` (raw bytes), ``args``, ``headers``,
-    ``cookies``, ``host``, and so on, and the rest of HS-2. ``N`` is the type of ``native``, `object` unless it is named:
+    ``cookies``, ``host`` and so on, and the rest of HS-2. ``N`` is the type of ``native``, `object` unless it is named:
     a handler for one connector alone annotates its request with that connector's, such as
     `wsbridge.connectors.aiohttp.AiohttpRequest`.
 

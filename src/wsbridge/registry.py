@@ -173,7 +173,10 @@ def _import_path(path: str) -> object:
 
 def _checked(found: object, asked: str) -> type[Any]:
     if not inspect.isclass(found) or not all(hasattr(found, name) for name in ("start", "stop", "connector_api")):
-        raise TypeError(f"{asked!r} is no connector: it must be a class with start, stop, connector_api and the like")
+        raise TypeError(
+            f"{asked!r} is no connector: it must be a class with start, stop and the like, and with "
+            f"connector_api, the version of the connector interface that it was written for (now {CONNECTOR_API})"
+        )
     written_for: object = getattr(found, "connector_api")  # noqa: B009  (its type is not known)
     if written_for != CONNECTOR_API:
         raise ConnectorVersionError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import WSCloseCode
+from websockets.frames import CloseCode
 
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
@@ -32,3 +34,11 @@ def test_deviations_are_those_that_are_allowed(name: str) -> None:
     connector = load_connector(name)
     assert set(connector.deviations) <= ALLOWED[name]
     assert {"size-limit", "ping", "compression", "unix-socket"} <= set(connector.features)
+
+
+@pytest.mark.rule("CLOSE-9")
+def test_close_keywords_cover_every_code_that_the_server_names() -> None:
+    for name, codes in (("aiohttp", WSCloseCode), ("websockets", CloseCode)):
+        table = load_connector(name).close_keywords
+        assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
+    assert not load_connector("tornado").close_keywords

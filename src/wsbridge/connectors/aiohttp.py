@@ -428,6 +428,7 @@ class Connector(BaseConnector):
     """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
 
     name = "aiohttp"
+    connector_api = 1
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(

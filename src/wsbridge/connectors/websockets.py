@@ -551,6 +551,7 @@ class Connector(BaseConnector):
     """Serves by `websockets.asyncio.server.serve`. ``native_options``: its ``write_limit`` and ``logger``."""
 
     name = "websockets"
+    connector_api = 1
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
