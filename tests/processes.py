@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 30.0
 WSBRIDGE = (sys.executable, "-W", "error", "-P", "-m", "wsbridge.cli")
-INSTALLED = registry.connector_names(installed=True)
+INSTALLED = registry.connector_names(installed=True, serving=True)
 
 each_connector = pytest.mark.parametrize(
     "connector", INSTALLED or [pytest.param("", marks=pytest.mark.skip("no server is installed"))]

@@ -75,6 +75,10 @@ def test_reg_1_lists_what_distributions_register(install: Install) -> None:
 def test_reg_1_the_own_connectors_are_listed_with_their_servers() -> None:
     own = {info.name: info for info in connector_infos() if info.distribution == "wsbridge"}
 
+    memory = own.pop("memory")
+    assert (memory.server, memory.is_installed, memory.serves) == (None, True, False)
+    assert "memory" in connector_names(installed=True)
+    assert "memory" not in connector_names(serving=True)
     assert set(own) == set(registry.SERVERS)
     for info in own.values():
         assert info.server == registry.SERVERS[info.name]

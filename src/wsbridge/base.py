@@ -114,6 +114,8 @@ class BaseConnector(ABC):
     """The fields of `Compression` that its server lets be set."""
     native_option_names: ClassVar[frozenset[str]] = frozenset()
     """What ``native_options`` may hold."""
+    has_wire: ClassVar[bool] = True
+    """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
 
     def __init__(
         self,
@@ -165,6 +167,10 @@ class BaseConnector(ABC):
         self._closed = False
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
+        if not self.has_wire:
+            given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
+            for option in (name for name, value in given.items() if value):
+                raise self.unsupported(option, "it has no socket")
         if unknown := sorted(set(native_options) - self.native_option_names):
             known = ", ".join(sorted(self.native_option_names)) or "none"
             raise self.unsupported(f"native_options[{unknown[0]!r}]", f"it takes: {known}")
@@ -219,8 +225,9 @@ class BaseConnector(ABC):
         self._running = True
         try:
             self._set_loop()
-            self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
-            self._addresses = tuple(map(socket_address, self._sockets))
+            if self.has_wire:
+                self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
+                self._addresses = tuple(map(socket_address, self._sockets))
             await self._start(self._sockets)
         except BaseException:
             self._forget_sockets()
@@ -274,7 +281,7 @@ class BaseConnector(ABC):
     def clock(self) -> Clock:
         """The one clock of all its channels."""
         if self._clock is None:
-            self._clock = Clock(self.loop)
+            self._clock = self._make_clock()
         return self._clock
 
     @property
@@ -414,6 +421,10 @@ class BaseConnector(ABC):
         if self._loop is not loop:
             self._loop = loop
             self._clock = None
+
+    def _make_clock(self) -> Clock:
+        """Return a clock for the loop that it runs in now."""
+        return Clock(self.loop)
 
     def _check_loop(self) -> None:
         """In debug mode, refuse calls from another thread or loop (THR-1)."""

@@ -415,7 +415,7 @@ def _connector_class(name: str | None, *, debug: bool) -> type[Any]:
 
 
 def _only_connector() -> str:
-    installed = registry.connector_names(installed=True)
+    installed = registry.connector_names(installed=True, serving=True)
     if not installed:
         commands = "; ".join(registry.install_command(name, server) for name, server in registry.SERVERS.items())
         raise Failure(Exit.NOT_INSTALLED, f"no connector is installed. Run one of: {commands}")
@@ -704,7 +704,7 @@ def _coloured(line: str, status: str) -> str:
 
 
 def _check(info: registry.ConnectorInfo) -> CheckResult:
-    """Load a connector, start it on a free loopback port, try a handshake, and stop it."""
+    """Load a connector, start it, on a free loopback port if it has a wire, try a handshake, and stop it."""
     try:
         connector = registry.load_connector(f"{info.name}@{info.distribution}")
     except Exception as exc:
@@ -722,6 +722,13 @@ async def _try(connector: type[Any]) -> None:
     pings: dict[str, Any] = {} if "ping" in connector.features else {"ping_interval": None}
     application = Application([("/", WebSocketOptions(**sizes, **pings))])
     async with asyncio.timeout(CHECK_TIMEOUT), serve_in_loop(application, connector, shutdown_timeout=1) as server:
+        if not getattr(connector, "has_wire", True):
+            from wsbridge.connectors.memory import Connector as Memory
+            from wsbridge.testing import connect
+
+            assert isinstance(server, Memory)
+            async with connect(server):
+                return
         host, port = listening_urls(server)[0].removeprefix("ws://").rsplit(":", 1)
         reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         try:

@@ -28,6 +28,8 @@ OWN_DISTRIBUTION = "wsbridge"
 SERVERS: Mapping[str, str] = MappingProxyType({"aiohttp": "aiohttp", "websockets": "websockets", "tornado": "tornado"})
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""
 
+_FOR_TESTS = frozenset(("memory",))
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectorInfo:
@@ -54,6 +56,11 @@ class ConnectorInfo:
         """Whether its server is there, as far as that can be told without importing it."""
         return self.server is None or self.server_version is not None
 
+    @property
+    def serves(self) -> bool:
+        """Whether it serves a network, as all do but this distribution's own for tests."""
+        return not (self.name in _FOR_TESTS and _same(self.distribution, OWN_DISTRIBUTION))
+
 
 def connector_infos() -> tuple[ConnectorInfo, ...]:
     """Return what is registered under `ENTRY_POINT_GROUP`, by name; imports none of it (REG-1)."""
@@ -61,13 +68,17 @@ def connector_infos() -> tuple[ConnectorInfo, ...]:
     return tuple(sorted(dict.fromkeys(infos), key=lambda info: (info.name, info.distribution)))
 
 
-def connector_names(*, installed: bool = False) -> tuple[str, ...]:
+def connector_names(*, installed: bool = False, serving: bool = False) -> tuple[str, ...]:
     """Return the names of the registered connectors; imports none of them (REG-1).
 
     Args:
         installed: Only those whose server is there.
+        serving: Only those that serve a network; ``memory`` does not.
     """
-    return tuple(dict.fromkeys(info.name for info in connector_infos() if info.is_installed or not installed))
+    infos = [
+        info for info in connector_infos() if (info.is_installed or not installed) and (info.serves or not serving)
+    ]
+    return tuple(dict.fromkeys(info.name for info in infos))
 
 
 def load_connector(connector: str | type[Connector]) -> type[Any]:

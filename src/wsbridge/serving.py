@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wsbridge.application import Application
+from wsbridge.errors import UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import check_seconds
@@ -114,6 +115,9 @@ async def _run(
     options: Mapping[str, Any],
 ) -> None:
     checked = None if health is None else Health(health)
+    made = load_connector(connector)
+    if not getattr(made, "has_wire", True):
+        raise UnsupportedOptionError(f"the {made.name} connector has no socket and serves no network: it is for tests")
     with stop_signals() as stop:
         async with serve(app if checked is None else checked.in_front_of(app), connector, **options) as server:
             log_urls(server)

@@ -279,10 +279,10 @@ async def _run_demo(port: int, tell: Callable[[Iterable[str]], None]) -> None:
 
 
 def _connectors() -> dict[str, registry.ConnectorInfo | None]:
-    """Return the connectors of wsbridge, then all others, by name; None for one that nothing registers."""
+    """Return the connectors of wsbridge that serve, then all others, by name; None for one that nothing registers."""
     found: dict[str, registry.ConnectorInfo | None] = dict.fromkeys(registry.SERVERS)
     for info in registry.connector_infos():
-        if found.get(info.name) is None:
+        if found.get(info.name) is None and info.serves:
             found[info.name] = info
     return found
 
