@@ -186,6 +186,7 @@ class Connector(BaseConnector):
     """
 
     name = "memory"
+    connector_api = 1
     has_wire = False
     features: ClassVar[frozenset[Feature]] = frozenset(("size-limit", "ping"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("window", "ignore_compression"))
