@@ -48,6 +48,8 @@ _GRACE = 0.2  # seconds: a pong that lies unread behind a callback that has just
 _BUSY_STEP = 0.25  # seconds between two looks at a channel whose deadline passed while its callback runs
 _MAX_QUEUE = 64  # messages
 _LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold the peer back
+_SMALL = 4 * 1024  # bytes: messages up to this size are written together
+_CORK = 0.001  # seconds for which that may last
 
 
 class BaseChannel(ABC):
@@ -360,6 +362,12 @@ class BaseChannel(ABC):
             self._stop_sending()
             self._note_end(1006, "", "network")
             self._set_over()
+
+    def half_closed(self) -> None:
+        """Take the end of what the peer sends; it may not read the rest, which is written before the server closes."""
+        self.connection_lost()
+        if self._unsent_bytes():
+            self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
 
     def failed(self, code: int, text: str = "") -> None:
         """Take a violation by the peer, or a message that is too big: close with ``code`` (RECV-8, RECV-9, LIM-1)."""
@@ -853,10 +861,11 @@ class _Ahead:
 class QueuedChannel(BaseChannel):
     """A channel of a server that pushes its messages: they wait here, in order, for the task of `run`.
 
-    The connector calls `feed`, and fills `_hold_reading` and `_resume_reading`.
+    The connector calls `feed`, and fills `_hold_reading` and `_resume_reading`. One whose server frames messages and
+    leaves their writing to it may call `_written`, and fills `_flush`.
     """
 
-    __slots__ = ("_held", "_later", "_queue", "_wakeup")
+    __slots__ = ("_cork_until", "_held", "_later", "_queue", "_wakeup")
 
     def __init__(
         self,
@@ -870,6 +879,7 @@ class QueuedChannel(BaseChannel):
         self._later: tuple[int, str, Initiator] | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._held = False
+        self._cork_until: float | None = None
 
     @abstractmethod
     def _hold_reading(self) -> None:
@@ -932,6 +942,29 @@ class QueuedChannel(BaseChannel):
         if self._held:
             self._held = False
             self._resume_reading()
+
+    def _flush(self) -> None:
+        """Write what is framed. Needed where `_written` is called."""
+        raise NotImplementedError
+
+    def _written(self, size: int) -> None:
+        """Write the message of ``size`` bytes that is framed; with more to handle at once, their answers together.
+
+        So does what comes from outside a callback, such as a task that reads a `MessageStream`, within one turn.
+        """
+        if (not self._queue and self.running is not None) or size > _SMALL:
+            self._flush()
+            return
+        loop = self._connector.loop
+        if self._cork_until is None:
+            self._cork_until = loop.time() + _CORK
+            loop.call_soon(self._uncork)
+        elif loop.time() > self._cork_until:
+            self._flush()
+
+    def _uncork(self) -> None:
+        self._cork_until = None
+        self._flush()
 
     def _set_over(self) -> None:
         super()._set_over()

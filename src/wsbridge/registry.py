@@ -25,7 +25,9 @@ ENTRY_POINT_GROUP = "wsbridge.connectors"
 
 OWN_DISTRIBUTION = "wsbridge"
 
-SERVERS: Mapping[str, str] = MappingProxyType({"aiohttp": "aiohttp", "websockets": "websockets", "tornado": "tornado"})
+SERVERS: Mapping[str, str] = MappingProxyType(
+    {"aiohttp": "aiohttp", "websockets": "websockets", "tornado": "tornado", "picows": "picows"}
+)
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""
 
 _FOR_TESTS = frozenset(("memory",))

@@ -76,8 +76,7 @@ _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | Native
 _TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
-_SMALL = 4 * 1024  # bytes: messages up to this size are written together
-_CORK = 0.001  # seconds for which that may last
+_SMALL = 4 * 1024  # bytes: fragments up to this size are put together
 _PIECE = 64 * 1024  # bytes that are parsed at once
 _DEFLATED_PIECE = 4 * 1024
 _MAX_RESTARTS = 16  # of a decoder in one frame
@@ -102,7 +101,7 @@ _LIMIT_NAME = _check_names()
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_cork_until", "_protocol", "_transport")
+    __slots__ = ("_protocol", "_transport")
 
     native: _Connection
     closed_errors = (InvalidState,)
@@ -111,34 +110,17 @@ class _Channel(QueuedChannel):
         """Take the connection, when the 101 is written."""
         self._protocol = self.native.protocol
         self._transport = self.native.transport
-        self._cork_until: float | None = None
 
     def _send_text(self, text: str) -> None:
         data = text.encode()
         self._protocol.send_text(data)
-        self._write(len(data))
+        self._written(len(data))
 
     def _send_binary(self, data: bytes) -> None:
         self._protocol.send_binary(data)
-        self._write(len(data))
+        self._written(len(data))
 
-    def _write(self, size: int) -> None:
-        """Write what websockets has framed; with messages left to handle at once, write their answers together.
-
-        So does what comes from outside a callback, such as a task that reads a `MessageStream`, within one turn.
-        """
-        if (not self._queue and self.running is not None) or size > _SMALL:
-            self.native.send_data()
-            return
-        loop = self._connector.loop
-        if self._cork_until is None:
-            self._cork_until = loop.time() + _CORK
-            loop.call_soon(self._uncork)
-        elif loop.time() > self._cork_until:
-            self.native.send_data()
-
-    def _uncork(self) -> None:
-        self._cork_until = None
+    def _flush(self) -> None:
         self.native.send_data()
 
     def _close(self, code: int | None, text: str) -> None:
@@ -167,12 +149,6 @@ class _Channel(QueuedChannel):
 
     def _resume_reading(self) -> None:
         self.native.resume()
-
-    def half_closed(self) -> None:
-        """Take the end of what the peer sends; it may not read the rest, which asyncio writes before it closes."""
-        self.connection_lost()
-        if self._unsent_bytes():
-            self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
 
 
 class _Protocol(ServerProtocol):

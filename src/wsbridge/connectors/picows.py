@@ -1,0 +1,680 @@
+"""The picows connector: frames are pushed, and everything above a frame is done here. Read and tried on picows 2.3.1.
+
+Native -> call: TEXT, BINARY, CONTINUATION in ``on_ws_frame``, put together by `MessageAssembler` -> ``feed``; PONG ->
+``pong_received``; CLOSE -> ``peer_closed``; a close that picows writes itself -> ``failed``; ``eof_received`` ->
+``half_closed``; ``on_ws_disconnected`` -> ``connection_lost``; ``pause_writing`` and ``resume_writing`` -> their
+namesakes.
+
+Mends; lines are those of picows.pyx in 2.3.1:
+
+- The listener factory is a plain function (1553), ``Connection: keep-alive, Upgrade`` (385), a method other than GET
+  (319) and HTTP/1.0 (325) get 400, an exception's text is the body of a 500 (1578), a Host may be missing or repeated:
+  `_Handshake` reads the request, however long the interceptors take, and picows' protocol then gets one that it takes.
+- ``send_close()`` without a code writes 0 (947): close frames are written with their payload, an empty one without.
+- RSV bits, the state of fragmentation, UTF-8, the close handshake, pongs and all limits but that of a frame are the
+  listener's: `_Listener` and `MessageAssembler`. Close codes 0, 1006 and those from 5000 on are let through (1783).
+- At a violation picows writes its close before it hands on the frame before it (1496), writes nothing behind it, and
+  goes on parsing: it writes into `_Wire`, which tells the channel, and what still comes is dropped.
+- A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, and a
+  frame's head is not seen before its end, so that only one limit holds at once: `_Protocol.get_buffer` and ``_look``.
+- What is written goes out message by message, by ``send(2)`` (1189): one framer for the connector makes the frames, and
+  the answers to the messages of one read are written together.
+- A half-closed connection is kept until the peer has read all (1406): `_Protocol.eof_received`.
+- Logged errors for what any peer can send (1688): the logger's filter.
+
+On a Unix socket picows ends the process by a segmentation fault (1335): the connector lacks that feature. It lacks
+compression, since picows has none, and a mount, since a server of picows has no application to be mounted in.
+
+Names that picows does not document: ``picows.picows.WSProtocol`` and its arguments, and that of ``WSTransport``; they
+are tried at each start. It declares no deviation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+
+import aiofastnet
+from multidict import CIMultiDict
+from picows import (
+    WSAutoPingStrategy,
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+
+from wsbridge.application import Application
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
+from wsbridge.clock import Timer
+from wsbridge.close import is_valid_close_code
+from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
+from wsbridge.frames import FrameError, MessageAssembler, declared
+from wsbridge.http import Request, Response, plain_response
+from wsbridge.http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import BACKLOG
+
+if TYPE_CHECKING:
+
+    class WSProtocol(asyncio.BufferedProtocol):
+        """What picows' stub leaves out."""
+
+        transport: WSTransport
+
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
+        def get_buffer(self, sizehint: int) -> memoryview: ...
+
+else:
+    try:
+        from picows.picows import WSProtocol
+    except ImportError as exc:
+        raise ImportError(f"this version of picows is not supported: {exc}") from exc
+
+__all__ = ["Connector", "PicowsChannel", "PicowsRequest"]
+
+PicowsRequest: TypeAlias = Request[WSUpgradeRequest]
+"""A `Request` of this connector, for annotations."""
+
+PicowsChannel: TypeAlias = WebSocketChannel[WSTransport]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
+logger = logging.getLogger("wsbridge")
+
+_TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+_CLOSE, _PING, _PONG = WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG
+_READ = 256 * 1024  # bytes that are read at once
+_READ_BUFFER = 16 * 1024  # bytes, as in picows
+_DROPPED = 64 * 1024
+_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+_END = b"\r\n\r\n"
+_HEAD_OF_CLOSE = 0x88
+_TAKEN = (
+    b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
+)
+
+
+class _Channel(QueuedChannel):
+    __slots__ = ("_frame", "_framed", "_pending", "_pong", "_transport")
+
+    native: WSTransport
+
+    def assembler(self) -> MessageAssembler:
+        """Return what puts its messages together."""
+        return MessageAssembler(self._options.max_text_size, self._options.max_binary_size)
+
+    def opened(self, transport: asyncio.Transport, framer: _Framer) -> None:
+        """Take the connection, when the 101 is written."""
+        self._transport = transport
+        self._frame = framer.send
+        self._framed = framer.frames
+        self._pending: list[bytes] = []
+        self._pong: bytes | None = None
+
+    def _send_text(self, text: str) -> None:
+        self._frame(_TEXT, text)
+        self._pending += self._framed
+        self._framed.clear()
+        self._written(len(text))
+
+    def _send_binary(self, data: bytes) -> None:
+        self._frame(_BINARY, data)
+        self._pending += self._framed
+        self._framed.clear()
+        self._written(len(data))
+
+    def _flush(self) -> None:
+        pending = self._pending
+        if len(pending) == 1:
+            self._transport.write(pending.pop())
+        elif pending:
+            self._pending = []
+            self._transport.writelines(pending)
+
+    def _control(self, kind: WSMsgType, payload: bytes) -> None:
+        self._frame(kind, payload)
+        self._pending += self._framed
+        self._framed.clear()
+        self._flush()
+
+    def _close(self, code: int | None, text: str) -> None:
+        self._control(_CLOSE, b"" if code is None else struct.pack("!H", code) + text.encode())
+
+    def _ping(self, payload: bytes) -> None:
+        self._control(_PING, payload)
+
+    def ping_received(self, payload: bytes) -> None:
+        """Answer a ping; of those that came while the peer read too slowly only the last (RFC 6455, 5.5.3)."""
+        if self._close_begun or self._lost:
+            return
+        if self._write_paused:
+            self._pong = payload
+            return
+        self._frame(_PONG, payload)
+        self._pending += self._framed
+        self._framed.clear()
+        self._written(len(payload))
+
+    def resume_writing(self) -> None:
+        pong, self._pong = self._pong, None
+        super().resume_writing()
+        if pong is not None:
+            self.ping_received(pong)
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _aborter(self) -> Callable[[], object]:
+        return self._transport.abort
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _hold_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
+class _Framer:
+    """picows' own framing, for all channels of a connector: each frame that is sent is found in ``frames``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: logging.LoggerAdapter[Any]) -> None:
+        self.frames: list[bytes] = []
+        self.write = self.frames.append
+        self.get_write_buffer_size = [None].__len__  # not 0, or picows would write past this object
+        self.send = cast(Any, WSTransport)(False, self, log, loop).send
+
+    def writelines(self, parts: list[bytes | memoryview]) -> None:
+        """Take a large message, whose head is in memory that picows uses again."""
+        self.frames += map(bytes, parts)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self if name == "socket" else default
+
+    def fileno(self) -> int:
+        return -1
+
+
+class _Wire:
+    """The transport that picows' objects of one connection see: what a failure makes picows write is not sent."""
+
+    __slots__ = ("_is_open", "_listener", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, listener: _Listener) -> None:
+        self._transport = transport
+        self._listener = listener
+        self._is_open = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def get_write_buffer_size(self) -> int:
+        return 1 + self._transport.get_write_buffer_size()  # not 0, or picows would write past this object
+
+    def write(self, data: bytes | bytearray) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._transport.write(data.decode().encode("latin-1"))  # the 101
+        elif data[0] == _HEAD_OF_CLOSE:
+            self._listener.picows_failed(int.from_bytes(data[2:4]), data[4:].decode())
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._listener.failure is None:
+            self._transport.close()
+
+
+class _Source(BaseSource):
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
+        return _Channel(self.connector, self.request, options, subprotocol)
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection until its request is answered."""
+
+    __slots__ = ("_answered", "_connector", "_data", "_lost", "_task", "_timer", "_transport")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._data = bytearray()  # what is not handled yet
+        self._timer: Timer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._answered = False
+        self._lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connector.connections.add(self._transport)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        clock = self._connector.clock
+        self._timer = clock.at(clock.time() + self._connector.handshake_timeout, self)
+
+    def tick(self, now: float) -> None:
+        """Cut a peer whose request is not complete in time, or who has its answer and stays (HS-10)."""
+        self._timer = None
+        self._transport.abort()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._connector.clock.cancel(self._timer)
+            self._timer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._forget_timer()
+        self._connector.connections.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        unread = self._data
+        seen = len(unread)
+        unread += data
+        if self._task is not None:
+            if len(unread) > _MAX_EARLY:
+                self._transport.pause_reading()
+            return
+        end = unread.find(_END, max(seen - len(_END), 0)) + len(_END)
+        if end < len(_END) and len(unread) <= MAX_HEAD:
+            return
+        if end < len(_END) or end > MAX_HEAD:
+            self._respond(plain_response(431))
+            return
+        try:
+            head = parse_head(bytes(unread[:end]))
+        except BadRequestError:
+            self._respond(plain_response(400))
+            return
+        del unread[:end]
+        if head.has_body:
+            self._respond(plain_response(400))
+            return
+        self._forget_timer()
+        self._task = self._connector.loop.create_task(self._answer(head))
+
+    async def _answer(self, head: Head) -> None:
+        transport, connector = self._transport, self._connector
+        native = WSUpgradeRequest()
+        native.method, native.path = head.method.encode(), head.target.encode("latin-1")
+        native.version, native.headers = f"HTTP/{head.version}".encode(), CIMultiDict(head.headers)
+        remote = transport.get_extra_info("peername")
+        tls = transport.get_extra_info("ssl_object")
+        request: Request[WSUpgradeRequest] = Request(
+            head.method,
+            head.target,
+            headers=head.headers,
+            scheme="wss" if tls else "ws",
+            http_version=head.version,
+            remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
+            tls=tls,
+            native=native,
+        )
+        source = _Source(connector, request)
+        outcome = await connector.handle(request, source)
+        if self._lost or transport.is_closing():
+            if isinstance(outcome, BaseChannel):
+                outcome.abandon()
+            return
+        if isinstance(outcome, Response):
+            self._respond(outcome, head.method)
+            return
+        assert isinstance(outcome, _Channel)
+        try:
+            listener = _Listener(connector, outcome, transport, native, source)
+        except Exception:
+            outcome.abandon()
+            logger.exception("the 101 for %r could not be sent", request.path)
+            self._respond(plain_response(500))
+            return
+        connector.loop.create_task(listener.live(bytes(self._data)))
+
+    def _respond(self, response: Response, method: str = "GET") -> None:
+        """Answer by plain HTTP, and end the connection when the peer has left."""
+        try:
+            data = final_response(response, method)
+        except UnicodeEncodeError:
+            logger.exception("a response has a header that is not latin-1")
+            data = final_response(plain_response(500), method)
+        self._answered = True
+        self._data.clear()
+        self._forget_timer()
+        self._set_timer()
+        self._transport.write(data)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+
+class _Loop:
+    """The event loop, but that it is no error if a peer leaves in the TLS handshake.
+
+    asyncio says nothing then; aiofastnet 1.2.0 does not mean to (transport.pyx:547), but what it takes for an error is
+    the class, no instance (ssl_transport.pyx:629).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if context.get("exception") is not ConnectionResetError:
+            self._loop.call_exception_handler(context)
+
+
+class Connector(BaseConnector):
+    """Serves by picows' protocol on aiofastnet, as picows does.
+
+    ``native_options``: ``read_buffer_init_size`` of `picows.ws_create_server`.
+    """
+
+    name = "picows"
+    features = ALL_FEATURES - {"compression", "fragments", "mount", "unix-socket"}
+    close_keywords = close_keywords({code.name: code.value for code in WSCloseCode if code.value})
+    native_option_names: ClassVar[frozenset[str]] = frozenset(("read_buffer_init_size",))
+
+    log: logging.LoggerAdapter[Any]
+    framer: _Framer
+    _servers: list[Any]
+
+    def __init__(self, app: Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.connections: set[asyncio.Transport] = set()
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        self.log = _quiet_logger()
+        try:
+            self.framer = _Framer(self.loop, self.log)
+            _Protocol(self, None, None, sys.maxsize)
+        except TypeError as exc:
+            raise ImportError(f"this version of picows is not supported: {exc}") from exc
+        loop: Any = self.loop
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if self.ssl is not None:
+            loop = _Loop(self.loop)
+            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
+        self._servers = []
+        for sock in sockets:
+            server = await aiofastnet.create_server(loop, partial(_Handshake, self), sock=sock, **options)
+            self._servers.append(server)
+
+    async def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def _stop(self) -> None:
+        for transport in list(self.connections):
+            transport.abort()
+        for server in self._servers:
+            server.abort_clients()  # those in the TLS handshake too
+        ends: list[asyncio.Task[None]] = [self.loop.create_task(server.wait_closed()) for server in self._servers]
+        _, pending = await asyncio.wait(ends, timeout=0.25)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+class _Protocol(WSProtocol):
+    """picows' own protocol, which parses; here is what bounds a read and looks at the head of what is not complete."""
+
+    def __init__(self, connector: Connector, receiver: _Listener | None, answer: object, max_frame_size: int) -> None:
+
+        def answer_it(request: WSUpgradeRequest) -> object:
+            return answer
+
+        super().__init__(
+            host_port=None,
+            ws_path=None,
+            is_client_side=False,
+            ws_listener_factory=answer_it,
+            logger=connector.log,
+            disconnect_on_exception=True,
+            websocket_handshake_timeout=None,
+            enable_auto_ping=False,
+            auto_ping_idle_timeout=None,
+            auto_ping_reply_timeout=None,
+            auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
+            enable_auto_pong=False,
+            max_frame_size=max_frame_size,
+            extra_headers=None,
+            read_buffer_init_size=connector.native_options.get("read_buffer_init_size", _READ_BUFFER),
+        )
+        self.receiver = cast(_Listener, receiver)
+        self.head: bytes | None = None  # what has come of the head that is looked for
+        self._room = 0
+        self._view = memoryview(b"")
+        self._dropped: memoryview | None = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._dropped is not None:
+            return self._dropped
+        view = super().get_buffer(sizehint)
+        self._room = len(view)
+        if self._room > _READ:
+            view = view[:_READ]
+        self._view = view
+        return view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._dropped is not None:
+            return
+        if self.head is not None:
+            self.look(self.head + bytes(self._view[: min(nbytes, MAX_FRAME_HEAD)]))
+            if self._dropped is not None:
+                return
+        super().buffer_updated(nbytes)
+
+    def look_behind(self, size: int) -> None:
+        """Look at the ``size`` bytes behind the frame that is handed on, the last that is complete."""
+        nbytes = self._room - len(super().get_buffer(0))
+        if nbytes > 0:  # else picows has moved its buffer to make room, and the old one is not to be read
+            self.look(bytes(self._view[nbytes - size : nbytes][:MAX_FRAME_HEAD]))
+
+    def look(self, head: bytes) -> None:
+        """Refuse the frame that begins with ``head`` if it makes its message too big (LIM-1)."""
+        found = declared(head)
+        self.head = head if found is None else None
+        if found is not None and self.receiver.assembler.is_too_big(*found):
+            self.receiver.fail(1009, "message too big")
+
+    def feed(self, data: bytes) -> None:
+        """Take what was read before."""
+        rest = memoryview(data)
+        while rest and self.receiver.failure is None:
+            buffer = self.get_buffer(-1)
+            size = min(len(rest), len(buffer))
+            buffer[:size] = rest[:size]
+            self.buffer_updated(size)
+            rest = rest[size:]
+
+    def drop(self) -> None:
+        """Drop all that comes from now on."""
+        self._dropped = memoryview(bytearray(_DROPPED))
+
+    def eof_received(self) -> bool:
+        self.receiver.half_closed()
+        return False
+
+
+class _Listener(WSListener):
+    """The receiving side of a channel."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        channel: _Channel,
+        transport: asyncio.Transport,
+        native: WSUpgradeRequest,
+        source: BaseSource,
+    ) -> None:
+        """Have picows accept the handshake, and send its 101."""
+        self._connector = connector
+        self._channel: _Channel | None = channel
+        self._feed = channel.feed
+        self._transport = transport
+        self.assembler = channel.assembler()
+        self._ended = False
+        self._fast = not self.assembler.is_uneven  # a message in one frame needs no other look
+        self.failure: tuple[int, str] | None = None  # what picows found
+
+        headers: list[tuple[str, str]] = list(source.response_headers)
+        if channel.subprotocol is not None:
+            headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
+        for name, value in headers:
+            f"{name}{value}".encode("latin-1")  # what cannot be sent is found before anything is
+        response = WSUpgradeResponse.create_101_response(headers)
+        answer = WSUpgradeResponseWithListener(response, self)
+        self._protocol = protocol = _Protocol(connector, self, answer, self.assembler.max_frame)
+        transport.pause_reading()
+        protocol.connection_made(cast(asyncio.Transport, _Wire(transport, self)))
+        protocol.feed(_TAKEN % native.headers["Sec-WebSocket-Key"].encode())
+        channel.native = protocol.transport
+        if protocol.transport.response is None:
+            raise RuntimeError("picows refused the handshake")
+        for name in ("method", "path", "version", "headers"):
+            setattr(protocol.transport.request, name, getattr(native, name))
+        if self.assembler.is_uneven:
+            protocol.head = b""
+        transport.set_protocol(protocol)
+
+    async def live(self, early: bytes) -> None:
+        """Live the channel's life; ``early`` came behind the request."""
+        channel, connector = self._channel, self._connector
+        assert channel is not None
+        channel.opened(self._transport, connector.framer)
+        connector.loop.call_soon(self._begin, early)  # when on_open has begun
+        try:
+            await channel.run()
+        finally:
+            self._let_go()
+
+    def _begin(self, early: bytes) -> None:
+        self._transport.resume_reading()  # before, since the channel may pause it again
+        if early:
+            self._protocol.feed(early)
+
+    def _let_go(self) -> None:
+        self._ended, self._fast = True, False
+        self._channel = None
+        self._feed = _feed_nothing
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._fast and frame.msg_type is _TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
+            try:
+                text = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError:
+                self.fail(1007, "invalid UTF-8")
+            else:
+                self._feed(text)
+        elif not self._ended:
+            try:
+                self._take(frame)
+            except FrameError as exc:
+                self.fail(exc.code, str(exc))
+
+    def _take(self, frame: WSFrame) -> None:
+        channel, assembler, kind = self._channel, self.assembler, frame.msg_type
+        assert channel is not None
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise FrameError(1002, "reserved bit")
+        if kind is _TEXT or kind is _BINARY or kind is _CONTINUATION:
+            message = assembler.add(kind.value, frame.get_payload_as_memoryview(), fin=frame.fin)
+            self._fast = assembler.kind is None and not assembler.is_uneven
+            if message is not None:
+                channel.feed(message)
+        elif kind is _PING:
+            channel.ping_received(frame.get_payload_as_bytes())
+        elif kind is _PONG:
+            channel.pong_received(frame.get_payload_as_bytes())
+        else:
+            self._take_close(channel, frame.get_payload_as_bytes())
+        if frame.last_in_buffer and not self._fast and not self._ended:
+            if frame.tail_size:
+                self._protocol.look_behind(frame.tail_size)
+            else:
+                self._protocol.head = b""
+
+    def _take_close(self, channel: _Channel, payload: bytes) -> None:
+        code = int.from_bytes(payload[:2]) if payload else None
+        if code is not None and not is_valid_close_code(code):
+            raise FrameError(1002, "invalid close code")
+        self._ended, self._fast = True, False
+        channel.peer_closed(code, payload[2:].decode())
+
+    def fail(self, code: int, text: str) -> None:
+        """End the channel for what the peer sent; what still comes is dropped."""
+        if self._ended:
+            return
+        self._ended, self._fast = True, False
+        self._protocol.drop()
+        if self._channel is not None:
+            self._channel.failed(code, text)
+
+    def picows_failed(self, code: int, text: str) -> None:
+        """Take what picows found and would have sent; there may be one frame before it (1496)."""
+        if self.failure is None:
+            self.failure = code, text
+            self._transport.pause_reading()
+            self._connector.loop.call_soon(self._picows_failed)
+
+    def _picows_failed(self) -> None:
+        assert self.failure is not None
+        self.fail(*self.failure)
+        self._transport.resume_reading()
+
+    def half_closed(self) -> None:
+        if self._channel is not None:
+            self._channel.half_closed()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._connector.connections.discard(self._transport)
+        if self._channel is not None:
+            self._channel.connection_lost()
+
+    def pause_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.resume_writing()
+
+
+def _feed_nothing(message: str | bytes) -> None:
+    """Take a message of a channel that has ended."""
+
+
+def _quiet_logger() -> logging.LoggerAdapter[Any]:
+    """Return a logger for what needs attention, which a peer that breaks the protocol does not.
+
+    An adapter: of a plain logger picows makes another one for each connection (1326).
+    """
+    log = logging.Logger("picows.server", logging.WARNING)
+    log.parent = logging.getLogger(log.name)
+    log.addFilter(lambda record: not record.msg.startswith("WS parser error"))
+    return logging.LoggerAdapter(log)
