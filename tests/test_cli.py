@@ -460,10 +460,10 @@ def test_reg_1_connectors_with_none_installed(bare: Bare) -> None:
     assert (result.returncode, result.stderr) == (Exit.OK, "")
     head, *rows = result.stdout.split("\n\n")[0].splitlines()
     assert head.split() == ["NAME", "FROM", "SERVER", "STATUS"]
-    assert [row.split()[0] for row in rows] == ["aiohttp", "memory", "tornado", "websockets"]
+    assert [row.split()[0] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "websockets"]
     assert rows.pop(1).split() == ["memory", "wsbridge", "0.1.0", "-", "works"]
     install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
-    assert rows[1].split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
+    assert rows[2].split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
     assert len({row.index("not installed") for row in rows} | {head.index("STATUS")}) == 1
 
 
@@ -481,7 +481,7 @@ def test_reg_1_connectors_as_json_with_none_installed(bare: Bare) -> None:
         "installed": False,
         "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install aiohttp',
     }
-    assert [row["name"] for row in rows] == ["aiohttp", "memory", "tornado", "websockets"]
+    assert [row["name"] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "websockets"]
 
 
 @pytest.mark.rule("REG-3")
@@ -513,7 +513,7 @@ def test_reg_1_connectors_imports_nothing_of_them() -> None:
         from wsbridge.cli import cli
         cli(["connectors", "--json"], standalone_mode=False)
         roots = {name.partition(".")[0] for name in sys.modules}
-        assert not roots & {"aiohttp", "websockets", "tornado"}, roots
+        assert not roots & {"aiohttp", "websockets", "tornado", "picows"}, roots
         assert not [name for name in sys.modules if name.startswith("wsbridge.connectors")]
     """
     done = subprocess.run(

@@ -16,7 +16,7 @@ from wsbridge.conformance import catalogue, reference
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-OPTIONAL = ("aiohttp", "tornado", "websockets")
+OPTIONAL = ("aiohttp", "picows", "tornado", "websockets")
 
 
 def blocks(page: str) -> list[str]:

@@ -53,7 +53,10 @@ PUBLIC = {
     "upgrade_request_to_websocket",
     "websocket_interceptor",
 }
-SERVERS = ("aiohttp", "websockets", "tornado", "sanic", "uvicorn", "pytest", "wsproto", "hypothesis", "jinja2", "rich")
+SERVERS = (
+    *("aiohttp", "websockets", "tornado", "picows", "aiofastnet", "httptools", "sanic", "uvicorn"),
+    *("pytest", "wsproto", "hypothesis", "jinja2", "rich"),
+)
 CORE = sorted(name for _, name, is_package in pkgutil.iter_modules(wsbridge.__path__, "wsbridge.") if not is_package)
 
 

@@ -9,13 +9,15 @@ from typing import Any, get_args
 import pytest
 
 import wsbridge
+from tests.processes import client_for
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
-from wsbridge.client import Target, choose_client
+from wsbridge.client import Target
 
 ALIASES = {
     "aiohttp": ("AiohttpChannel", "AiohttpRequest"),
     "websockets": ("WebsocketsChannel", "WebsocketsRequest"),
     "tornado": ("TornadoChannel", "TornadoRequest"),
+    "picows": ("PicowsChannel", "PicowsRequest"),
 }
 
 
@@ -26,7 +28,7 @@ async def test_natives_are_what_the_aliases_say(name: str) -> None:
     options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)))
     async with (
         wsbridge.serve(Application([("/", options)]), name, port=0) as connector,
-        choose_client(name).connect(Target(connector.url)),
+        client_for(name).connect(Target(connector.url)),
     ):
         channel, request = await asyncio.wait_for(seen, 5)
     module = importlib.import_module(f"wsbridge.connectors.{name}")

@@ -95,7 +95,7 @@ def test_reg_1_listing_imports_no_connector_and_no_server() -> None:
         connector_infos()
         print(names)
         roots = {name.partition(".")[0] for name in sys.modules}
-        assert not roots & {"aiohttp", "websockets", "tornado"}, roots
+        assert not roots & {"aiohttp", "websockets", "tornado", "picows"}, roots
         assert not [name for name in sys.modules if name.startswith("wsbridge.connectors")]
     """
     done = subprocess.run(

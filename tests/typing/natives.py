@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from aiohttp import web
+from picows import WSTransport, WSUpgradeRequest
 from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
 from websockets.asyncio.server import ServerConnection
@@ -18,6 +19,7 @@ from websockets.http11 import Request as WebsocketsNative
 
 from wsbridge import MessageStream, Request, WebSocketChannel, WebSocketOptions, stream_handler
 from wsbridge.connectors.aiohttp import AiohttpChannel, AiohttpRequest
+from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
 from wsbridge.connectors.tornado import TornadoChannel, TornadoRequest
 from wsbridge.connectors.websockets import WebsocketsChannel, WebsocketsRequest
 
@@ -42,6 +44,13 @@ async def open_tornado(channel: TornadoChannel, request: TornadoRequest) -> None
     assert_type(request.native, HTTPServerRequest)
 
 
+def open_picows(channel: PicowsChannel, request: PicowsRequest) -> int:
+    assert_type(channel.native, WSTransport)
+    assert_type(request.native, WSUpgradeRequest)
+    assert_type(channel.native.request.path, bytes)
+    return len(request.native.headers)
+
+
 async def text_of_aiohttp(channel: AiohttpChannel, process: str, text: str) -> None:
     await channel.send_text(str(channel.native.compress))
 
@@ -51,6 +60,7 @@ assert_type(WebSocketOptions(on_open=open_aiohttp, on_text=text_of_aiohttp), Web
 assert_type(WebSocketOptions(on_open=open_aiohttp), WebSocketOptions[str])
 assert_type(WebSocketOptions(on_open=open_websockets), WebSocketOptions[None])
 assert_type(WebSocketOptions(on_open=open_tornado), WebSocketOptions[None])
+assert_type(WebSocketOptions(on_open=open_picows), WebSocketOptions[int])
 
 
 # ---- of a framework of one's own, of two, of none ------------------------------------------------------------------

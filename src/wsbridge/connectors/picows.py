@@ -58,10 +58,10 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
+from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
 from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
-from wsbridge.http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -319,7 +319,7 @@ class _Handshake(asyncio.Protocol):
         native = WSUpgradeRequest()
         native.method, native.path = head.method.encode(), head.target.encode("latin-1")
         native.version, native.headers = f"HTTP/{head.version}".encode(), CIMultiDict(head.headers)
-        remote = transport.get_extra_info("peername")
+        remote: tuple[str, int] | None = transport.get_extra_info("peername")
         tls = transport.get_extra_info("ssl_object")
         request: Request[WSUpgradeRequest] = Request(
             head.method,
@@ -394,8 +394,9 @@ class Connector(BaseConnector):
     """
 
     name = "picows"
+    connector_api = 1
     features = ALL_FEATURES - {"compression", "fragments", "mount", "unix-socket"}
-    close_keywords = close_keywords({code.name: code.value for code in WSCloseCode if code.value})
+    close_keywords = close_keywords({code.name: code.value or 1005 for code in WSCloseCode})  # NO_INFO is 0
     native_option_names: ClassVar[frozenset[str]] = frozenset(("read_buffer_init_size",))
 
     log: logging.LoggerAdapter[Any]
