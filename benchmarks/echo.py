@@ -37,6 +37,7 @@ BASELINES = {
     "aiohttp": ("native-aiohttp",),
     "websockets": ("native-websockets",),
     "tornado": ("native-tornado", "native-tornado-default"),
+    "picows": ("native-picows",),
 }
 AGAIN = " again"
 CONNECTIONS = 50
@@ -203,7 +204,7 @@ def machine() -> dict[str, str]:
         "load average": f"{os.getloadavg()[0]:.2f}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
-    for package in ("wsbridge", "aiohttp", "websockets", "tornado"):
+    for package in ("wsbridge", "aiohttp", "websockets", "tornado", "picows"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

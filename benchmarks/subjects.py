@@ -88,6 +88,26 @@ async def native_tornado(*, nodelay: bool) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
+async def native_picows() -> AsyncIterator[int]:
+    """Serve a picows listener that sends each frame back; yield the port."""
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+    class Echo(WSListener):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            if frame.msg_type == WSMsgType.CLOSE:
+                transport.send_close(frame.get_close_code(), frame.get_close_message())
+                transport.disconnect()
+            else:
+                transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+    server = await ws_create_server(lambda request: Echo(), HOST, 0, max_frame_size=MAX_SIZE)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
 async def wsbridge_echo(connector_name: str) -> AsyncIterator[int]:
     """Serve a wsbridge application on a connector; yield the port."""
     import wsbridge
@@ -133,12 +153,15 @@ SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[int]]] = {
     "native-websockets": native_websockets,
     "native-tornado": partial(native_tornado, nodelay=True),
     "native-tornado-default": partial(native_tornado, nodelay=False),
+    "native-picows": native_picows,
     "wsbridge-aiohttp": partial(wsbridge_echo, "aiohttp"),
     "wsbridge-websockets": partial(wsbridge_echo, "websockets"),
     "wsbridge-tornado": partial(wsbridge_echo, "tornado"),
+    "wsbridge-picows": partial(wsbridge_echo, "picows"),
     "stream-aiohttp": partial(stream_echo, "aiohttp"),
     "stream-websockets": partial(stream_echo, "websockets"),
     "stream-tornado": partial(stream_echo, "tornado"),
+    "stream-picows": partial(stream_echo, "picows"),
 }
 
 
