@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
+from wsbridge.close import check_close
 from wsbridge.errors import MessageDecodeError, MessageKindError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ M = TypeVar("M")
 
 @runtime_checkable
 class Codec(Protocol[M]):
-    """Turns messages into objects of the type ``M`` and back. One serves many channels: it keeps no state. CODEC-1."""
+    """Turns messages into objects of the type ``M`` and back. One serves many channels: it keeps no state. CODEC-1.
+
+    One that has an attribute ``invalid_code``, a close code, has the channel closed with that for what does not decode.
+    """
 
     def encode(self, message: M, /) -> str | bytes:
         """Return what is sent for ``message``: a text message, or a binary one.
@@ -50,7 +54,9 @@ def check_codec(codec: object) -> None:
 
 
 def decode_or_close(codec: Codec[M], channel: WebSocketChannel, data: str | bytes) -> M:
-    """Return what ``data`` stands for, or close the channel: 1003 for the wrong kind, else 1007 (CODEC-2).
+    """Return what ``data`` stands for, or close the channel (CODEC-2).
+
+    With the codec's ``invalid_code``, if it has one; else with 1003 for the wrong kind and 1007 for what is invalid.
 
     Raises:
         MessageKindError: A message of the kind that the codec does not read.
@@ -59,10 +65,10 @@ def decode_or_close(codec: Codec[M], channel: WebSocketChannel, data: str | byte
     try:
         return codec.decode(data)
     except MessageKindError:
-        channel.close(1003)
+        channel.close(getattr(codec, "invalid_code", None) or 1003)
         raise
     except Exception as exc:
-        channel.close(1007)
+        channel.close(getattr(codec, "invalid_code", None) or 1007)
         raise MessageDecodeError(f"a message of channel {channel.id} does not decode: {exc}") from exc
 
 
@@ -82,9 +88,10 @@ class Decoded:
 class _TextCodec(Generic[M]):
     """Text messages, by two functions."""
 
-    __slots__ = ("_dumps", "_loads")
+    __slots__ = ("_dumps", "_loads", "invalid_code")
 
-    def __init__(self, dumps: Callable[[M], str], loads: Callable[[str], M]) -> None:
+    def __init__(self, dumps: Callable[[M], str], loads: Callable[[str], M], invalid_code: int | None) -> None:
+        self.invalid_code = None if invalid_code is None else check_close(invalid_code, "")
         self._dumps = dumps
         self._loads = loads
 
@@ -100,9 +107,10 @@ class _TextCodec(Generic[M]):
 class _BinaryCodec(Generic[M]):
     """Binary messages, by two functions."""
 
-    __slots__ = ("_dumps", "_loads")
+    __slots__ = ("_dumps", "_loads", "invalid_code")
 
-    def __init__(self, dumps: Callable[[M], bytes], loads: Callable[[bytes], M]) -> None:
+    def __init__(self, dumps: Callable[[M], bytes], loads: Callable[[bytes], M], invalid_code: int | None) -> None:
+        self.invalid_code = None if invalid_code is None else check_close(invalid_code, "")
         self._dumps = dumps
         self._loads = loads
 
@@ -115,18 +123,27 @@ class _BinaryCodec(Generic[M]):
         return self._loads(data)
 
 
-def json_codec() -> Codec[Any]:
+def json_codec(invalid_code: int | None = None) -> Codec[Any]:
     """Return a codec for JSON in text messages, of what JSON knows: dicts, lists, strings, numbers, bools and None.
 
     By msgspec where that is installed, else by the standard library. NaN and the infinities, which are no JSON, do not
-    decode. CODEC-1.
+    decode.
+
+    Args:
+        invalid_code: What to close with for a message that is no JSON, or binary; None: 1007, or 1003.
+
+    Raises:
+        TypeError: ``invalid_code`` is no int.
+        ValueError: It may not be sent (CLOSE-2).
+
+    CODEC-1, CODEC-2.
     """
     try:
         import msgspec
     except ImportError:
-        return _TextCodec(_dumps, _loads)
+        return _TextCodec(_dumps, _loads, invalid_code)
     encode = msgspec.json.Encoder().encode
-    return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder().decode)
+    return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder().decode, invalid_code)
 
 
 def _dumps(message: Any) -> str:
@@ -142,22 +159,23 @@ def _no_constant(name: str) -> None:
 
 
 @overload
-def msgspec_codec(type: type[M], *, format: Literal["json", "msgpack"] = "json") -> Codec[M]: ...
+def msgspec_codec(type: type[M], *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[M]: ...
 @overload
-def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json") -> Codec[Any]: ...
-def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json") -> Codec[Any]:
+def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[Any]: ...
+def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[Any]:
     """Return a codec for messages of one type, checked as they are decoded, by msgspec.
 
     Args:
         type: What msgspec reads: a ``Struct``, a dataclass, a union of tagged structs, ...
         format: ``"json"``, in text messages, or ``"msgpack"``, in binary ones.
+        invalid_code: As for `json_codec`.
 
     Raises:
         ImportError: msgspec is not installed.
-        TypeError: ``type`` is nothing that msgspec reads.
-        ValueError: ``format`` is neither of the two.
+        TypeError: ``type`` is nothing that msgspec reads, or ``invalid_code`` no int.
+        ValueError: ``format`` is neither of the two, or ``invalid_code`` may not be sent.
 
-    CODEC-1.
+    CODEC-1, CODEC-2.
     """
     try:
         import msgspec
@@ -165,7 +183,7 @@ def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json") -> 
         raise ImportError("msgspec_codec needs msgspec: pip install 'wsbridge[msgspec]'") from exc
     if format == "json":
         encode = msgspec.json.Encoder().encode
-        return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder(type).decode)
+        return _TextCodec(lambda message: encode(message).decode(), msgspec.json.Decoder(type).decode, invalid_code)
     if format == "msgpack":
-        return _BinaryCodec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type).decode)
+        return _BinaryCodec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type).decode, invalid_code)
     raise ValueError(f"format must be 'json' or 'msgpack', not {format!r}")

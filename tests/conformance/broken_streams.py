@@ -309,4 +309,4 @@ class BlamesItself(BrokenChannel):
     __slots__ = ()
 
     def close(self: Any, code: int = 1000, text: str = "") -> None:
-        super().close(1011 if code in (1003, 1007) else code, text)
+        super().close(1011 if code in (1003, 1007, 4400) else code, text)

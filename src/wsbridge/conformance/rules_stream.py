@@ -93,6 +93,6 @@ STREAM_RULES: tuple[Rule, ...] = (
         sentence="A message that does not decode closes the channel with 1007, one of the wrong kind with 1003.",
         text="""It reaches neither `on_message` nor a read. `on_error` gets a `MessageDecodeError`, whose cause is what
         `decode` raised, or the `MessageKindError` that it raised; either is logged (ERR-1). The messages before it are
-        delivered.""",
+        delivered. For protocols with a code of their own for this, a codec's `invalid_code` takes the place of both.""",
     ),
 )

@@ -226,3 +226,15 @@ async def json_that_is_none(bench: Bench) -> None:
                 await peer.send_binary(b"{}")
                 equal((await peer.receive_close()).code, 1003, f"the code for a binary message from {style}")
     equal(bench.recorder.values("got"), [], "what was given to callbacks and reads")
+
+
+@check("CODEC-2")
+async def invalid_code_of_the_codec(bench: Bench) -> None:
+    """A codec's `invalid_code` is what a channel is closed with, for what does not decode and for the wrong kind."""
+    async with bench.serve(_both(bench, json_codec(4400))) as served:
+        for style in STYLES:
+            for opcode, payload in ((Opcode.TEXT, b"{"), (Opcode.BINARY, b"{}")):
+                async with served.peer(style) as peer:
+                    await peer.send_raw(build_frame(opcode, payload))
+                    equal((await peer.receive_close()).code, 4400, f"the code for {payload!r} from {style}")
+    equal(bench.recorder.values("got"), [], "what was given to callbacks and reads")
