@@ -19,6 +19,7 @@ from wsbridge.cli import Exit
 from wsbridge.client import Client, ClosedReason, ConnectError, Target
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+LIBRARIES = Path(__file__).with_name("test_libraries.py")
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +46,7 @@ def test_every_example_is_told_about_and_run() -> None:
         docstring = source.split('"""')[1]
         is_mount = name.startswith("mount_")
         assert (f"python examples/{name}" if is_mount else f"wsbridge serve {name[:-3]}:app") in docstring
-        assert f'"{name[:-3]}"' in Path(__file__).read_text()
+        assert f'"{name[:-3]}"' in Path(__file__).read_text() + LIBRARIES.read_text()
 
 
 @pytest.mark.rule("SEND-1", "RECV-1", "RECV-2")

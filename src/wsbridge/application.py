@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from werkzeug.exceptions import NotFound
@@ -33,13 +34,25 @@ class Application:
             a parameter. A handler is `WebSocketOptions`, or a sequence of `Interceptor` that ends with
             `websocket_interceptor` (or with one that sets a response).
         interceptors: Run first, for any request, so that they can answer plain HTTP too (HS-4).
+        lifespan: ``lifespan(application)`` returns an async context manager, such as `contextlib.asynccontextmanager`
+            makes: what is entered before the first request and left after the last channel (STOP-6), the place for a
+            pool or a background task. An application that is mounted may have none: its framework does.
 
     Raises:
-        TypeError: A route is no pair, a handler neither of the two, or an interceptor none.
+        TypeError: A route is no pair, a handler neither of the two, an interceptor none, or ``lifespan`` not callable.
         ValueError: A path that is ill-formed or stands there twice.
     """
 
-    def __init__(self, routes: Iterable[Route], interceptors: Iterable[Interceptor] = ()) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        interceptors: Iterable[Interceptor] = (),
+        *,
+        lifespan: Callable[[Application], AbstractAsyncContextManager[object]] | None = None,
+    ) -> None:
+        if lifespan is not None and not callable(lifespan):
+            raise TypeError(f"lifespan must be callable and return an async context manager, not {lifespan!r}")
+        self.lifespan = lifespan
         self.interceptors = _interceptors(interceptors, "interceptors")
         self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False)
         self._handlers: list[tuple[Interceptor, ...]] = []

@@ -23,6 +23,7 @@ from wsbridge.clock import Clock
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
+from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature
 from wsbridge.sockets import bind, socket_address, unlink_socket
@@ -165,6 +166,7 @@ class BaseConnector(ABC):
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
         self._closed = False
+        self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
         if not self.has_wire:
@@ -228,7 +230,12 @@ class BaseConnector(ABC):
             if self.has_wire:
                 self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
                 self._addresses = tuple(map(socket_address, self._sockets))
-            await self._start(self._sockets)
+            await self._lifespan.enter()
+            try:
+                await self._start(self._sockets)
+            except BaseException:
+                await self._lifespan.leave(self.shutdown_timeout)
+                raise
         except BaseException:
             self._forget_sockets()
             self._running = False
@@ -445,6 +452,7 @@ class BaseConnector(ABC):
         except asyncio.CancelledError:
             if self._hurry is not None:
                 self._hurry.set()
+            self._lifespan.hurry()
             await asyncio.wait((stopping,), timeout=4 * _ABANDON_AFTER)
             raise
 
@@ -465,14 +473,18 @@ class BaseConnector(ABC):
             self._stopping = None
 
     async def _stop_all(self, caller: BaseChannel | None) -> None:
+        deadline = self.loop.time() + self.shutdown_timeout
         try:
             await self._stop_listening()
             await self.stop_channels(caller)
             await self._stop()
         finally:
             self._forget_sockets()
-            self._running = False
-            self._stopping = None
+            try:
+                await self._lifespan.leave(deadline - self.loop.time())
+            finally:
+                self._running = False
+                self._stopping = None
 
     async def stop_channels(self, caller: BaseChannel | None = None) -> None:
         """Close every channel with 1001 and wait for its callbacks, within ``shutdown_timeout`` (STOP-2)."""
@@ -534,6 +546,8 @@ class Mount:
     """
 
     def __init__(self, connector: BaseConnector, handler: WebSocketOptions[Any] | Application) -> None:
+        if isinstance(handler, Application) and handler.lifespan is not None:
+            raise connector.unsupported("a mounted application's lifespan", "the framework has its own: put it there")
         self.connector = connector
         self._handler = handler
 

@@ -287,6 +287,29 @@ class ServesOnWhileItStops(BrokenConnector):
         await super().stop_channels(caller)
 
 
+@breaks("STOP-6")
+class KnowsNoLifespan(BrokenConnector):
+    """Enters it in `start` and leaves it in `stop`, whoever calls them and whatever it raises."""
+
+    async def start(self) -> None:
+        lifespan = self.app.lifespan
+        self.app.lifespan = None
+        try:
+            await super().start()
+        finally:
+            self.app.lifespan = lifespan
+        if lifespan is not None:
+            self.entered = lifespan(self.app)
+            with contextlib.suppress(Exception):
+                await self.entered.__aenter__()
+
+    async def stop(self) -> None:
+        if getattr(self, "entered", None) is not None:
+            with contextlib.suppress(Exception):
+                await self.entered.__aexit__(None, None, None)
+        await super().stop()
+
+
 @breaks("MOUNT-1")
 class MountsBadly(BrokenConnector):
     """Its mount answers nothing that is right, and does not stop."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,18 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.node import installed
 from wsbridge.cli import cli
 from wsbridge.conformance import SuiteResult, load_results, run
 from wsbridge.conformance.suite import Session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def missing(reason: str) -> None:
-    """Fail where everything must be there, skip elsewhere, and say why."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def started(command: list[str], folder: Path) -> Iterator[str]:
@@ -48,22 +40,7 @@ def started(command: list[str], folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    npm, executable = shutil.which("npm"), shutil.which("node")
-    if npm is None or executable is None:
-        missing("the reference application in Node needs node and npm, which are not there")
-    assert npm is not None
-    assert executable is not None
-    folder = tmp_path_factory.mktemp("node") / "reference-node"
-    shutil.copytree(EXAMPLES / "reference-node", folder, ignore=shutil.ignore_patterns("node_modules"))
-    try:
-        command = [npm, "ci", "--no-audit", "--no-fund", "--prefer-offline"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        missing("npm ci did not end within 120 s: is the npm registry within reach?")
-        raise
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[:3]
-        missing(f"npm ci failed, is the npm registry within reach? {' '.join(last)}")
+    executable, folder = installed(EXAMPLES / "reference-node", tmp_path_factory.mktemp("node"))
     yield from started([executable, "server.js", "0"], folder)
 
 

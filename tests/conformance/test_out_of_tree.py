@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.node import missing
 from wsbridge.conformance import SuiteResult, Verdict, load_results
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +31,6 @@ out_of_tree = pytest.mark.skipif(
     os.environ.get("WSBRIDGE_OUT_OF_TREE") != "1", reason="WSBRIDGE_OUT_OF_TREE=1 installs the Sanic connector"
 )
 _UNREACHABLE = re.compile(r"No matching distribution|not find a version|NewConnectionError|[Tt]imed? ?out|SSLError")
-
-
-def missing(reason: str) -> None:
-    """Fail where everything must be there, skip elsewhere, and say why."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def run(

@@ -215,6 +215,15 @@ SERVING_RULES: tuple[Rule, ...] = (
         hangs.""",
     ),
     rule(
+        "STOP-6",
+        sentence="""The application's `lifespan` is entered before the first connection is served, and left, in the
+        same task, when every `on_close` has ended.""",
+        text="""What it raises as it is entered, `start()` raises, and nothing is left. What it raises as it is left,
+        `stop()` raises, when all else has been stopped. One that is not left at `shutdown_timeout` is cancelled, and
+        that is logged. Each `start()` enters it anew. An application with a lifespan is not mounted
+        (`UnsupportedOptionError`): the framework's own is the place for it.""",
+    ),
+    rule(
         "MOUNT-1",
         level="feature",
         features=("mount",),

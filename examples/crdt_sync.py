@@ -1,0 +1,53 @@
+"""Documents that several people edit at once (Yjs), with the package `pycrdt-websocket`, in rooms by path.
+
+    wsbridge serve crdt_sync:app --app-dir examples --connector aiohttp
+
+Clients of Yjs (y-websocket, pycrdt's Provider) connect to ``/documents/{name}``. Needs ``pip install pycrdt-websocket``.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from pycrdt import Channel
+from pycrdt.websocket import WebsocketServer
+
+from wsbridge import Application, ChannelClosedError, MessageStream, Request, stream_handler
+
+documents = WebsocketServer()
+
+
+class DocumentChannel(Channel):
+    """What pycrdt wants of a connection: a path, binary messages, and no error when the peer leaves."""
+
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
+
+    @property
+    def path(self) -> str:
+        return self._stream.request.path
+
+    async def send(self, message: bytes) -> None:
+        with contextlib.suppress(ChannelClosedError):  # it is told by the end of the messages
+            await self._stream.send(message)
+
+    async def recv(self) -> bytes:
+        return await self._stream.recv_binary()
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.recv()
+        except ChannelClosedError:
+            raise StopAsyncIteration from None
+
+
+async def serve(stream: MessageStream, request: Request) -> None:
+    await documents.serve(DocumentChannel(stream))
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Application) -> AsyncGenerator[None]:
+    async with documents:
+        yield
+
+
+app = Application([("/documents/{name}", stream_handler(serve))], lifespan=lifespan)
