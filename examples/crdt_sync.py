@@ -2,7 +2,7 @@
 
     wsbridge serve crdt_sync:app --app-dir examples --connector aiohttp
 
-Clients of Yjs (y-websocket, pycrdt's Provider) connect to ``/documents/{name}``. Needs ``pip install pycrdt-websocket``.
+Clients of Yjs (y-websocket, pycrdt's Provider) connect to ``/documents/{name}``. It needs the package installed.
 """
 
 import contextlib

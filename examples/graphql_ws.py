@@ -1,6 +1,6 @@
 """GraphQL over WebSocket by `graphql-core`: github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md, complete.
 
-    wsbridge serve graphql_ws:app --app-dir examples --connector aiohttp
+wsbridge serve graphql_ws:app --app-dir examples --connector aiohttp
 """
 
 import asyncio

@@ -27,7 +27,7 @@ COUNTS = {
     "ERR": 3,
     "LIM": 5,
     "FLOW": 3,
-    "STOP": 5,
+    "STOP": 6,
     "CTX": 5,
     "CONN": 5,
     "STREAM": 10,

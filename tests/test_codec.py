@@ -283,3 +283,12 @@ async def test_a_stream_with_a_codec() -> None:
     assert got == [7]
     assert channel.wire.written == [("binary", b"8"), ("close", 1000, "")]
     await leave(channel)
+
+
+@pytest.mark.rule("CODEC-2", "CLOSE-2")
+def test_an_invalid_code_must_be_one_that_can_be_sent() -> None:
+    assert getattr(json_codec(4400), "invalid_code") == 4400  # noqa: B009
+    with pytest.raises(ValueError, match=r"^close code 1005 may not be sent"):
+        json_codec(1005)
+    with pytest.raises(TypeError, match=r"^close code must be an int, not str$"):
+        json_codec("4400")  # type: ignore[arg-type]

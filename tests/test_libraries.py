@@ -1,5 +1,6 @@
 """Libraries that ship a WebSocket endpoint, on top: the examples with the real packages, on every connector."""
 
+# mypy: disable-error-code="import-untyped, misc, untyped-decorator"
 from __future__ import annotations
 
 import asyncio
@@ -128,19 +129,23 @@ async def becomes(text: Text, value: str) -> None:
 
 @each_connector
 async def test_crdt(connector: str) -> None:
-    async with serving("crdt_sync", connector) as url, asyncio.timeout(TIMEOUT):
-        async with document(url, "/documents/a") as ada, document(url, "/documents/b") as alone:
-            ada += "Hello"
-            async with document(url, "/documents/a") as grace:
-                await becomes(grace, "Hello")
-                grace += ", world"
-                await becomes(ada, "Hello, world")
-                ada += "!"
-                await becomes(grace, "Hello, world!")
-            ada += " Again"
-            async with document(url, "/documents/a") as later:
-                await becomes(later, "Hello, world! Again")
-            assert str(alone) == ""
+    async with (
+        asyncio.timeout(TIMEOUT),
+        serving("crdt_sync", connector) as url,
+        document(url, "/documents/a") as ada,
+        document(url, "/documents/b") as alone,
+    ):
+        ada += "Hello"
+        async with document(url, "/documents/a") as grace:
+            await becomes(grace, "Hello")
+            grace += ", world"
+            await becomes(ada, "Hello, world")
+            ada += "!"
+            await becomes(grace, "Hello, world!")
+        ada += " Again"
+        async with document(url, "/documents/a") as later:
+            await becomes(later, "Hello, world! Again")
+        assert str(alone) == ""
 
 
 # ---- GraphQL --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from wsbridge.http import Request, Response, forwarded, parse_networks, plain_re
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
-from wsbridge.protocols import Address, Deviation, Feature
+from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -442,9 +442,13 @@ class BaseConnector(ABC):
             )
 
     def _current_channel(self) -> BaseChannel | None:
-        """The channel whose callback this is called from, if any: a stop does not wait for its own caller (STOP-3)."""
+        """The channel whose callback or handler calls this, if any: no stop waits for its own caller (STOP-3)."""
         task = asyncio.current_task()
-        return next((channel for channel in self._channels if channel.is_run_by(task)), None)
+        handled, handler = handler_of.get() or (None, None)
+        for channel in self._channels:
+            if channel.is_run_by(task) or (channel is handled and task is handler):
+                return channel
+        return None
 
     async def _wait_for_stop(self, stopping: asyncio.Task[None]) -> None:
         try:

@@ -159,10 +159,16 @@ def _no_constant(name: str) -> None:
 
 
 @overload
-def msgspec_codec(type: type[M], *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[M]: ...
+def msgspec_codec(
+    type: type[M], *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None
+) -> Codec[M]: ...
 @overload
-def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[Any]: ...
-def msgspec_codec(type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None) -> Codec[Any]:
+def msgspec_codec(
+    type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None
+) -> Codec[Any]: ...
+def msgspec_codec(
+    type: Any, *, format: Literal["json", "msgpack"] = "json", invalid_code: int | None = None
+) -> Codec[Any]:
     """Return a codec for messages of one type, checked as they are decoded, by msgspec.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, overload, runtime_checkable
 
@@ -34,6 +35,12 @@ __all__ = [
 ]
 
 CONNECTOR_API = 1
+
+handler_of: ContextVar[tuple[object, object] | None] = ContextVar("wsbridge.handler_of", default=None)
+"""Set by what serves a channel in a task of its own, as `wsbridge.stream_handler` does, to the channel and that task.
+
+The channel's ``on_close`` waits for the task; so a ``stop()`` that it awaits must not wait for the channel (STOP-3).
+"""
 """The version of the interface between wsbridge and its connectors (REG-5)."""
 
 BinaryFormat = Literal["bytes", "memoryview", "stream"]

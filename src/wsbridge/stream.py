@@ -20,7 +20,7 @@ from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.options import OPTION_NAMES, Compression, WebSocketOptions
-from wsbridge.protocols import BinaryLike, WebSocketChannel
+from wsbridge.protocols import BinaryLike, WebSocketChannel, handler_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -298,6 +298,7 @@ class MessageStream(Generic[M]):
 
     async def _run(self, handler: Handler[M], on_error: OnError[M] | None) -> None:
         """Run the handler to its end and close the channel; raise nothing of it (STREAM-7)."""
+        handler_of.set((self._channel, asyncio.current_task()))
         try:
             await handler(self, self._request)
         except asyncio.CancelledError as exc:

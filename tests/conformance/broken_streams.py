@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tests.conformance.breaking import BrokenChannel, breaks
 from wsbridge.codec import Decoded
 from wsbridge.errors import ChannelClosedError
+from wsbridge.protocols import handler_of
 from wsbridge.stream import MessageStream
 
 stream: Any = importlib.import_module("wsbridge.stream")  # without its types: what is put into it is wrong on purpose
@@ -223,6 +224,18 @@ class KeepsTheEndToItself:
 
     async def wait_closed(self: Any) -> Any:
         await asyncio.Event().wait()
+
+
+@breaks_stream("STREAM-8")
+class IsUnknownToTheStop:
+    __slots__ = ()
+
+    async def _run(self: Any, handler: Any, on_error: Any) -> None:
+        async def unknown(*arguments: Any) -> None:
+            handler_of.set(None)
+            await handler(*arguments)
+
+        await super()._run(unknown, on_error)
 
 
 @breaks_stream("STREAM-8")

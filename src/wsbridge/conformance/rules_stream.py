@@ -64,7 +64,7 @@ STREAM_RULES: tuple[Rule, ...] = (
         it, if the option `cancel_on_close` is set.""",
         text="""Without the option it runs on to its own end. The news of an end comes behind the messages before it, so
         it waits while STREAM-9 holds the peer back. `stop()` cancels a handler as it does an `on_close` (STOP-2), and
-        leaves no task of it behind.""",
+        leaves no task of it behind; one that the handler itself awaits does not wait for it (STOP-3).""",
     ),
     rule(
         "STREAM-9",
@@ -93,6 +93,6 @@ STREAM_RULES: tuple[Rule, ...] = (
         sentence="A message that does not decode closes the channel with 1007, one of the wrong kind with 1003.",
         text="""It reaches neither `on_message` nor a read. `on_error` gets a `MessageDecodeError`, whose cause is what
         `decode` raised, or the `MessageKindError` that it raised; either is logged (ERR-1). The messages before it are
-        delivered. For protocols with a code of their own for this, a codec's `invalid_code` takes the place of both.""",
+        delivered. A codec's `invalid_code`, for protocols that have a code of their own, takes the place of both.""",
     ),
 )

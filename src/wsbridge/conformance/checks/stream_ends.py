@@ -19,6 +19,7 @@ from wsbridge.conformance.wire import Close, Opcode, Peer, build_frame
 from wsbridge.errors import ChannelClosedError
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import Connector
 from wsbridge.stream import MessageStream, stream_handler
 
 _KERNEL = 64 * MIB  # bytes: more than any system buffers for one connection
@@ -389,6 +390,33 @@ async def read_stream(stream: Raw, request: Request) -> None:
     """Read to the end."""
     async for _ in stream:
         pass
+
+
+@check("STREAM-8")
+async def stop_awaited_by_the_handler(bench: Bench) -> None:
+    """A handler that awaits `stop()` itself is not cancelled by it, and goes on when all else has ended."""
+    connectors: list[Connector] = []
+
+    async def handler(stream: Raw, request: Request) -> None:
+        if request.path == "/stops":
+            await stream.recv()
+            await connectors[0].stop()
+            bench.recorder.log("stopped", stream.id, connectors[0].addresses)
+        else:
+            await stream.wait_closed()
+        bench.recorder.log("returns", stream.id)
+
+    app = Application([(path, handled(bench, handler)) for path in ("/stops", "/other")])
+    async with bench.serve(app) as served, served.peer("/other") as other, served.peer("/stops") as peer:
+        assert served.connector is not None
+        connectors.append(served.connector)
+        await bench.recorder.wait("handler", 2)
+        await peer.send_text("stop")
+        for each in (other, peer):
+            equal(await each.receive_close(), Close(1001, "server shutdown"), "what a peer gets")
+        equal((await bench.recorder.wait("stopped")).value, (), "the addresses when stop() has returned")
+        await bench.recorder.wait("returns", 2)
+    equal(_errors(bench), [], "what was logged")
 
 
 @check("STREAM-8")
