@@ -48,6 +48,7 @@ def made(
         needs=frozenset(needs),
         black_box=False,
         stochastic=options.get("stochastic", False),
+        wire=options.get("wire", False),
         limit=limit,
     )
 

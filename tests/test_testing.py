@@ -438,7 +438,7 @@ async def test_the_peer_waits_for_an_application_that_is_busy() -> None:
         await goes_on.wait()
         count += 1
 
-    async with connect(WebSocketOptions(on_text=slow)) as peer:
+    async with connect(WebSocketOptions(on_text=slow), window=1000) as peer:
         sent = 0
         with pytest.raises(TimeoutError, match="took no more messages"):  # noqa: PT012  (the block is what is tested)
             while sent < 1000:

@@ -77,7 +77,7 @@ class Peer:
             message = _message(message)
         if not connection.send(message):
             raise self._closed()
-        if connection.is_held:
+        if connection.must_drain:
             try:
                 async with asyncio.timeout(self._limit(timeout)):
                     await connection.drain()

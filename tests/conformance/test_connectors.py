@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from aiohttp import WSCloseCode
 from picows import WSCloseCode as PicowsCloseCode
 from websockets.frames import CloseCode
 
 from wsbridge.base import ALL_FEATURES
+from wsbridge.conformance import catalogue
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
 from wsbridge.conformance.report import failure_text
@@ -22,17 +25,45 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What CLOSE-8 allows at most."""
 
-LACKING: dict[str, set[str]] = {"picows": {"compression", "mount", "unix-socket"}}
+LACKING: dict[str, set[str]] = {
+    "memory": {"compression", "mount", "unix-socket"},
+    "picows": {"compression", "mount", "unix-socket"},
+}
 """The features that a server does not have, beside ``fragments``; the others have every one."""
+
+VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
+"""Rules of how a whole frame is encoded, of which nothing is left where there are no frames."""
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
-@pytest.mark.parametrize("name", sorted(SERVERS))
+@pytest.mark.parametrize("name", sorted({*SERVERS, "memory"}))
 def test_check(name: str, check: Check) -> None:
     result = run_check(check, Target(name, load_connector(name)))
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
-        assert check.needs & ({"fragments"} | LACKING.get(name, set()))
+        lacking = check.needs - load_connector(name).features
+        assert lacking <= {"fragments"} | LACKING.get(name, set())
+        assert lacking or (check.wire and name == "memory")
+
+
+@pytest.mark.parametrize("check", [check for check in all_checks() if check.wire], ids=lambda check: check.id)
+def test_a_check_of_the_wire_is_one(check: Check) -> None:
+    target = Target("memory", load_connector("memory"))
+    if not check.needs <= target.features:
+        return  # refused for that already
+    result = run_check(replace(check, wire=False), target)
+    assert result.verdict is (Verdict.PASS if check.rule in VACUOUS else Verdict.FAIL)
+    assert check.rule in VACUOUS or result.cause in ("error", "promise")
+
+
+def test_what_needs_no_wire_binds_without_one() -> None:
+    features = load_connector("memory").features
+    left = {check.rule for check in all_checks() if check.needs <= features and not check.wire}
+    lacking = {rule.id for rule in catalogue.rules() if rule.kind == "connector"} - left
+    assert {id for id in lacking if not id.startswith("FRAME")} == {
+        *("RECV-3", "RECV-8", "RECV-9"),  # fragments, invalid UTF-8 and violations are bytes
+        *("RECV-10", "SEND-8", "STOP-4", "MOUNT-1", "MOUNT-2"),  # features, and TLS, that it lacks
+    }
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))

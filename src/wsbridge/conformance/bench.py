@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.conformance.check import CheckFailed
+from wsbridge.conformance.in_memory import MemoryDoor, MemoryPeer
 from wsbridge.conformance.recorder import Recorder
 from wsbridge.conformance.wire import Peer, WireLog
 from wsbridge.http import Request
@@ -62,6 +63,11 @@ class Target:
         return frozenset() if self.connector is None else frozenset(self.connector.features)
 
     @property
+    def has_wire(self) -> bool:
+        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryPeer`."""
+        return bool(getattr(self.connector, "has_wire", True))
+
+    @property
     def neutral(self) -> dict[str, Any]:
         """The options that must be given, since the connector lacks what their defaults need."""
         if self.connector is None:
@@ -94,6 +100,7 @@ class Served:
         peer = await Peer.open(
             self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
         )
+        self.bench.peers.append(peer)
         try:
             yield peer
         finally:
@@ -121,6 +128,7 @@ class Bench:
     scale: float = 1.0
     recorder: Recorder = field(init=False)
     logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])
+    peers: list[Peer] = field(default_factory=list[Peer])
     wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
     deviated: dict[str, str] = field(default_factory=dict[str, str])
     _log_handler: logging.Handler | None = None
@@ -139,6 +147,12 @@ class Bench:
         if self.target.connector is None:
             raise CheckFailed("this check needs a connector, not a URL")
         return self.target.connector
+
+    def open_ends(self) -> int:
+        """Return how many ends of connections are open, and other descriptors; 0 where that cannot be told."""
+        if self.target.has_wire:
+            return open_descriptors()
+        return 1 + sum(isinstance(peer, MemoryPeer) and peer.is_connected for peer in self.peers)
 
     def wire_log(self, name: str) -> WireLog:
         """Return a log for one connection, which goes into the report of a failure."""
@@ -186,6 +200,11 @@ class Bench:
             **{**self.target.neutral, **options},
         )
 
+    def served(self, connector: Any) -> Served:
+        """Return a connector that runs as what is served."""
+        address = connector.addresses[0] if self.target.has_wire else MemoryDoor.of(connector)
+        return Served(self, address, "", connector)
+
     @contextlib.asynccontextmanager
     async def serve(
         self, handler: WebSocketOptions[Any] | Application | None = None, **options: Any
@@ -203,7 +222,7 @@ class Bench:
         connector = self.connector(app, **options)
         await self.within(connector.start(), "start()")
         try:
-            yield Served(self, connector.addresses[0], "", connector)
+            yield self.served(connector)
         finally:
             # a stop takes at most its own timeout; a connector that hangs in it has failed
             await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
@@ -230,6 +249,7 @@ class Bench:
             log=self.wire_log(f"client of {target}"),
             **options,
         )
+        self.peers.append(peer)
         try:
             yield peer
         finally:

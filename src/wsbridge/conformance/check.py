@@ -32,6 +32,7 @@ class Check:
         needs: Features that it needs; without one of them its refusal is checked instead.
         black_box: Whether it needs nothing but the reference application, so that it runs against any server.
         stochastic: Whether one pass proves less than several (concurrency, memory).
+        wire: Whether it is about bytes on a wire, or sockets; a connector that has neither refuses their options.
         limit: Seconds after which it has failed.
     """
 
@@ -43,6 +44,7 @@ class Check:
     needs: frozenset[Feature]
     black_box: bool
     stochastic: bool
+    wire: bool
     limit: float
 
 
@@ -55,6 +57,7 @@ def check(
     needs: Iterable[Feature] = (),
     black_box: bool = False,
     stochastic: bool = False,
+    wire: bool = False,
     limit: float = 20,
 ) -> Callable[[Callable[[Bench], Awaitable[None]]], Callable[[Bench], Awaitable[None]]]:
     """Register an async function as a check of ``rule``; its name is the scenario, its docstring the title."""
@@ -73,6 +76,7 @@ def check(
             needs=frozenset(needs),
             black_box=black_box,
             stochastic=stochastic,
+            wire=wire,
             limit=limit,
         )
         if made.id in _CHECKS:

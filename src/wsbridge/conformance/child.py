@@ -75,7 +75,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
     options = {**bench.target.neutral, **options}
     path = spec_of(bench.connector)
     factory: tuple[str, ...] = vars(bench.connector).get("conformance_factory", (path,) if path else ())
-    if not factory:
+    if not factory or not bench.target.has_wire:
         memory = _Memory(_CLIENT)
 
         async def ask(command: str) -> int:

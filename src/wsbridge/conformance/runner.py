@@ -8,6 +8,7 @@ import enum
 import logging
 import signal
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -117,7 +118,7 @@ def run_check(check: Check, target: Target, *, scale: float = 1.0) -> CheckResul
     """
     bench = Bench(target, scale)
     started = time.perf_counter()
-    if target.connector is not None and (missing := check.needs - target.features):
+    if target.connector is not None and (missing := _missing(check, target)):
         outcome = _refusal(check, bench, missing)
     else:
         outcome = _outcome(check, bench)
@@ -248,6 +249,12 @@ def _watchdog(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
+def _missing(check: Check, target: Target) -> set[str]:
+    """Return what the check needs and the connector lacks."""
+    missing: set[str] = set(check.needs - target.features)
+    return missing | {"wire"} if check.wire and not target.has_wire else missing
+
+
 def _refusal(check: Check, bench: Bench, missing: Iterable[str]) -> _Outcome:
     """Check that a connector that lacks features refuses what needs them: options when it is made."""
     refused: list[str] = []
@@ -321,5 +328,11 @@ _REFUSED: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]] = Mappin
         "ping": [({"ping_interval": 1.0}, {})],
         "size-limit": [({"max_text_size": 1024}, {}), ({"max_binary_size": 1024}, {})],
         "unix-socket": [({}, {"unix_path": "wsbridge-refused.sock"})],
+        "wire": [
+            ({}, {"host": "0.0.0.0"}),
+            ({}, {"port": 8000}),
+            ({}, {"reuse_port": True}),
+            ({}, {"ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}),
+        ],
     }
 )

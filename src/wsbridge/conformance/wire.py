@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from ssl import MemoryBIO, SSLContext, SSLError, SSLWantReadError
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias, cast
 
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed, RsvBits
@@ -119,6 +119,14 @@ class Drained:
     end: Close | Eof | None
 
 
+class Door(str):
+    """An address that is no socket's: where a connector without a wire is reached, as in `MemoryDoor`."""
+
+    async def open(self, *, timeout: float, timeout_scale: float, log: WireLog, **options: object) -> Peer:
+        """Do what `Peer.open` does."""
+        raise NotImplementedError
+
+
 class WireError(Exception):
     """Base of all errors of this client."""
 
@@ -167,7 +175,7 @@ class _Head(NamedTuple):
     size: int
 
 
-def _parse_head(data: bytes | bytearray, start: int = 0) -> _Head | None:
+def parse_head(data: bytes | bytearray, start: int = 0) -> _Head | None:
     """Read a frame header leniently (section 5.2); None if it is not all there."""
     if len(data) < start + 2:
         return None
@@ -184,14 +192,14 @@ def _parse_head(data: bytes | bytearray, start: int = 0) -> _Head | None:
 def _heads(data: bytes) -> Iterator[tuple[_Head, bytes]]:
     """Yield the header and the start of the unmasked payload of each frame that begins in `data`."""
     position = 0
-    while (head := _parse_head(data, position)) is not None:
+    while (head := parse_head(data, position)) is not None:
         start = position + head.size
         shown = data[start : start + min(head.length, _SHOWN + 1)]
-        yield head, _masked(shown, data[start - 4 : start]) if head.masked else shown
+        yield head, masked(shown, data[start - 4 : start]) if head.masked else shown
         position = start + head.length
 
 
-def _masked(payload: bytes, key: bytes) -> bytes:
+def masked(payload: bytes, key: bytes) -> bytes:
     """Mask or unmask (section 5.3), by one XOR of two long integers, which is fast for any size."""
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
@@ -243,7 +251,7 @@ def build_frame(
     short = {7: declared, 16: 126, 64: 127}[length_bits]
     head = bytes((fin << 7 | rsv << 4 | opcode, (0x80 if key else 0) | short))
     extended = declared.to_bytes({7: 0, 16: 2, 64: 8}[length_bits]) if length_bits != 7 else b""
-    return b"".join((head, extended, key, _masked(payload, key) if key else payload))
+    return b"".join((head, extended, key, masked(payload, key) if key else payload))
 
 
 def close_payload(code: int, text: str = "") -> bytes:
@@ -531,6 +539,16 @@ class Peer:
             timeout_scale: What `Peer.timeout_scale` is to be.
             log: Where to log, a new log if None.
         """
+        if isinstance(address, Door):
+            opened = await address.open(
+                timeout=timeout,
+                timeout_scale=timeout_scale,
+                log=WireLog() if log is None else log,
+                ssl=ssl,
+                server_hostname=server_hostname,
+                recv_buffer=recv_buffer,
+            )
+            return cast("Self", opened)
         unix = isinstance(address, str)
         family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -707,6 +725,10 @@ class Peer:
                 rsv, payload = self._deflate.frame_outbound(self._judge, Opcode(kind), rsv, part, fin)
             frames.append(build_frame(kind, payload, fin=fin, rsv=4 * rsv.rsv1))
         await self.send_raw(b"".join(frames))
+
+    async def send_in_parts(self, opcode: int, parts: Sequence[bytes]) -> None:
+        """Send a message as `send_fragments` does, or whole where there is no wire to put frames on."""
+        await self.send_fragments(opcode, parts)
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a ping."""
@@ -1082,7 +1104,7 @@ class Peer:
 
     async def _next_frame(self, *, keep: bool = True) -> tuple[Frame, Event | None] | None:
         """Return the next frame and the event that it completes; None at the end of the stream."""
-        while (head := _parse_head(self._input)) is None or len(self._input) < head.size + head.length:
+        while (head := parse_head(self._input)) is None or len(self._input) < head.size + head.length:
             if head is not None and head.length > _MAX_FRAME:
                 raise WireViolation(f"a frame of {head.length} bytes is more than any check asks for")
             if not await self._fill():
@@ -1091,7 +1113,7 @@ class Peer:
         del self._input[: len(wire)]
         payload = wire[head.size :]
         if head.masked:
-            payload = _masked(payload, wire[head.size - 4 : head.size])
+            payload = masked(payload, wire[head.size - 4 : head.size])
         frame = Frame(head.opcode, payload, head.fin, head.rsv, head.masked)
         if keep or head.opcode >= Opcode.CLOSE:
             self.log.add("received", len(wire), str(frame))

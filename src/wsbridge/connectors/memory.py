@@ -3,8 +3,9 @@
 `Connection` is the client's end. `Connection.send` -> ``feed``; ``ping``, ``pong`` -> a pong, ``pong_received``;
 ``close`` -> ``peer_closed``; ``drop``, ``half_close`` -> ``connection_lost``. What the channel writes lies in the
 inbox, in order, until the client takes it: up to ``window`` bytes it has left the server, as if in the buffers of a
-network, and what is beyond is unsent, so that sends wait (FLOW-2) and `send_timeout` counts. A client that works
-answers pings and closes when they have left; one that is told to does not.
+network, and what is beyond is unsent, so that sends wait (FLOW-2) and `send_timeout` counts. While the server reads no
+more (FLOW-1), what the client does waits in the same way, and in order. A client that works answers pings and closes
+when they have left; one that is told to does not.
 
 Time is that of the event loop, and `Connector.advance` moves it forward for all timeouts of the channels.
 
@@ -50,8 +51,8 @@ __all__ = [
     "Pong",
 ]
 
-WINDOW = 64 * 1024
-"""Bytes that leave the server before the client takes them, unless ``native_options`` have another ``window``."""
+WINDOW = 1024 * 1024
+"""Bytes that are on their way, to either side, unless ``native_options`` have another ``window``."""
 
 _OVERHEAD = 16  # bytes that a message counts beside its own, so that empty ones count too
 _REMEMBERED = 10  # arrivals
@@ -119,6 +120,7 @@ class End:
 
 
 Control = Ping | Pong | Close | End
+Posted = str | bytes | Callable[["_Channel"], object]
 Arrival = str | bytes | Control
 """What a client gets: a text, a binary message, a control frame, or the end."""
 
@@ -129,6 +131,8 @@ class _Channel(QueuedChannel):
     native: Connection
 
     def _send_text(self, text: str) -> None:
+        if type(text) is not str:
+            text = str.__str__(text)
         if not text.isascii():
             text.encode()  # what could not be sent on a wire is not sent here
         self._put(text)
@@ -216,6 +220,8 @@ class Connector(BaseConnector):
         self._listens = False
 
     async def _stop(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
         if handshakes := [connection.task for connection in self._connections if connection.answer is None]:
             await asyncio.wait(handshakes, timeout=0.25)
         logging.getLogger("wsbridge").removeFilter(self._errors)
@@ -238,7 +244,21 @@ class Connector(BaseConnector):
         await self._time.advance(seconds)
 
     async def connect(self, request: ClientRequest, *, auto_pong: bool = True, auto_close: bool = True) -> Connection:
-        """Make a request; what came of it is in `Connection.answer`.
+        """Make a request and wait for its answer, `Connection.answer`; else as `open`.
+
+        Raises:
+            ConnectionResetError: There was none.
+        """
+        connection = self.open(request, auto_pong=auto_pong, auto_close=auto_close)
+        try:
+            await connection.wait_answered()
+        except asyncio.CancelledError:
+            connection.drop()
+            raise
+        return connection
+
+    def open(self, request: ClientRequest, *, auto_pong: bool = True, auto_close: bool = True) -> Connection:
+        """Make a request.
 
         Args:
             request: A handshake, or any other.
@@ -247,7 +267,6 @@ class Connector(BaseConnector):
 
         Raises:
             ConnectionRefusedError: The connector does not run.
-            ConnectionResetError: There was no answer.
         """
         if not self._listens:
             raise ConnectionRefusedError("the memory connector does not run: start it first")
@@ -258,11 +277,6 @@ class Connector(BaseConnector):
         self._connections.add(connection)
         connection.task = self.loop.create_task(self._serve(connection), context=context)
         connection.task.add_done_callback(partial(self._forget, connection))
-        try:
-            await connection.wait_answered()
-        except asyncio.CancelledError:
-            connection.drop()
-            raise
         return connection
 
     async def _serve(self, connection: Connection) -> None:
@@ -281,6 +295,8 @@ class Connector(BaseConnector):
         outcome = await self.handle(request, source)
         if isinstance(outcome, Response):
             connection.refuse(outcome)
+        elif connection.is_over:
+            outcome.abandon()
         else:
             assert isinstance(outcome, _Channel)
             outcome.opened(connection)
@@ -305,6 +321,7 @@ class Connection:
         errors: What the application has raised.
         reason: How the channel ended, as the client sees it; None while it is open.
         is_held: Whether the server reads no more for now (FLOW-1).
+        must_drain: Whether more than the window is sent and not read, so that `drain` waits.
         is_over: Whether the connection is gone.
     """
 
@@ -326,7 +343,8 @@ class Connection:
         self.arrived: deque[Arrival] = deque(maxlen=_REMEMBERED)
         self.errors: list[BaseException] = []
         self.reason: CloseReason | None = None
-        self.is_held = False
+        self.is_held = True  # until there is a channel that reads
+        self.must_drain = False
         self.is_over = False
         self._loop = loop
         self._window = window
@@ -338,6 +356,8 @@ class Connection:
         self._waiter: asyncio.Future[bool] | None = None  # of the one that reads, while nothing is there
         self._drainers: list[asyncio.Future[None]] = []
         self._untaken = 0  # bytes
+        self._outbox: deque[Posted] = deque()
+        self._unread = 0  # bytes
         self._is_full = False
         self._unanswered: list[Control] = []  # they have not left the server
         self._pong: Pong | None = None  # of several pings that wait, the last is answered (RFC 6455, 5.5.3)
@@ -347,15 +367,44 @@ class Connection:
 
     def send(self, message: str | bytes) -> bool:
         """Send a message; False if nothing can be sent any more."""
-        channel = self.channel
-        if channel is None or self._is_closed:
+        if self._is_closed:
             return False
-        channel.feed(message)
+        if self.is_held or self._outbox or self.channel is None:
+            self._post(message)
+        else:
+            self.channel.feed(message)
         return True
 
+    def _post(self, entry: Posted) -> None:
+        """Do it, or have what the server does not read now wait in order, as in the buffers of a network."""
+        if self.is_held or self._outbox:
+            self._outbox.append(entry)
+            self._unread += _posted_size(entry)
+            self.must_drain = self._unread > self._window
+        else:
+            self._deliver(entry)
+
+    def _deliver(self, entry: Posted) -> None:
+        if self.channel is None:
+            return
+        if isinstance(entry, str | bytes):
+            self.channel.feed(entry)
+        else:
+            entry(self.channel)
+
+    def _flush(self) -> None:
+        """Let the server read on."""
+        while self._outbox and not self.is_held:
+            entry = self._outbox.popleft()
+            self._unread -= _posted_size(entry)
+            self._deliver(entry)
+        self.must_drain = self._unread > self._window
+        if not self.must_drain:
+            self._wake_drainers()
+
     async def drain(self) -> None:
-        """Wait while the server reads no more."""
-        while self.is_held and not self.is_over:
+        """Wait until what was sent and is not read is no more than the window."""
+        while self.must_drain and not self.is_over:
             drainer: asyncio.Future[None] = self._loop.create_future()
             self._drainers.append(drainer)
             await drainer
@@ -363,32 +412,39 @@ class Connection:
     def ping(self, payload: bytes = b"") -> asyncio.Future[bool]:
         """Send a ping; return a future of whether it, or a later one, was answered before the end."""
         answered: asyncio.Future[bool] = self._loop.create_future()
-        if self.channel is None or self._is_closed:
+        if self._is_closed:
             answered.set_result(False)
         else:
             self._pings.append(answered)
-            self._pong = Pong(payload)
-            self._put_pong()
+            self._post(lambda channel: self._pinged(payload))
         return answered
+
+    def _pinged(self, payload: bytes) -> None:
+        self._pong = Pong(payload)
+        self._put_pong()
 
     def pong(self, payload: bytes = b"") -> None:
         """Send a pong."""
-        if self.channel is not None and not self._is_closed:
-            self.channel.pong_received(payload)
+        if not self._is_closed:
+            self._post(lambda channel: channel.pong_received(payload))
 
     def close(self, code: int | None = 1000, text: str = "") -> None:
         """Send a close frame, an empty one for None."""
-        if self.channel is not None and not self._is_closed:
+        if not self._is_closed:
             self._is_closed = True
             self._note_end(1005 if code is None else code, text, "peer")
-            self.channel.peer_closed(code, text)
+            self._post(lambda channel: channel.peer_closed(code, text))
 
     def half_close(self) -> None:
         """End the sending side with no word before it."""
-        if self.channel is not None and not self.is_over:
+        if not self.is_over:
             self._is_closed = True
             self._note_end(1006, "", "network")
-            self.channel.connection_lost()
+            self._post(self._lose)
+
+    def _lose(self, channel: _Channel) -> None:
+        channel.connection_lost()
+        if not self.is_over:
             self._end()
 
     def drop(self) -> None:
@@ -398,7 +454,8 @@ class Connection:
         if not self.is_over:
             self._note_end(1006, "", "network")
             self.inbox.clear()
-            self._untaken = 0
+            self._outbox.clear()
+            self._untaken = self._unread = 0
             if self.channel is not None:
                 self.channel.connection_lost()
             self._end()
@@ -439,6 +496,7 @@ class Connection:
         """Take an answer in plain HTTP."""
         has_body = self.request.method != "HEAD" and response.status_code not in (204, 304)
         self.answer = Answer(response.status_code, Headers(response.headers), response.body if has_body else b"")
+        self._is_closed = True
         self._tell_answer()
 
     def accept(self, channel: _Channel, headers: Headers) -> None:
@@ -451,10 +509,16 @@ class Connection:
         self.channel = channel
         self.answer = Answer(101, Headers([*own, *headers]))
         self._tell_answer()
+        self.resume()  # when the channel runs
 
     def _tell_answer(self) -> None:
         if not self._answered.done():
             self._answered.set_result(None)
+
+    def _tell_reset(self) -> None:
+        if not self._answered.done():
+            self._answered.set_exception(ConnectionResetError("the connection ended before the request was answered"))
+            self._answered.exception()  # whoever waits gets it, and nobody has to
 
     def put(self, message: str | bytes) -> None:
         """Take a message."""
@@ -500,6 +564,7 @@ class Connection:
     def abort(self) -> None:
         """Take it that the server has cut the connection: what has not left is lost."""
         if not self.is_over:
+            self._tell_reset()
             while self._untaken > self._window:
                 self._untaken -= _size(self.inbox.pop())
             self._unanswered.clear()
@@ -509,15 +574,13 @@ class Connection:
     def resume(self) -> None:
         """Take it that the server reads on."""
         self.is_held = False
-        self._wake_drainers()
-        self._put_pong()
+        self._loop.call_soon(self._flush)  # not below the channel, which calls this
 
     def let_go(self) -> None:
         """Keep nothing of the channel, whose callbacks have ended (THR-3)."""
-        if not self._answered.done():
-            self._answered.set_exception(ConnectionResetError("the connection ended before the request was answered"))
-            self._answered.exception()  # whoever waits gets it, and nobody has to
+        self._tell_reset()
         self.channel = None
+        self._outbox.clear()
         if not self.is_over:
             self._note_end(1006, "", "network")
             self._end()
@@ -569,7 +632,7 @@ class Connection:
 
     def _put_pong(self) -> None:
         pong = self._pong
-        if pong is not None and not self.is_held and not self._is_full:
+        if pong is not None and not self._is_full:
             self._pong = None
             if self.channel is not None and not self.channel.is_closing:
                 self.put_control(pong)
@@ -676,6 +739,10 @@ async def _settle() -> None:
 
 def _size(arrival: Arrival) -> int:
     return _OVERHEAD + len(arrival) if isinstance(arrival, str | bytes) else _OVERHEAD
+
+
+def _posted_size(entry: Posted) -> int:
+    return _OVERHEAD + len(entry) if isinstance(entry, str | bytes) else _OVERHEAD
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from wsbridge.conformance.bench import Bench, open_descriptors
+from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, fail, true
-from wsbridge.conformance.checks.common import clog, pair
+from wsbridge.conformance.checks.common import LEAVE, clog, pair
 from wsbridge.conformance.wire import Close, Closed, Opcode, Peer, Text, build_frame
 from wsbridge.protocols import WebSocketChannel
 
@@ -281,7 +281,12 @@ async def once_and_last(bench: Bench) -> None:
         await peer.send_raw(build_frame(Opcode.TEXT, b"all of it")[:5])
         peer.close()
 
-    ways: tuple[Callable[[Peer], Any], ...] = (closes, is_closed, drops, Peer.half_close, breaks_off)
+    async def half_closes(peer: Peer) -> None:
+        await peer.half_close()
+
+    ways: list[Callable[[Peer], Any]] = [closes, is_closed, drops, half_closes]
+    if bench.target.has_wire:
+        ways.append(breaks_off)
     async with bench.serve(bench.options(on_open=on_open, on_text=close)) as served:
         for number, way in enumerate(ways, 1):
             async with pair(bench, served) as (peer, channel):
@@ -358,7 +363,7 @@ async def as_soon_as_the_answer_is_in(bench: Bench) -> None:
 async def as_soon_as_the_connection_is_lost(bench: Bench) -> None:
     """After a local close that the peer does not answer, on_close runs as soon as the connection is lost."""
     options = bench.options(close_timeout=10 * bench.scale)
-    for number, lose in enumerate((Peer.drop, Peer.close), 1):
+    for number, lose in enumerate(LEAVE, 1):
         async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
             peer.auto_close = False
             channel.close(4001)
@@ -421,7 +426,7 @@ async def an_empty_close_for_an_empty_one(bench: Bench) -> None:
 
 async def _let_go(bench: Bench, before: int) -> None:
     """Wait until the server has closed its socket, by the count of this process's descriptors where that is known."""
-    await bench.settle(lambda: open_descriptors() < before or not before, "the end of the server's socket")
+    await bench.settle(lambda: bench.open_ends() < before or not before, "the end of the server's socket")
 
 
 @check("CLOSE-5")
@@ -463,7 +468,7 @@ async def a_peer_that_is_clogged(bench: Bench) -> None:
     close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
-        before = open_descriptors()
+        before = bench.open_ends()
         sends = await clog(bench, channel)
         await _not_before(bench, peer, channel, close_timeout)
         await sends.all_return(bench, "at a close")
@@ -474,7 +479,7 @@ async def _keeps_tcp_open(bench: Bench, close: Callable[[Peer, WebSocketChannel]
     close_timeout = 0.3 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
-        before = open_descriptors()
+        before = bench.open_ends()
         await close(peer, channel)
         await bench.recorder.closed(timeout=close_timeout + bench.scale)
         await peer.wait_eof(close_timeout + bench.scale)
@@ -503,7 +508,7 @@ async def a_peer_that_closes_and_stays(bench: Bench) -> None:
     await _keeps_tcp_open(bench, close)
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", wire=True)
 async def a_peer_that_errs_and_stays(bench: Bench) -> None:
     """A peer that broke the protocol and keeps TCP open is cut off within close_timeout."""
 
@@ -519,7 +524,7 @@ async def a_clogged_peer_that_closes(bench: Bench) -> None:
     """A peer that closes and reads nothing, so that the answer cannot leave, is cut off within close_timeout."""
     options = bench.options(close_timeout=0.2 * bench.scale)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
-        before = open_descriptors()
+        before = bench.open_ends()
         sends = await clog(bench, channel)
         await peer.send_close(4002)
         await _ends(bench, 4002, "", "peer", timeout=bench.scale)

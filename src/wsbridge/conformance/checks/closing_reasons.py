@@ -226,7 +226,7 @@ async def the_connection_was_half_closed(bench: Bench) -> None:
     await _row(bench, act, (1006, "", "network"))
 
 
-@check("CLOSE-7")
+@check("CLOSE-7", wire=True)
 async def the_connection_ended_inside_a_frame(bench: Bench) -> None:
     """The connection ended inside a message, or inside a close frame: 1006, no text, network."""
     for cut in (
@@ -315,13 +315,13 @@ async def _after(bench: Bench, frame: bytes, expected: tuple[int, None, str]) ->
     await _row(bench, act, expected)
 
 
-@check("CLOSE-7")
+@check("CLOSE-7", wire=True)
 async def invalid_utf_8(bench: Bench) -> None:
     """A text that is not UTF-8: 1007, any text, local."""
     await _after(bench, build_frame(Opcode.TEXT, b"\xc3\x28"), (1007, None, "local"))
 
 
-@check("CLOSE-7")
+@check("CLOSE-7", wire=True)
 async def a_violation(bench: Bench) -> None:
     """A violation of the protocol: 1002, any text, local."""
     await _after(bench, build_frame(3, b"reserved"), (1002, None, "local"))
@@ -517,7 +517,7 @@ async def an_exception_behind_a_close(bench: Bench) -> None:
     equal(bench.recorder.kinds(), ["open", "text", "error", "close"], "the callbacks")
 
 
-@check("CLOSE-10")
+@check("CLOSE-10", wire=True)
 async def a_violation_behind_a_close(bench: Bench) -> None:
     """What the peer does wrong after a local close does not change the reason."""
     for number, raw in enumerate(

@@ -19,7 +19,10 @@ from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
-__all__ = ["Sends", "clog", "failing", "messages_until_close", "none_lost", "numbered", "pair"]
+__all__ = ["LEAVE", "Sends", "clog", "failing", "messages_until_close", "none_lost", "numbered", "pair"]
+
+LEAVE: tuple[Callable[[Peer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
+"""How a peer leaves with no word: by the end of its connection, and by a reset."""
 
 _HEADER = 8  # bytes: the number at the head of each message
 _ENOUGH = 64 * 1024 * 1024  # bytes: more than any system buffers for one connection

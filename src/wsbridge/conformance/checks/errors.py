@@ -397,7 +397,7 @@ async def _goes_through(bench: Bench, error: BaseException) -> None:
         connector: Connector = bench.connector(app, shutdown_timeout=bench.scale)
         loop.set_exception_handler(lambda loop, context: None)  # the task that ended so has nobody to tell
         loop.run_until_complete(connector.start())
-        tell(listening.set_result, connector.addresses[0])
+        tell(listening.set_result, (bench.served(connector), loop))
         timer = loop.call_later(2 * bench.timeout, loop.stop)
         try:
             loop.run_forever()
@@ -427,15 +427,20 @@ async def _goes_through(bench: Bench, error: BaseException) -> None:
     thread = threading.Thread(target=run, name="serves")
     thread.start()
     try:
-        served = Served(bench, await bench.within(listening, "start() in another thread"), "")
-        async with served.peer() as peer:
-            await peer.send_text("raise")
-            await bench.settle(lambda: caught or not thread.is_alive(), f"the end of the event loop by {error!r}")
-            true(caught[:1] == [error], f"what came out of the event loop is {caught!r}")
+        served, loop = await bench.within(listening, "start() in another thread")
+        asyncio.run_coroutine_threadsafe(_provoke(served), loop)
+        await bench.settle(lambda: caught or not thread.is_alive(), f"the end of the event loop by {error!r}")
+        true(caught[:1] == [error], f"what came out of the event loop is {caught!r}")
     finally:
         await bench.settle(lambda: not thread.is_alive(), "the end of the thread", timeout=4 * bench.timeout)
         thread.join()
     true(set(map(id, caught)) == {id(error)}, f"the connector could not be stopped afterwards: {caught!r}")
+
+
+async def _provoke(served: Served) -> None:
+    async with served.peer() as peer:
+        await peer.send_text("raise")
+        await asyncio.sleep(60)
 
 
 @check("ERR-3")

@@ -36,7 +36,7 @@ async def warm(memory: Measured, target: str = "/echo", **options: Any) -> Async
             for size in (0, 1000, 300_000):
                 await peer.send_binary(bytes(size))
                 await peer.receive_binary()
-                await peer.send_fragments(Opcode.TEXT, [b"x" * size, b""])
+                await peer.send_in_parts(Opcode.TEXT, [b"x" * size, b""])
                 await peer.receive_text()
             await peer.send_close(1000)
             await peer.wait_eof()

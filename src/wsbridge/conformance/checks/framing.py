@@ -85,6 +85,9 @@ FRAME_RULES: tuple[tuple[str, str, str], ...] = (
 )
 """The rules of framing, all of level ``rfc``: id, section, sentence."""
 
+_NOT_OF_BYTES = ("FRAME-19", "FRAME-28")
+"""Rules of whole and legal frames of which nothing but the message, or the code, is looked at."""
+
 Case = Callable[[Bench], Awaitable[None]]
 
 
@@ -95,7 +98,7 @@ def case(rule: str, name: str, title: str, run: Case) -> None:
         await run(bench)
 
     made.__name__, made.__doc__ = name, title
-    check(rule, black_box=True)(made)
+    check(rule, black_box=True, wire=rule not in _NOT_OF_BYTES)(made)
 
 
 async def refused(bench: Bench, peer: Peer, frames: Iterable[bytes], scenario: str, *codes: int) -> None:
@@ -155,7 +158,7 @@ for _bits, _sizes in ((7, (0, 1, 124, 125)), (16, (126, 127, 128, 65535)), (64, 
     )
 
 
-@check("FRAME-2", black_box=True)
+@check("FRAME-2", black_box=True, wire=True)
 async def longer_length_than_needed(bench: Bench) -> None:
     """A short length in 16 or 64 bits is refused with 1002, or read as what it is."""
     async with bench.reference() as served:
@@ -167,7 +170,7 @@ async def longer_length_than_needed(bench: Bench) -> None:
                 true(observed in ("delivered", "peer saw 1002"), f"{size} in {bits} bits: {observed}")
 
 
-@check("FRAME-3", black_box=True)
+@check("FRAME-3", black_box=True, wire=True)
 async def length_with_its_first_bit_set(bench: Bench) -> None:
     """A length of 2**63 or more is refused, as ill-formed or as too big, before any payload has come."""
     async with bench.reference() as served:
@@ -221,7 +224,7 @@ for _name, _keys in {
     )
 
 
-@check("FRAME-7", black_box=True)
+@check("FRAME-7", black_box=True, wire=True)
 async def frame_without_a_mask(bench: Bench) -> None:
     """A frame without a mask is refused with 1002."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -229,7 +232,7 @@ async def frame_without_a_mask(bench: Bench) -> None:
         bench.outcome(UNMASKED, await what_came(peer, "bare"), "peer saw 1002")
 
 
-@check("FRAME-8", black_box=True)
+@check("FRAME-8", black_box=True, wire=True)
 async def frames_of_the_server(bench: Bench) -> None:
     """Frames of every kind and size that the server sends are not masked, of shortest length, and without a bit set."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -249,7 +252,7 @@ async def frames_of_the_server(bench: Bench) -> None:
         equal((frame.opcode, frame.masked, frame.rsv, frame.fin), (Opcode.CLOSE, False, 0, True), "the close")
 
 
-@check("FRAME-9", black_box=True)
+@check("FRAME-9", black_box=True, wire=True)
 async def byte_by_byte(bench: Bench) -> None:
     """A message, a ping and a close that come one byte at a time are what they are in one piece."""
     data = b"".join(
@@ -286,7 +289,7 @@ async def many_in_one_piece(bench: Bench) -> None:
         await sending
 
 
-@check("FRAME-9", black_box=True)
+@check("FRAME-9", black_box=True, wire=True)
 async def head_cut_anywhere(bench: Bench) -> None:
     """A frame whose header comes in two pieces, with a pause at any of its bytes, is read."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -325,7 +328,7 @@ echoes(
 )
 
 
-@check("FRAME-12", black_box=True)
+@check("FRAME-12", black_box=True, wire=True)
 async def ping_between_fragments(bench: Bench) -> None:
     """A ping between fragments is answered before the message is complete, and the message is whole."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -340,7 +343,7 @@ async def ping_between_fragments(bench: Bench) -> None:
             equal((await peer.receive_message()).data, expected.decode() if opcode == 1 else expected, "the echo")
 
 
-@check("FRAME-12", black_box=True)
+@check("FRAME-12", black_box=True, wire=True)
 async def pong_between_fragments(bench: Bench) -> None:
     """A pong between fragments disturbs nothing."""
     frames = fragments(Opcode.TEXT, [b"a", b"b", b"c"])
@@ -364,7 +367,7 @@ refusals(
 )
 
 
-@check("FRAME-13", black_box=True)
+@check("FRAME-13", black_box=True, wire=True)
 async def new_message_behind_an_empty_fragment(bench: Bench) -> None:
     """A new message is refused behind a first fragment that is empty, too."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -387,7 +390,7 @@ refusals(
 )
 
 
-@check("FRAME-14", black_box=True)
+@check("FRAME-14", black_box=True, wire=True)
 async def continuation_behind_a_finished_message(bench: Bench) -> None:
     """A continuation behind the last fragment of a message is refused."""
     async with bench.reference() as served, served.peer("/echo") as peer:

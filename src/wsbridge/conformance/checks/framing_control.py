@@ -166,7 +166,7 @@ for _name, _codes in ILLEGAL_CODES.items():
     )
 
 
-@check("FRAME-23", black_box=True)
+@check("FRAME-23", black_box=True, wire=True)
 async def close_reason_that_is_no_utf8(bench: Bench) -> None:
     """A close whose reason has an invalid byte, an overlong form or an unfinished character is refused."""
     async with bench.reference() as served:
@@ -190,7 +190,7 @@ async def close_reason_of_123_bytes(bench: Bench) -> None:
                 equal((await peer.receive_close()).code, 4000, "the code that the peer got back")
 
 
-@check("FRAME-25", black_box=True)
+@check("FRAME-25", black_box=True, wire=True)
 async def frames_behind_a_close(bench: Bench) -> None:
     """A message, a ping, another close and a violation behind a close are not handled; it is answered as ever."""
     close = build_frame(Opcode.CLOSE, close_payload(4000))
@@ -210,7 +210,7 @@ async def frames_behind_a_close(bench: Bench) -> None:
                 equal(len(peer.received), 3, "the number of events: echo, close and the end")
 
 
-@check("FRAME-25", black_box=True)
+@check("FRAME-25", black_box=True, wire=True)
 async def close_inside_a_message(bench: Bench) -> None:
     """A close inside a fragmented message is answered, and the message never completed."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -241,7 +241,7 @@ async def end_after_the_server_closed(bench: Bench) -> None:
         equal((end.reset, end.partial), (False, 0), "a reset, or a rest of a frame, at the end")
 
 
-@check("FRAME-27", black_box=True)
+@check("FRAME-27", black_box=True, wire=True)
 async def frames_behind_a_violation(bench: Bench) -> None:
     """A message and a ping behind a violation are not handled, in the same packet or later, and the server ends TCP."""
     async with bench.reference() as served, served.peer("/echo") as peer:
@@ -288,7 +288,7 @@ echoes(
 )
 
 
-@check("FRAME-29", black_box=True)
+@check("FRAME-29", black_box=True, wire=True)
 async def split_with_a_ping_between(bench: Bench) -> None:
     """A character that is split comes back whole with pings at every cut, and pauses too."""
     async with bench.reference() as served, served.peer("/echo") as peer:

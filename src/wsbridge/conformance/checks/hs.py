@@ -250,7 +250,7 @@ async def remote_address(bench: Bench) -> None:
         true(isinstance(host, str) and isinstance(port, int), f"host and port are {host!r} and {port!r}")
 
 
-@check("HS-2")
+@check("HS-2", wire=True)
 async def remote_address_over_ipv6(bench: Bench) -> None:
     """The remote address of an IPv6 peer is a pair as well."""
     try:

@@ -268,7 +268,7 @@ async def they_are_delivered_after_on_open(bench: Bench) -> None:
     equal([event.kind for event in bench.recorder.events[:3]], ["open", "open-end", "text"], "the first events")
 
 
-@check("HS-11")
+@check("HS-11", wire=True)
 async def many_bytes_behind_the_request(bench: Bench) -> None:
     """However much is sent behind the request without waiting for the 101, none of it is lost."""
     messages = [bytes([number]) * (16 * 1024) for number in range(40)]
@@ -315,7 +315,7 @@ async def sent_while_the_chain_runs(bench: Bench) -> None:
     equal(bench.recorder.kinds().count("open"), 1, "how often on_open ran")
 
 
-@check("HS-11")
+@check("HS-11", wire=True)
 async def violations_behind_the_request(bench: Bench) -> None:
     """A violation behind the request gets what it would get later: the 101, on_open, then 1002 or 1007."""
     violations = {

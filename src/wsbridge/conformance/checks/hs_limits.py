@@ -11,6 +11,7 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Served, open_descriptors
 from wsbridge.conformance.check import check, equal, true
+from wsbridge.conformance.checks.common import LEAVE
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.wire import Closed, Eof, HttpResponse, Opcode, Peer, build_frame
 from wsbridge.http import Response
@@ -66,20 +67,20 @@ def _request(served: Served, **request: Any) -> bytes:
 # ---- HS-10 ----------------------------------------------------------------------------------------------------------
 
 
-@check("HS-10")
+@check("HS-10", wire=True)
 async def a_peer_that_leaves(bench: Bench) -> None:
     """A peer that leaves before its request is whole, by an end or a reset, leaves no callback, task or socket."""
     async with _nothing_left(bench, "leaves early") as served:
         request = _request(served)
         for size in (0, 1, 16, len(request) - 2, len(request) - 1):
-            for leave in (Peer.close, Peer.drop):
+            for leave in LEAVE:
                 async with served.raw() as peer:
                     if size:
                         await peer.request(request[:size])
                     leave(peer)
 
 
-@check("HS-10")
+@check("HS-10", wire=True)
 async def a_peer_that_ends_its_side(bench: Bench) -> None:
     """A peer that ends its side of the connection in the middle of its request is not waited for."""
     async with _nothing_left(bench, "ends its side") as served:
@@ -110,7 +111,7 @@ async def a_peer_that_leaves_while_the_chain_runs(bench: Bench) -> None:
     async with bench.serve(app) as served:
         await ask(served, target="/warm-up")
         tasks, descriptors = _tasks(), open_descriptors()
-        for number, leave in enumerate((Peer.close, Peer.drop), 1):
+        for number, leave in enumerate(LEAVE, 1):
             released.clear()
             async with served.raw() as peer:
                 await peer.request(handshake(served, "/?wait=yes").encode())
@@ -139,7 +140,7 @@ async def a_refused_peer_that_leaves(bench: Bench) -> None:
                     true(400 <= (await peer.read_response()).status <= 499, "a bad handshake was not refused")
 
 
-@check("HS-10")
+@check("HS-10", wire=True)
 async def a_peer_that_is_silent(bench: Bench) -> None:
     """A peer that sends nothing, or half a request and no more, is cut off after handshake_timeout."""
 
@@ -155,7 +156,7 @@ async def a_peer_that_is_silent(bench: Bench) -> None:
         await asyncio.gather(*(stall(served, size) for size in (0, 1, 40, whole - 1)))
 
 
-@check("HS-10")
+@check("HS-10", wire=True)
 async def a_byte_now_and_then(bench: Bench) -> None:
     """A byte now and then does not prolong the time that a peer has, from its first byte or from its connection."""
 
@@ -209,7 +210,7 @@ async def a_second_request(bench: Bench) -> None:
         await asyncio.gather(stall(served, False), stall(served, True))
 
 
-@check("HS-10")
+@check("HS-10", wire=True)
 async def slow_but_in_time(bench: Bench) -> None:
     """A request that comes in pieces, but whole in time, opens a channel."""
     async with bench.serve(handshake_timeout=2 * bench.scale) as served, served.raw() as peer:

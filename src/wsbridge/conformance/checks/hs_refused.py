@@ -190,7 +190,7 @@ async def a_version_that_is_not_spoken(bench: Bench) -> None:
         true("13" in versions, f"the versions that the answer names: {versions}")
 
 
-@check("HS-4")
+@check("HS-4", wire=True)
 async def a_body(bench: Bench) -> None:
     """A handshake with a body is refused, with a 4xx or 501 or by closing, and never reaches a callback."""
     bodies = {
@@ -206,7 +206,7 @@ async def a_body(bench: Bench) -> None:
         await _still_serves(bench, served)
 
 
-@check("HS-4")
+@check("HS-4", wire=True)
 async def no_http(bench: Bench) -> None:
     """Bytes that are no HTTP are refused, with a 4xx or 501 or by closing, and never reach a callback."""
     valid = HandshakeRequest.build(("127.0.0.1", 1), target="/").encode()

@@ -15,7 +15,7 @@ from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.child import MIB, Measured, measured
-from wsbridge.conformance.wire import Opcode, Peer, build_frame
+from wsbridge.conformance.wire import Opcode, Peer, Pong, build_frame
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Feature
 
@@ -102,7 +102,7 @@ async def smallest_limit(bench: Bench) -> None:
             await _delivered(bench, peer, build_frame(Opcode.TEXT, b"x"), "x")
             await _delivered(bench, peer, build_frame(Opcode.BINARY, b"x"), b"x")
             await peer.ping(bytes(125))
-            equal(len((await peer.receive_frame()).payload), 125, "the payload of the pong")
+            equal(await peer.receive(), Pong(bytes(125)), "the pong")
             await peer.send_close(4000, "x" * 123)
             equal(await how_it_ended(peer), "peer saw 4000", "the end")
         equal((await bench.recorder.closed()).text, "x" * 123, "the text of the reason")
@@ -121,7 +121,8 @@ async def each_kind_has_its_limit(bench: Bench) -> None:
                 await _delivered(bench, peer, build_frame(Opcode.BINARY, bytes(binaries)), bytes(binaries))
             for opcode, size in ((Opcode.TEXT, texts + 1), (Opcode.BINARY, binaries + 1)):
                 await _too_big(bench, served, [build_frame(opcode, b"x" * size)])
-                await _too_big(bench, served, fragments(opcode, b"x" * size, 60))
+                if bench.target.has_wire:
+                    await _too_big(bench, served, fragments(opcode, b"x" * size, 60))
 
 
 @check("LIM-1", needs=SIZE_LIMIT)
@@ -131,8 +132,9 @@ async def default_limit(bench: Bench) -> None:
         async with served.peer() as peer:
             await _delivered(bench, peer, build_frame(Opcode.TEXT, b"x" * MIB), "x" * MIB)
             await _delivered(bench, peer, build_frame(Opcode.BINARY, bytes(MIB)), bytes(MIB))
-        await _too_big(bench, served, [build_frame(Opcode.TEXT, length=MIB + 1)])
-        await _too_big(bench, served, [build_frame(Opcode.BINARY, length=MIB + 1)])
+        for opcode in (Opcode.TEXT, Opcode.BINARY):  # its head is enough, where there is one
+            payload = b"" if bench.target.has_wire else bytes(MIB + 1)
+            await _too_big(bench, served, [build_frame(opcode, payload, length=MIB + 1)])
 
 
 @check("LIM-1", needs=SIZE_LIMIT)
@@ -153,7 +155,7 @@ async def no_limit(bench: Bench) -> None:
 # ---- fragments ------------------------------------------------------------------------------------------------------
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def fragments_to_the_byte(bench: Bench) -> None:
     """Fragments count together: of exactly the limit they are delivered, with one byte more they get 1009."""
     limit = 1000
@@ -166,7 +168,7 @@ async def fragments_to_the_byte(bench: Bench) -> None:
                 await _too_big(bench, served, [b"".join(fragments(opcode, b"x" * (limit + 1), size))])
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def limit_starts_anew(bench: Bench) -> None:
     """Each message counts by itself, whole or in fragments, and control frames between them do not count."""
     ping = build_frame(Opcode.PING, bytes(125))
@@ -176,7 +178,7 @@ async def limit_starts_anew(bench: Bench) -> None:
             await _delivered(bench, peer, build_frame(Opcode.BINARY, bytes(1000)), bytes(1000))
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def thousands_of_fragments(bench: Bench) -> None:
     """A message within the limit is delivered from 4096 fragments, 4097, and 20,000, many of them empty."""
     async with bench.serve(bench.options(max_binary_size=20_000)) as served, served.peer() as peer:
@@ -190,7 +192,7 @@ async def thousands_of_fragments(bench: Bench) -> None:
 # ---- as soon as it is known -----------------------------------------------------------------------------------------
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def refused_by_the_declared_size(bench: Bench) -> None:
     """A frame whose head declares too much is refused at once, before any of its payload comes."""
     async with bench.serve(bench.options(max_text_size=1000, max_binary_size=1000)) as served:
@@ -202,7 +204,7 @@ async def refused_by_the_declared_size(bench: Bench) -> None:
             await _too_big(bench, served, [first, build_frame(Opcode.CONTINUATION, length=1 << 33)])
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def refused_by_the_running_total(bench: Bench) -> None:
     """Fragments without an end are refused as soon as their sum is too large."""
     async with bench.serve(bench.options(max_text_size=1000, max_binary_size=1000)) as served:
@@ -212,7 +214,7 @@ async def refused_by_the_running_total(bench: Bench) -> None:
             await _too_big(bench, served, raws)
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def smaller_limit_at_once(bench: Bench) -> None:
     """Where the limits differ, what is over the smaller one is refused by its declared size or running total too."""
     observed: set[str] = set()
@@ -229,7 +231,7 @@ async def smaller_limit_at_once(bench: Bench) -> None:
     bench.outcome("LIM-1/smaller-limit-at-once", " or ".join(sorted(observed)), "peer saw 1009")
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, wire=True)
 async def refused_in_mid_upload(bench: Bench) -> None:
     """A peer that goes on sending what is too big gets to read its 1009, and is cut off by close_timeout at last."""
     options = bench.options(max_binary_size=1000, close_timeout=0.5 * bench.scale)
@@ -358,7 +360,7 @@ async def deflate_bomb_in_fragments(bench: Bench) -> None:
     await _bombed(bench, [b"".join(_deflated_frames(payload, len(payload) // 9))])
 
 
-@check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40)
+@check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40, wire=True)
 async def held_at_most_twice(bench: Bench) -> None:
     """Of an unfinished message no more is held than twice the limit and what one read takes."""
     limit = 16 * MIB  # large beside what an allocator keeps for itself
@@ -402,7 +404,7 @@ async def _frame(bench: Bench, memory: Measured, limit: int, opcode: Opcode) -> 
         return await memory.growth()
 
 
-@check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40)
+@check("LIM-1", needs=SIZE_LIMIT, stochastic=True, limit=40, wire=True)
 async def fragments_without_end(bench: Bench) -> None:
     """100,000 fragments of one message, empty ones or tiny ones, are held in less than 4 MiB."""
     async with measured(bench, limited_application) as memory:

@@ -45,7 +45,7 @@ def _connector(bench: Bench, **options: Any) -> Connector:
 
 async def _echoes(bench: Bench, connector: Connector, address: Any = None, **peer_options: Any) -> None:
     """Check that the connector serves at an address, by default its first."""
-    served = Served(bench, connector.addresses[0] if address is None else address, "", connector)
+    served = bench.served(connector) if address is None else Served(bench, address, "", connector)
     async with served.peer(**peer_options) as peer:
         await peer.send_text("there?")
         equal(await peer.receive(), Text("there?"), f"the echo at {served.address}")
@@ -112,7 +112,7 @@ async def _cannot_start(bench: Bench, connector: Connector, number: int | None =
     equal(list(asyncio.all_tasks() - tasks), [], "tasks left behind")
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def listens_when_start_returns(bench: Bench) -> None:
     """When start() returns the connector serves, on a free port, which addresses and url tell."""
     connector = _connector(bench)
@@ -141,7 +141,7 @@ async def no_address_while_it_does_not_run(bench: Bench) -> None:
         await bench.within(connector.stop(), "stop()")
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def a_given_port(bench: Bench) -> None:
     """A port that is given is the one that is used."""
     port = _free_port()
@@ -151,7 +151,7 @@ async def a_given_port(bench: Bench) -> None:
         await _echoes(bench, served.connector)
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def one_port_for_every_address(bench: Bench) -> None:
     """Port 0 on a host of two addresses gives one free port, the same for both."""
     hosts = (HOST, _second_host())
@@ -167,7 +167,7 @@ async def one_port_for_every_address(bench: Bench) -> None:
                 await _echoes(bench, served.connector, address)
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def every_url_can_be_used(bench: Bench) -> None:
     """The url leads to the server, for a name, for an address of IPv6 and for the address that stands for all."""
     for host in ("localhost", _second_host(), "0.0.0.0"):
@@ -201,7 +201,7 @@ async def started_twice(bench: Bench) -> None:
         await bench.within(connector.stop(), "stop()")
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def a_port_in_use(bench: Bench) -> None:
     """A port in use raises OSError and leaves nothing behind; when it is free again start() works."""
     with _occupied(HOST) as port:
@@ -216,7 +216,7 @@ async def a_port_in_use(bench: Bench) -> None:
         await bench.within(connector.stop(), "stop()")
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def a_port_in_use_on_the_second_address(bench: Bench) -> None:
     """A port that is in use on one of two addresses raises OSError, and the socket on the other is closed."""
     hosts = (HOST, _second_host())
@@ -228,7 +228,7 @@ async def a_port_in_use_on_the_second_address(bench: Bench) -> None:
                 pass
 
 
-@check("STOP-1")
+@check("STOP-1", wire=True)
 async def an_address_of_somebody_else(bench: Bench) -> None:
     """An address that is not this machine's raises OSError and leaves nothing behind."""
     await _cannot_start(bench, _connector(bench, host="192.0.2.1"))  # TEST-NET-1, RFC 5737
@@ -256,7 +256,7 @@ class _Certificates:
         return context
 
 
-@check("STOP-4")
+@check("STOP-4", wire=True)
 async def tls(bench: Bench) -> None:
     """With an SSLContext the connector serves TLS: handshake, messages of any size and the close work as without."""
     schemes: list[str] = []
@@ -289,7 +289,7 @@ async def _never_opens(bench: Bench, served: Served, what: str, **peer_options: 
     equal(bench.recorder.all("open"), [], f"on_open for {what}")
 
 
-@check("STOP-4")
+@check("STOP-4", wire=True)
 async def tls_only(bench: Bench) -> None:
     """A peer that speaks no TLS to a TLS port, or trusts another authority, gets no channel; the next one does."""
     certificates = _Certificates()
@@ -301,7 +301,7 @@ async def tls_only(bench: Bench) -> None:
         await _echoes(bench, served.connector, ssl=certificates.client(), server_hostname="localhost")
 
 
-@check("STOP-4")
+@check("STOP-4", wire=True)
 async def tls_with_client_certificates(bench: Bench) -> None:
     """A context that asks for client certificates is obeyed: with one a peer gets a channel, without it does not."""
     certificates = _Certificates()
@@ -332,7 +332,7 @@ async def _ends_over_tls(bench: Bench, act: Callable[[Any, WebSocketChannel], An
         await bench.settle(lambda: open_descriptors() < before or not before, "the end of the socket", timeout=limit)
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", wire=True)
 async def over_tls_a_peer_that_stays(bench: Bench) -> None:
     """Over TLS too a peer that answers the close, keeps TCP open and says no close_notify is cut off."""
 
@@ -343,7 +343,7 @@ async def over_tls_a_peer_that_stays(bench: Bench) -> None:
     await _ends_over_tls(bench, act, 4001, "local")
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", wire=True)
 async def over_tls_a_peer_that_closes_and_stays(bench: Bench) -> None:
     """Over TLS too a peer that closes, keeps TCP open and reads nothing more is cut off."""
 
@@ -353,7 +353,7 @@ async def over_tls_a_peer_that_closes_and_stays(bench: Bench) -> None:
     await _ends_over_tls(bench, act, 4002, "peer")
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", wire=True)
 async def over_tls_a_peer_that_never_answers(bench: Bench) -> None:
     """Over TLS too a peer that never answers a close is cut off after close_timeout."""
 
@@ -403,7 +403,7 @@ async def a_unix_socket_in_use(bench: Bench) -> None:
         await _cannot_start(bench, _connector(bench, unix_path=os.path.join(path, "no", "directory")))
 
 
-@check("STOP-4", stochastic=True)
+@check("STOP-4", stochastic=True, wire=True)
 async def reuse_port(bench: Bench) -> None:
     """With reuse_port two connectors share a port, every connection is served, and one goes on when the other stops."""
     first, second = (_connector(bench, reuse_port=True) for _ in range(2))
@@ -425,7 +425,7 @@ async def reuse_port(bench: Bench) -> None:
         await bench.within(first.stop(), "stop()")
 
 
-@check("STOP-4")
+@check("STOP-4", wire=True)
 async def without_reuse_port(bench: Bench) -> None:
     """Without reuse_port, its default, a port is not shared: the second connector's start() raises OSError."""
     async with bench.serve(_echo(bench)) as served:

@@ -319,7 +319,7 @@ async def stuck_send_in_a_callback(bench: Bench) -> None:
         equal(results[-1], False, "the last send")
 
 
-@check("LIM-4")
+@check("LIM-4", wire=True)
 async def slow_is_not_stuck(bench: Bench) -> None:
     """A peer that reads now and then is not cut off, for twice send_timeout, in the middle of a message too."""
     timeout = 0.5 * bench.scale

@@ -41,14 +41,14 @@ def _invalid_text(name: str, subject: str, frames: Sequence[bytes]) -> None:
 
     run.__name__ = name
     run.__doc__ = f"{subject} reaches no callback: the code is 1007, for the peer too."
-    check("RECV-8")(run)
+    check("RECV-8", wire=True)(run)
 
 
 for _name, (_subject, _frames) in INVALID_TEXTS.items():
     _invalid_text(_name, _subject, _frames)
 
 
-@check("RECV-8")
+@check("RECV-8", wire=True)
 async def peer_sees_1007(bench: Bench) -> None:
     """The peer that sent invalid UTF-8 gets a close frame with 1007."""
     async with bench.serve() as served, served.peer() as peer:
@@ -56,7 +56,7 @@ async def peer_sees_1007(bench: Bench) -> None:
         bench.outcome(PEER_SEES_1007, await how_it_ended(peer), "peer saw 1007")
 
 
-@check("RECV-8")
+@check("RECV-8", wire=True)
 async def invalid_text_without_on_text(bench: Bench) -> None:
     """Invalid UTF-8 ends the channel also where texts have no callback and would be dropped."""
     ended: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
@@ -138,14 +138,14 @@ def _violation(name: str, subject: str, variants: Sequence[Sequence[bytes]]) -> 
 
     run.__name__ = name
     run.__doc__ = f"{subject} reaches no callback: the code is 1002, for the peer too."
-    check("RECV-9")(run)
+    check("RECV-9", wire=True)(run)
 
 
 for _name, (_subject, _variants) in VIOLATIONS.items():
     _violation(_name, _subject, _variants)
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def peer_sees_1002(bench: Bench) -> None:
     """The peer that violated the protocol gets a close frame with 1002."""
     async with bench.serve() as served, served.peer() as peer:
@@ -153,7 +153,7 @@ async def peer_sees_1002(bench: Bench) -> None:
         bench.outcome(PEER_SEES_1002, await how_it_ended(peer), "peer saw 1002")
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def illegal_close_code(bench: Bench) -> None:
     """A close with a code that may not be sent is a violation: the reason's code is 1002."""
     async with bench.serve() as served:
@@ -162,7 +162,7 @@ async def illegal_close_code(bench: Bench) -> None:
             await _refused_by(bench, served, [frame], 1002, PEER_SEES_1002_FOR_A_CLOSE_CODE)
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def peer_sees_1002_for_an_illegal_close_code(bench: Bench) -> None:
     """The peer that sent an illegal close code gets a close frame with 1002."""
     async with bench.serve() as served, served.peer() as peer:
@@ -170,7 +170,7 @@ async def peer_sees_1002_for_an_illegal_close_code(bench: Bench) -> None:
         bench.outcome(PEER_SEES_1002_FOR_A_CLOSE_CODE, await how_it_ended(peer), "peer saw 1002")
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def close_text_that_is_no_utf8(bench: Bench) -> None:
     """A close whose text is no UTF-8 is refused with 1002 or 1007, and no end by the peer."""
     async with bench.serve() as served, served.peer() as peer:
@@ -181,7 +181,7 @@ async def close_text_that_is_no_utf8(bench: Bench) -> None:
         bench.outcome(PEER_SEES_1002 if reason.code == 1002 else PEER_SEES_1007, ended, f"peer saw {reason.code}")
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def unmasked_frame(bench: Bench) -> None:
     """An unmasked frame is a violation: no callback, 1002 on both sides."""
     async with bench.serve(bench.options(on_text=echo)) as served, served.peer() as peer:
@@ -189,7 +189,7 @@ async def unmasked_frame(bench: Bench) -> None:
         bench.outcome(UNMASKED, await what_came(peer, "bare"), "peer saw 1002")
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def message_in_empty_fragment(bench: Bench) -> None:
     """A new message behind an empty first fragment is a violation as any other: no callback, 1002 on both sides."""
     async with bench.serve(bench.options(on_text=echo)) as served, served.peer() as peer:
@@ -198,7 +198,7 @@ async def message_in_empty_fragment(bench: Bench) -> None:
         bench.outcome(MESSAGE_IN_EMPTY, await what_came(peer, "new"), "peer saw 1002")
 
 
-@check("RECV-9")
+@check("RECV-9", wire=True)
 async def close_in_fragmented_message(bench: Bench) -> None:
     """A close inside an unfinished fragmented message is the peer's close, no violation."""
     async with bench.serve() as served:
