@@ -49,7 +49,9 @@ def tell(room: str, line: str) -> None:
 def authenticate(context: Context) -> Context:
     request: Request = context["request"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    user = USERS.get(token) if scheme.lower() == "bearer" else None
+    if scheme.lower() != "bearer":
+        token = request.args.get("token", "")  # a browser's WebSocket cannot send the header
+    user = USERS.get(token)
     if user is None:
         context["response"] = Response("a valid token, please\n", 401, {"WWW-Authenticate": "Bearer"})
     else:
