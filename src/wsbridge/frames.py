@@ -71,15 +71,19 @@ class MessageAssembler:
         size = len(payload) + (0 if data is None else len(data))
         if size > (self._max_text if kind == _TEXT else self._max_binary):
             raise FrameError(1009, "message too big")
-        if data is None:
-            data = bytearray()
-        data += payload
         if not fin:
-            self.kind, self._data = kind, data
+            if data is None:
+                self.kind, self._data = kind, bytearray(payload)
+            else:
+                data += payload
             return None
+        whole: bytes | bytearray | memoryview = payload
+        if data is not None:
+            data += payload
+            whole = data
         self.kind = self._data = None
         try:
-            return data.decode() if kind == _TEXT else bytes(data)
+            return str(whole, "utf-8") if kind == _TEXT else bytes(whole)
         except UnicodeDecodeError:
             raise FrameError(1007, "invalid UTF-8") from None
 

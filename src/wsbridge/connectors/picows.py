@@ -1,4 +1,4 @@
-"""The picows connector: frames are pushed, and everything above a frame is done here. Read and tried on picows 2.3.1.
+"""The picows connector: frames are pushed, and all above them is done here. Read and tried on picows 2.2.0 and 2.3.1.
 
 Native -> call: TEXT, BINARY, CONTINUATION in ``on_ws_frame``, put together by `MessageAssembler` -> ``feed``; PONG ->
 ``pong_received``; CLOSE -> ``peer_closed``; a close that picows writes itself -> ``failed``; ``eof_received`` ->
@@ -95,7 +95,7 @@ logger = logging.getLogger("wsbridge")
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 _CLOSE, _PING, _PONG = WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG
 _READ = 256 * 1024  # bytes that are read at once
-_READ_BUFFER = 16 * 1024  # bytes, as in picows
+_READ_BUFFER = 4 * 1024  # bytes, to begin with: picows doubles it whenever a read fills it
 _DROPPED = 64 * 1024
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _END = b"\r\n\r\n"
@@ -585,14 +585,20 @@ class _Listener(WSListener):
         self._feed = _feed_nothing
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self._fast and frame.msg_type is _TEXT and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
-            try:
-                text = frame.get_payload_as_utf8_text()
-            except UnicodeDecodeError:
-                self.fail(1007, "invalid UTF-8")
-            else:
-                self._feed(text)
-        elif not self._ended:
+        if self._fast and frame.fin and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
+            kind = frame.msg_type
+            if kind is _TEXT:
+                try:
+                    text = frame.get_payload_as_utf8_text()
+                except UnicodeDecodeError:
+                    self.fail(1007, "invalid UTF-8")
+                else:
+                    self._feed(text)
+                return
+            if kind is _BINARY:
+                self._feed(frame.get_payload_as_bytes())
+                return
+        if not self._ended:
             try:
                 self._take(frame)
             except FrameError as exc:
