@@ -128,6 +128,9 @@ class _FakeWriting(BaseChannel):
     def _ping(self, payload: bytes) -> None:
         self.wire.control("ping", payload)
 
+    def _pong(self, payload: bytes) -> None:
+        self.wire.control("pong", payload)
+
     def _disconnect(self) -> None:
         self.wire.written.append(("disconnect",))
 
@@ -158,7 +161,7 @@ class PulledChannel(_FakeWriting):
         """Have something come from the server.
 
         Args:
-            kind: ``text``, ``binary``, ``pong``, ``close``, ``lost``, ``failed``, ``error`` or ``end`` (of reading).
+            kind: ``text``, ``binary``, ``ping``, ``pong``, ``close``, ``lost``, ``failed``, ``error`` or ``end`` (of reading).
             arguments: Those of the report to the channel.
         """
         self._incoming.put_nowait((kind, arguments))
@@ -220,6 +223,7 @@ def _report(channel: BaseChannel, kind: str, arguments: tuple[Any, ...]) -> Any:
     reports: dict[str, Callable[..., Any]] = {
         "text": channel.text_received,
         "binary": channel.binary_received,
+        "ping": channel.ping_received,
         "pong": channel.pong_received,
         "close": channel.peer_closed,
         "lost": channel.connection_lost,

@@ -251,6 +251,33 @@ async def test_while_writing_is_paused_sends_wait_in_line() -> None:
     assert await opened.channel.send_text("e") is True
 
 
+@pytest.mark.rule("RECV-7", "FLOW-2")
+async def test_of_pings_that_come_while_writing_is_paused_the_last_is_answered() -> None:
+    opened = await open_channel()
+    opened.comes("ping", b"a")
+    await passes()
+    opened.channel.pause_writing()
+    for payload in (b"b", b"c"):
+        opened.comes("ping", payload)
+    await passes()
+    assert opened.written == [("pong", b"a")]
+    opened.channel.resume_writing()
+    assert opened.written == [("pong", b"a"), ("pong", b"c")]
+
+
+@pytest.mark.rule("SEND-6")
+async def test_no_pong_follows_a_close_frame() -> None:
+    opened = await open_channel()
+    opened.channel.pause_writing()
+    opened.comes("ping", b"a")
+    await passes()
+    opened.channel.close(1000)
+    opened.channel.resume_writing()
+    opened.comes("ping", b"b")
+    await passes()
+    assert "pong" not in opened.wire.kinds
+
+
 @pytest.mark.rule("SEND-4")
 async def test_one_that_comes_later_does_not_overtake_those_who_wait() -> None:
     opened = await open_channel()

@@ -55,8 +55,8 @@ _CORK = 0.001  # seconds for which that may last
 class BaseChannel(ABC):
     """A `wsbridge.WebSocketChannel` but for the frames.
 
-    A subclass fills the abstract methods, and reports with `text_received`, `binary_received`, `pong_received`,
-    `peer_closed`, `failed`, `connection_lost`, `pause_writing` and `resume_writing`. It calls `run` in a task once the
+    A subclass fills the abstract methods, and reports with `text_received`, `binary_received`, `ping_received`
+    (unless its server answers pings by itself), `pong_received`, `peer_closed`, `failed`, `connection_lost`, `pause_writing` and `resume_writing`. It calls `run` in a task once the
     101 is sent, or `abandon` if it cannot be.
 
     Attributes:
@@ -89,6 +89,7 @@ class BaseChannel(ABC):
         "_ping_at",
         "_ping_count",
         "_pong_by",
+        "_pong_due",
         "_process",
         "_reason",
         "_request",
@@ -160,6 +161,7 @@ class BaseChannel(ABC):
         self._ping_at: float | None = None
         self._ping_count = 0
         self._pong_by: float | None = None
+        self._pong_due: bytes | None = None  # the payload of a pong that waits until the peer reads on
         self._cut_at: float | None = None
         self._stalled = 0.0
         self._unsent: int = 0
@@ -202,6 +204,10 @@ class BaseChannel(ABC):
 
     def _ping(self, payload: bytes) -> None:
         """Write a ping. Needed where the connector has the feature ``"ping"``."""
+        raise NotImplementedError
+
+    def _pong(self, payload: bytes) -> None:
+        """Write a pong. Needed where `ping_received` is called."""
         raise NotImplementedError
 
     @abstractmethod
@@ -335,6 +341,16 @@ class BaseChannel(ABC):
             return result
         return None if result is None else self._started(result)
 
+    def ping_received(self, payload: bytes) -> None:
+        """Answer a ping (RECV-7), but not behind a close frame (SEND-6).
+
+        Of those that come while the peer reads too slowly, the last is answered (RFC 6455, 5.5.3; FLOW-2).
+        """
+        if self._write_paused:
+            self._pong_due = payload
+        elif not (self._close_begun or self._lost):
+            self._write_quietly(self._pong, payload)
+
     def pong_received(self, payload: bytes) -> None:
         """Take a pong; it answers the ping that it repeats and those before it (RFC 6455, 5.5.3)."""
         if len(payload) == _PING.size and self._pong_by is not None and self._options.ping_timeout is not None:
@@ -394,6 +410,9 @@ class BaseChannel(ABC):
         if self._write_paused:
             self._write_paused = False
             self._set_slow()
+            if self._pong_due is not None:
+                payload, self._pong_due = self._pong_due, None
+                self.ping_received(payload)
             self._next_sender()
 
     async def run(self) -> None:

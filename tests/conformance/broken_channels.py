@@ -315,6 +315,26 @@ class ReadsNothingBehindACallback(BrokenChannel):
             self._hold_reading()
 
 
+@breaks("HS-11")
+class ReadsBeforeItIsOpen(BrokenChannel):
+    """Takes what comes behind the request a moment before ``on_open`` runs."""
+
+    __slots__ = ()
+
+    async def run(self: Any) -> None:
+        await asyncio.sleep(0.05)
+        await super().run()
+
+
+@breaks("RECV-7", base="tornado")
+class ForgetsPingsOfASlowPeer(BrokenChannel):
+    __slots__ = ()
+
+    def ping_received(self: Any, payload: bytes) -> None:
+        if not self._write_paused:
+            super().ping_received(payload)
+
+
 # ---- SEND -----------------------------------------------------------------------------------------------------------
 
 
@@ -448,6 +468,30 @@ class WaitsForTheTimeoutWhenTheConnectionIsLost(BrokenChannel):
         self._gone = self._slow = True
 
 
+@breaks("SEND-6", base="tornado")
+class AnswersPingsBehindItsClose(BrokenChannel):
+    __slots__ = ()
+
+    def ping_received(self: Any, payload: bytes) -> None:
+        if self._write_paused:
+            super().ping_received(payload)
+        else:
+            self._write_quietly(self._pong, payload)
+
+
+@breaks("SEND-6", base="tornado")
+class KeepsAPongForTheEnd(BrokenChannel):
+    """Answers behind its close frame what came before it."""
+
+    __slots__ = ()
+
+    def resume_writing(self: Any) -> None:
+        due, self._pong_due = self._pong_due, None
+        super().resume_writing()
+        if due is not None and not self._lost:
+            self._write_quietly(self._pong, due)
+
+
 @breaks("SEND-7")
 class HidesNativeFailures(BrokenChannel):
     __slots__ = ()
@@ -541,6 +585,14 @@ class WaitsForEver(BrokenChannel):
         super()._begin_close(code, text)
         if self._cut_at is not None:
             self._cut_at += 60
+
+
+@breaks("CLOSE-5")
+class LeavesWhoHalfClosesAndReadsNothing(BrokenChannel):
+    __slots__ = ()
+
+    def half_closed(self: Any) -> None:
+        self.connection_lost()
 
 
 @breaks("CLOSE-6")
@@ -785,6 +837,17 @@ class BuffersWithoutEnd(BrokenChannel):
 
     def pause_writing(self: Any) -> None:
         pass
+
+
+@breaks("FLOW-2", base="picows")  # the fastest, of which a flood sees the most
+class PilesUpPongs(BrokenChannel):
+    """Answers every ping, whether the peer reads the answers or not."""
+
+    __slots__ = ()
+
+    def ping_received(self: Any, payload: bytes) -> None:
+        if not (self._close_begun or self._lost):
+            self._pong(payload)
 
 
 @breaks("FLOW-3")

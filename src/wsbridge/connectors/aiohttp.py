@@ -230,8 +230,8 @@ class _Channel(BaseChannel):
 
     async def _control_received(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
-            if not self._close_begun:
-                self._write_quietly(self._pong, message.data)
+            self._hold_senders()
+            self.ping_received(message.data)
         elif message.type is WSMsgType.PONG:
             self.pong_received(message.data)
         elif message.type is WSMsgType.CLOSE and (message.data == 0 or is_valid_close_code(message.data)):

@@ -107,7 +107,7 @@ _TAKEN = (
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_frame", "_framed", "_pending", "_pong", "_transport")
+    __slots__ = ("_frame", "_framed", "_pending", "_transport")
 
     native: WSTransport
 
@@ -121,7 +121,6 @@ class _Channel(QueuedChannel):
         self._frame = framer.send
         self._framed = framer.frames
         self._pending: list[bytes] = []
-        self._pong: bytes | None = None
 
     def _send_text(self, text: str) -> None:
         self._frame(_TEXT, text)
@@ -155,23 +154,11 @@ class _Channel(QueuedChannel):
     def _ping(self, payload: bytes) -> None:
         self._control(_PING, payload)
 
-    def ping_received(self, payload: bytes) -> None:
-        """Answer a ping; of those that came while the peer read too slowly only the last (RFC 6455, 5.5.3)."""
-        if self._close_begun or self._lost:
-            return
-        if self._write_paused:
-            self._pong = payload
-            return
+    def _pong(self, payload: bytes) -> None:
         self._frame(_PONG, payload)
         self._pending += self._framed
         self._framed.clear()
         self._written(len(payload))
-
-    def resume_writing(self) -> None:
-        pong, self._pong = self._pong, None
-        super().resume_writing()
-        if pong is not None:
-            self.ping_received(pong)
 
     def _disconnect(self) -> None:
         if not self._failed:

@@ -130,14 +130,19 @@ class _Frames(WebSocketProtocol13):
         else:
             written = self._write_frame(True, opcode, self._compressor.compress(data), self.RSV1)
         if not written.done():
-            self.channel.pause_writing()
-            written.add_done_callback(self.channel.written)
+            self._wait_for(written)
         elif self.stream.closed():
             raise StreamClosedError
 
     def send_control(self, opcode: int, payload: bytes) -> None:
         """Write a control frame."""
-        self._write_frame(True, opcode, payload)
+        written = self._write_frame(True, opcode, payload)
+        if not written.done():
+            self._wait_for(written)
+
+    def _wait_for(self, written: asyncio.Future[None]) -> None:
+        self.channel.pause_writing()
+        written.add_done_callback(self.channel.written)
 
     async def read(self) -> None:
         """Read until the peer's close frame is in, or the connection is gone."""
@@ -205,7 +210,7 @@ class _Frames(WebSocketProtocol13):
 
     def _handle_control(self, opcode: int, data: bytes) -> None:
         if opcode == _PING:
-            self.channel.pong(data)
+            self.channel.ping_received(data)
         elif opcode == _PONG:
             self.channel.pong_received(data)
         elif len(data) == 1 or (data and not is_valid_close_code(int.from_bytes(data[:2]))):
@@ -252,7 +257,7 @@ def _end_writing(stream: IOStream) -> None:
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_due", "_frames", "_settings", "_stream", "deflate", "gate", "limits")
+    __slots__ = ("_frames", "_settings", "_stream", "deflate", "gate", "limits")
 
     native: _Handler
 
@@ -269,7 +274,6 @@ class _Channel(QueuedChannel):
             if limit is not None:
                 self.limits[opcode] = limit + (0 if wanted is False else (limit >> 8) + 64)
         self.gate: asyncio.Future[None] | None = None  # what reading waits for
-        self._due: dict[int, bytes] = {}
 
     def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:
         """Add the options to what a peer offers for deflate (RFC 7692, 7.1)."""
@@ -306,29 +310,15 @@ class _Channel(QueuedChannel):
         self._frames.server_terminated = True
 
     def _ping(self, payload: bytes) -> None:
-        self._control(_PING, payload)
+        self._frames.send_control(_PING, payload)
 
-    def pong(self, payload: bytes) -> None:
-        """Answer a ping."""
-        self._control(_PONG, payload)
-
-    def _control(self, opcode: int, payload: bytes) -> None:
-        """Write a ping or pong, or the last of each when the peer reads again (RFC 6455, 5.5.3)."""
-        if self._close_begun:
-            return
-        if not self._stream.writing():
-            self._frames.send_control(opcode, payload)
-            return
-        if not self._write_paused and not self._due:
-            self._stream.write(b"").add_done_callback(self.written)
-        self._due[opcode] = payload
+    def _pong(self, payload: bytes) -> None:
+        self._frames.send_control(_PONG, payload)
 
     def written(self, future: asyncio.Future[None]) -> None:
         """Take it that the write buffer is empty, or the connection gone."""
-        due, self._due = self._due, {}
-        for opcode, payload in due.items() if not self._stream.closed() else ():
-            self._control(opcode, payload)
-        self.resume_writing()
+        if not self._stream.writing():  # behind a message and a control frame there are two to wait for
+            self.resume_writing()
 
     def _disconnect(self) -> None:
         """`_read` does."""

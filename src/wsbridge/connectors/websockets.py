@@ -16,7 +16,7 @@ Mends; lines are those of 17.4:
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
   (asyncio/messages.py:181): `_Connection._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
-- Pings are answered behind the close frame too, and without bound for a peer that does not read: `_Connection._answer`.
+- Pings are answered behind the close frame too, and without bound for a peer that does not read: the channel does it.
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
 - The size limit counts deflated bytes first, and is one for text and binary: `_Connection._limit`.
@@ -73,7 +73,8 @@ WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
-_TEXT, _BINARY, _CONT, _CLOSE, _PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
+_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
 _SMALL = 4 * 1024  # bytes: fragments up to this size are put together
@@ -132,6 +133,10 @@ class _Channel(QueuedChannel):
         self._protocol.send_ping(payload)
         self.native.send_data()
 
+    def _pong(self, payload: bytes) -> None:
+        self._protocol.send_pong(payload)
+        self._written(len(payload))
+
     def _disconnect(self) -> None:
         if not self._failed:
             self._transport.close()
@@ -181,7 +186,6 @@ class _Connection(ServerConnection):
         self._size = 0
         self._opcode: int | None = None  # of the frame whose head is read, until its length is known
         self._length: int | None = None
-        self._pong = b""
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
@@ -342,12 +346,11 @@ class _Connection(ServerConnection):
         if channel is None:
             super().data_received(data)
             return
-        is_open = state is _OPEN
         protocol.receive_data(data)
-        if is_open and not self.paused:
+        if state is _OPEN:
             self.send_data()
         else:
-            self._answer(is_open)
+            protocol.data_to_send()  # nothing goes out behind the close frame
         for event in protocol.events_received():
             assert isinstance(event, Frame)
             if event.opcode is _PONG:
@@ -356,17 +359,6 @@ class _Connection(ServerConnection):
                 channel.peer_closed(close.code if event.data else None, close.reason)
         if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
             channel.failed(int(sent.code), sent.reason)
-
-    def _answer(self, is_open: bool) -> None:
-        """Write what websockets answers to frames: nothing behind a close frame, and one pong for a peer that is slow.
-
-        RFC 6455, 5.5.3: of pings that came meanwhile only the last needs a pong.
-        """
-        for data in self.protocol.data_to_send():
-            if data[:1] == b"\x8a":  # a pong
-                self._pong = data if is_open else b""
-            elif data and is_open:
-                self.transport.write(data)
 
     def _read_exact(self, size: int) -> Generator[None, None, Any]:
         """Read for the parser; refuse a message by its first frame's head, where its kind has a limit of its own."""
@@ -395,6 +387,8 @@ class _Connection(ServerConnection):
             self._feed(data.decode() if opcode is _TEXT else data)
         elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
             self._fragment_received(frame)
+        elif opcode is _PING and self.channel is not None:
+            self.channel.ping_received(bytes(frame.data))
         else:
             ServerProtocol.recv_frame(self.protocol, frame)
 
@@ -474,9 +468,6 @@ class _Connection(ServerConnection):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        pong, self._pong = self._pong, b""
-        if pong and self.protocol.state is _OPEN:
-            self.transport.write(pong)
         if self.channel is not None and not self.paused:
             self.channel.resume_writing()
 

@@ -520,6 +520,19 @@ async def a_peer_that_errs_and_stays(bench: Bench) -> None:
 
 
 @check("CLOSE-5")
+async def a_clogged_peer_that_half_closes(bench: Bench) -> None:
+    """A peer that ends its sending side and reads nothing is cut off within close_timeout, whatever is unsent."""
+    options = bench.options(close_timeout=0.2 * bench.scale)
+    async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
+        before = open_descriptors()
+        sends = await clog(bench, channel)
+        await peer.half_close()
+        await _ends(bench, 1006, "", "network", timeout=bench.scale)
+        await sends.all_return(bench, "when the connection was lost")
+        await _let_go(bench, before)
+
+
+@check("CLOSE-5")
 async def a_clogged_peer_that_closes(bench: Bench) -> None:
     """A peer that closes and reads nothing, so that the answer cannot leave, is cut off within close_timeout."""
     options = bench.options(close_timeout=0.2 * bench.scale)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.wire import Closed, Opcode, Pong, build_frame, close_payload
+from wsbridge.conformance.checks.recv import PEER_SEES_1002, how_it_ended
+from wsbridge.conformance.wire import Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
+from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
 # ---- HS-7 -----------------------------------------------------------------------------------------------------------
@@ -350,3 +352,43 @@ async def the_end_behind_the_request(bench: Bench) -> None:
         reason = await bench.recorder.closed()
         equal((reason.code, reason.initiator), (1006, "network"), "code and initiator")
         equal(bench.recorder.kinds(), ["open", "text", "close"], "the callbacks")
+
+
+@contextlib.asynccontextmanager
+async def _behind_on_open(bench: Bench, frame: bytes) -> AsyncGenerator[Peer]:
+    """Send ``frame`` behind the request: on_open must find the channel open, and what it sends comes first."""
+
+    async def on_open(channel: WebSocketChannel, request: object) -> None:
+        equal(channel.reason, None, "the reason when on_open begins")
+        true(await channel.send_text("first"), "the first send of on_open returned False")
+
+    async with bench.serve(bench.options(on_open=on_open)) as served, served.peer(tail=frame) as peer:
+        await bench.recorder.wait("open-end")
+        equal(await peer.receive(), Text("first"), "what the peer gets first")
+        yield peer
+
+
+@check("HS-11")
+async def a_ping_comes_behind_on_open(bench: Bench) -> None:
+    """A ping behind the request is answered behind what on_open sends at once."""
+    async with _behind_on_open(bench, build_frame(Opcode.PING, b"early")) as peer:
+        equal(await peer.receive(), Pong(b"early"), "the answer")
+
+
+@check("HS-11")
+async def a_close_comes_behind_on_open(bench: Bench) -> None:
+    """A close behind the request ends no channel before on_open has begun: what it sends at once reaches the peer."""
+    async with _behind_on_open(bench, build_frame(Opcode.CLOSE, close_payload(4001, "early"))) as peer:
+        equal((await peer.receive_close()).code, 4001, "the code of the answer")
+        reason = await bench.recorder.closed()
+        equal((reason.code, reason.text, reason.initiator), (4001, "early", "peer"), "the reason")
+
+
+@check("HS-11")
+async def a_violation_comes_behind_on_open(bench: Bench) -> None:
+    """A violation behind the request ends no channel before on_open has begun; what it sends at once comes first."""
+    async with _behind_on_open(bench, build_frame(3, b"?")) as peer:
+        bench.outcome(PEER_SEES_1002, await how_it_ended(peer), "peer saw 1002")
+        peer.close()  # which a server waits for that reads no frames any more
+        reason = await bench.recorder.closed()
+        equal((reason.code, reason.initiator), (1002, "local"), "code and initiator")

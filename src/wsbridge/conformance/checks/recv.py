@@ -12,6 +12,7 @@ from typing import Any
 
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, true
+from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -527,6 +528,20 @@ async def a_ping_behind_a_callback(bench: Bench) -> None:
         await peer.ping(b"behind")
         await bench.recorder.wait("text-end")
         equal(await peer.receive(bench.scale), Pong(b"behind"), "the answer")
+
+
+@check("RECV-7")
+async def pings_of_a_peer_that_does_not_read(bench: Bench) -> None:
+    """Of pings that came while the peer did not read, the last is answered within 1 s when it reads again."""
+    async with bench.serve() as served, pair(bench, served) as (peer, channel):
+        sends = await clog(bench, channel)
+        for number in range(5):
+            await peer.ping(b"%d" % number)
+        await asyncio.sleep(0.05 * bench.scale)  # the server reads them
+        async with asyncio.timeout(bench.timeout):
+            while (event := await peer.receive(bench.scale)) != Pong(b"4"):
+                true(isinstance(event, Binary | Pong), f"something else came: {event}")
+        await sends.all_return(bench, "when the peer read again")
 
 
 @check("RECV-10", needs=("fragments",))

@@ -364,6 +364,38 @@ async def an_exception_behind_sends(bench: Bench) -> None:
         equal(len(received), 20, "messages")
 
 
+@check("SEND-6")
+async def no_pong_behind_the_close_frame(bench: Bench) -> None:
+    """Pings that come behind the server's close frame are not answered; the end follows it."""
+    async with bench.serve() as served, pair(bench, served) as (peer, channel):
+        peer.auto_close = False
+        channel.close(4001)
+        equal(await peer.receive(), Close(4001), "what the peer gets")
+        for payload in (b"late", b""):
+            await peer.ping(payload)
+            await peer.send_text("late")
+        await peer.send_close(4001)
+        event = await peer.receive()
+        true(isinstance(event, Eof), f"behind the close frame came {event}")
+
+
+@check("SEND-6")
+async def no_pong_behind_a_close_frame_that_waits(bench: Bench) -> None:
+    """Pings of a peer that does not read are answered in front of the close frame that waits for it, or not at all."""
+    async with bench.serve() as served, pair(bench, served) as (peer, channel):
+        sends = await clog(bench, channel)
+        await peer.ping(b"early")
+        await asyncio.sleep(0.05 * bench.scale)  # the server reads it
+        channel.close(4001)
+        await peer.ping(b"late")
+        received, end = await messages_until_close(peer)
+        equal(end, Close(4001), "what the peer gets")
+        event = await peer.receive()
+        true(isinstance(event, Eof), f"behind the close frame came {event}")
+        await sends.all_return(bench, "at a close")
+        none_lost(sends, received)
+
+
 @check("SEND-8", needs=("compression",))
 async def deflated_when_offered(bench: Bench) -> None:
     """With compression on and a peer that offers it, messages travel deflated, texts and binary ones."""
