@@ -161,7 +161,8 @@ class PulledChannel(_FakeWriting):
         """Have something come from the server.
 
         Args:
-            kind: ``text``, ``binary``, ``ping``, ``pong``, ``close``, ``lost``, ``failed``, ``error`` or ``end`` (of reading).
+            kind: ``text``, ``binary``, ``ping``, ``pong``, ``close``, ``lost``, ``failed``, ``error``
+                or ``end`` (of reading).
             arguments: Those of the report to the channel.
         """
         self._incoming.put_nowait((kind, arguments))

@@ -55,9 +55,9 @@ _CORK = 0.001  # seconds for which that may last
 class BaseChannel(ABC):
     """A `wsbridge.WebSocketChannel` but for the frames.
 
-    A subclass fills the abstract methods, and reports with `text_received`, `binary_received`, `ping_received`
-    (unless its server answers pings by itself), `pong_received`, `peer_closed`, `failed`, `connection_lost`, `pause_writing` and `resume_writing`. It calls `run` in a task once the
-    101 is sent, or `abandon` if it cannot be.
+    A subclass fills the abstract methods, and reports with `text_received`, `binary_received`, `ping_received` (unless
+    its server answers pings itself), `pong_received`, `peer_closed`, `failed`, `connection_lost`, `pause_writing` and
+    `resume_writing`. It calls `run` in a task once the 101 is sent, or `abandon` if it cannot be.
 
     Attributes:
         id: OPEN-7.

@@ -524,7 +524,7 @@ async def a_clogged_peer_that_half_closes(bench: Bench) -> None:
     """A peer that ends its sending side and reads nothing is cut off within close_timeout, whatever is unsent."""
     options = bench.options(close_timeout=0.2 * bench.scale)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
-        before = open_descriptors()
+        before = bench.open_ends()
         sends = await clog(bench, channel)
         await peer.half_close()
         await _ends(bench, 1006, "", "network", timeout=bench.scale)

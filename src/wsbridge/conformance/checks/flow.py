@@ -219,11 +219,11 @@ async def many_tasks_send_deflated(bench: Bench) -> None:
     await _clogged(bench, 128, MIB, reads=4, compression=True)
 
 
-@check("FLOW-2", stochastic=True, limit=40)
+@check("FLOW-2", wire=True, stochastic=True, limit=40)
 async def a_flood_of_pings(bench: Bench) -> None:
-    """32 MiB of pings of a peer that does not read what answers them take less than 16 MiB."""
+    """24 MiB of pings of a peer that does not read what answers them take less than 16 MiB."""
     async with measured(bench, sending_application) as memory, warm(memory, "/send") as peer:
-        await peer.flood(build_frame(Opcode.PING, bytes(125)), 2 * BOUND, timeout=bench.scale)
+        await peer.flood(build_frame(Opcode.PING, bytes(125)), 24 * MIB, timeout=bench.scale)
         async with memory.served.peer("/taken") as other:  # it answers when what came before is dealt with
             await _taken(other)
         grown = await memory.growth()

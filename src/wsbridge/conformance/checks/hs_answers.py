@@ -384,7 +384,7 @@ async def a_close_comes_behind_on_open(bench: Bench) -> None:
         equal((reason.code, reason.text, reason.initiator), (4001, "early", "peer"), "the reason")
 
 
-@check("HS-11")
+@check("HS-11", wire=True)
 async def a_violation_comes_behind_on_open(bench: Bench) -> None:
     """A violation behind the request ends no channel before on_open has begun; what it sends at once comes first."""
     async with _behind_on_open(bench, build_frame(3, b"?")) as peer:
