@@ -143,6 +143,25 @@ def test_a_blocked_loop_is_interrupted() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_an_interruption_waits_where_it_would_be_lost() -> None:
+    class Slow:
+        def __del__(self) -> None:
+            try:
+                time.sleep(1.5)
+            except BaseException as exc:
+                lost.append(exc)
+
+    lost: list[BaseException] = []
+
+    async def blocks(bench: Bench) -> None:
+        slow = Slow()
+        del slow
+        time.sleep(60)  # noqa: ASYNC251 (which is the point)
+
+    result = judged(blocks, limit=1, scale=0.05)
+    assert (result.cause, lost) == ("hang", [])
+
+
 def test_a_loop_that_cannot_be_ended_is_interrupted_again() -> None:
     async def clings() -> None:
         try:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any, Literal, Self, cast
 
 from wsbridge.application import Application
@@ -30,6 +30,8 @@ __all__ = ["Cause", "CheckResult", "Verdict", "run_check", "watchdog_limit"]
 
 GRACE = 5.0  # seconds, times the scale, that a check may overrun its limit before it is interrupted
 _AGAIN = 1.0  # seconds between interruptions of a loop that goes on hanging
+_SOON = 0.01  # seconds until it is tried again, where an exception would be lost
+_LOSING = ("_remove", "remove", "__del__")  # callbacks of weak references, in the standard library, and finalizers
 
 Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
 """Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
@@ -236,8 +238,11 @@ def _watchdog(seconds: float) -> Generator[None]:
         yield
         return
 
-    def interrupt(signum: int, frame: object) -> None:
-        raise _Hang
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_name in _LOSING:
+            signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
+        else:
+            raise _Hang
 
     former = signal.signal(signal.SIGALRM, interrupt)
     # again and again: the loop's own end may hang on the same thing
