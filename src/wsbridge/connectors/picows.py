@@ -36,7 +36,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
@@ -299,7 +299,14 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         self._forget_timer()
-        self._task = self._connector.loop.create_task(self._answer(head))
+        self._task = self._connector.loop.create_task(self._answer_or_abort(head))
+
+    async def _answer_or_abort(self, head: Head) -> None:
+        try:
+            await self._answer(head)
+        except BaseException:
+            self._transport.abort()
+            raise
 
     async def _answer(self, head: Head) -> None:
         transport, connector = self._transport, self._connector
@@ -375,7 +382,7 @@ class _Loop:
 
 
 class Connector(BaseConnector):
-    """Serves by picows' protocol on aiofastnet, as picows does.
+    """Serves by picows' protocol on aiofastnet, as picows does; on an event loop that is not asyncio's, by that.
 
     ``native_options``: ``read_buffer_init_size`` of `picows.ws_create_server`.
     """
@@ -401,15 +408,16 @@ class Connector(BaseConnector):
             _Protocol(self, None, None, sys.maxsize)
         except TypeError as exc:
             raise ImportError(f"this version of picows is not supported: {exc}") from exc
-        loop: Any = self.loop
         options: dict[str, Any] = {"backlog": BACKLOG}
         if self.ssl is not None:
-            loop = _Loop(self.loop)
             options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
+        create_server: Callable[..., Awaitable[Any]] = self.loop.create_server
+        if isinstance(self.loop, asyncio.BaseEventLoop):  # on uvloop aiofastnet misses a reset behind data
+            loop: Any = self.loop if self.ssl is None else _Loop(self.loop)
+            create_server = partial(aiofastnet.create_server, loop)
         self._servers = []
         for sock in sockets:
-            server = await aiofastnet.create_server(loop, partial(_Handshake, self), sock=sock, **options)
-            self._servers.append(server)
+            self._servers.append(await create_server(partial(_Handshake, self), sock=sock, **options))
 
     async def _stop_listening(self) -> None:
         for server in self._servers:
@@ -419,7 +427,8 @@ class Connector(BaseConnector):
         for transport in list(self.connections):
             transport.abort()
         for server in self._servers:
-            server.abort_clients()  # those in the TLS handshake too
+            if hasattr(server, "abort_clients"):
+                server.abort_clients()  # those in the TLS handshake too
         ends: list[asyncio.Task[None]] = [self.loop.create_task(server.wait_closed()) for server in self._servers]
         _, pending = await asyncio.wait(ends, timeout=0.25)
         for task in pending:
@@ -563,7 +572,7 @@ class _Listener(WSListener):
 
     def _begin(self, early: bytes) -> None:
         self._transport.resume_reading()  # before, since the channel may pause it again
-        if early:
+        if early and not self._ended:
             self._protocol.feed(early)
 
     def _let_go(self) -> None:
@@ -647,6 +656,8 @@ class _Listener(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._connector.connections.discard(self._transport)
+        self._ended, self._fast = True, False
+        self._protocol = cast(_Protocol, None)  # which holds this
         if self._channel is not None:
             self._channel.connection_lost()
 
