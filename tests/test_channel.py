@@ -662,6 +662,19 @@ async def test_a_channel_whose_connector_stops_before_on_open_is_closed_untold(k
     assert opened.log == []
 
 
+@pytest.mark.rule("SEND-1", "STREAM-8")
+async def test_whoever_asks_is_told_early_and_once(kind: Kind) -> None:
+    opened, told = Opened(kind), list[str]()
+    await passes()
+    opened.channel.tell_early(lambda: told.append("first"))
+    assert told == []
+    opened.channel.close(4000)
+    opened.channel.cut_off()
+    assert told == ["first"]
+    opened.channel.tell_early(lambda: told.append("late"))
+    assert told == ["first", "late"]
+
+
 @pytest.mark.rule("STOP-2")
 async def test_a_channel_can_be_cut_off(kind: Kind) -> None:
     opened = Opened(kind)

@@ -335,7 +335,23 @@ async def test_a_send_after_the_end_raises_its_reason(kind: type[FakeChannel]) -
     assert served.log == [stream.reason] * 2
 
 
-async def test_a_send_learns_of_an_end_behind_unread_messages() -> None:
+async def test_the_end_behind_unread_messages_is_known_at_once() -> None:
+    async def handler(stream: MessageStream, request: Request) -> None:
+        served.log.append((await stream.wait_closed()).code)
+        served.log += [message async for message in stream]
+
+    served = Served(handler, receive_buffer=2)
+    await served.open()
+    served.comes(*"abcdefgh", "i" * 100_000, "j")
+    served.leaves(4001)
+    async with asyncio.timeout(5):
+        await asyncio.shield(served.task)
+    assert served.log == [4001, *"abcdefgh", "i" * 100_000, "j"]
+
+
+async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsbridge.stream.TellsEarly", type(None))  # a channel that is no more than a WebSocketChannel
+
     async def handler(stream: MessageStream, request: Request) -> None:
         await asyncio.sleep(0.001)
         assert stream.reason is None

@@ -98,6 +98,7 @@ class BaseChannel(ABC):
         "_slow",
         "_stalled",
         "_task",
+        "_tell",
         "_text",
         "_timer",
         "_unsent",
@@ -147,6 +148,7 @@ class BaseChannel(ABC):
         self._over = False  # nothing more will come: the peer's close frame is in, or the connection is gone
         self._lost = False  # the connection is gone
         self._waiter: asyncio.Future[None] | None = None
+        self._tell: Callable[[], object] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._seen_cancels = 0
 
@@ -301,6 +303,12 @@ class BaseChannel(ABC):
                 self._waiter = self._connector.loop.create_future()
             await asyncio.shield(self._waiter)
         return self._reason
+
+    def tell_early(self, callback: Callable[[], object], /) -> None:
+        """See `wsbridge.protocols.TellsEarly`."""
+        self._tell = callback
+        if self._gone:
+            callback()
 
     # ---- what a connector reports -----------------------------------------------------------------------------------
 
@@ -591,6 +599,8 @@ class BaseChannel(ABC):
 
     def _stop_sending(self) -> None:
         """From now on sends answer False, those that wait too."""
+        if not self._gone and self._tell is not None:
+            self._tell()
         self._gone = self._slow = True
         if self._senders:
             for turn in self._senders:
@@ -674,7 +684,7 @@ class BaseChannel(ABC):
         if not self._lost and self._cut_at is not None and (self._request.scheme == "wss" or self._unsent_bytes()):
             self._connector.linger(self._cut_at, self._aborter())
         self._connector.release(self)
-        self._task = self.running = self._process = None
+        self._task = self.running = self._process = self._tell = None
 
     # ---- callbacks --------------------------------------------------------------------------------------------------
 

@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 CONNECTOR_API = 1
+"""The version of the interface between wsbridge and its connectors (REG-5)."""
 
 handler_of: ContextVar[tuple[object, object] | None] = ContextVar("wsbridge.handler_of", default=None)
 """Set by what serves a channel in a task of its own, as `wsbridge.stream_handler` does, to the channel and that task.
 
 The channel's ``on_close`` waits for the task; so a ``stop()`` that it awaits must not wait for the channel (STOP-3).
 """
-"""The version of the interface between wsbridge and its connectors (REG-5)."""
 
 BinaryFormat = Literal["bytes", "memoryview", "stream"]
 """The forms in which a binary message can be asked for. Pedestal: ``:bytes``, ``:byte-buffer``, ``:input-stream``."""
@@ -187,6 +187,17 @@ class WebSocketChannel(Protocol[N_co]):
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it, whether or not a callback still runs (CLOSE-6)."""
         ...
+
+
+@runtime_checkable
+class TellsEarly(Protocol):
+    """What a connector's channel is beside a `WebSocketChannel`, for what serves it in a task of its own."""
+
+    def tell_early(self, callback: Callable[[], object], /) -> None:
+        """Have ``callback`` called once, as soon as sends return False (SEND-1); at once, if they do.
+
+        The end may lie behind messages that are not delivered, where ``reason`` and ``wait_closed`` do not know of it.
+        """
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.options import OPTION_NAMES, Compression, WebSocketOptions
-from wsbridge.protocols import BinaryLike, WebSocketChannel, handler_of
+from wsbridge.protocols import BinaryLike, TellsEarly, WebSocketChannel, handler_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -90,6 +90,8 @@ class MessageStream(Generic[M]):
         self._waiter: asyncio.Future[None] | None = None  # of the one that reads, while nothing is there
         self._room: asyncio.Future[None] | None = None  # of the channel, while the buffer is full
         self._task: asyncio.Task[None] | None = None
+        if isinstance(channel, TellsEarly):
+            channel.tell_early(self._lift)  # the end may lie behind messages that nobody lets in
 
     @property
     def id(self) -> str:
@@ -205,7 +207,7 @@ class MessageStream(Generic[M]):
         else:
             sent = await self._channel.send_binary(message)
         if not sent:
-            self._lift()  # the end may lie behind messages that are not let in, and what is left of them is bounded
+            self._lift()
             raise ChannelClosedError(await self._channel.wait_closed())
 
     def close(self, code: int = 1000, text: str = "") -> None:
@@ -218,8 +220,8 @@ class MessageStream(Generic[M]):
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it; for a handler that is not reading.
 
-        It is known behind what was sent before it: a peer that sends more than the buffer takes is held back, and so
-        is the news of its end. STREAM-8.
+        It is known as soon as the server knows it. Of a peer that is held back, since nobody reads what it sends, the
+        server reads no more either, and learns that it has gone by a send or ping that fails. STREAM-8.
         """
         return await self._channel.wait_closed()
 
@@ -284,7 +286,7 @@ class MessageStream(Generic[M]):
             self._room.set_result(None)
 
     def _lift(self) -> None:
-        """Take whatever still comes."""
+        """Take whatever still comes: at the end of the channel what is left is bounded."""
         self._limit = self._large = sys.maxsize
         self._let_in()
 

@@ -273,6 +273,24 @@ class ShieldsTheHandler:
         await asyncio.shield(self._task)
 
 
+@breaks("STREAM-8")
+class TellsBehindTheMessages(BrokenChannel):
+    """Keeps the end to itself until what came before it is read."""
+
+    __slots__ = ()
+
+    def tell_early(self: Any, callback: Any) -> None:
+        pass
+
+
+@breaks("STREAM-8")
+class PingsNobodyWhoIsHeldBack(BrokenChannel):
+    __slots__ = ()
+
+    def _tick_ping(self: Any, now: float, ping_at: float) -> float:
+        return now + 0.25 if self.running is not None else float(super()._tick_ping(now, ping_at))
+
+
 @breaks_stream("STREAM-9")
 class HoldsNobodyBack:
     __slots__ = ()

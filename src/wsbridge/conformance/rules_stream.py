@@ -62,8 +62,11 @@ STREAM_RULES: tuple[Rule, ...] = (
         "STREAM-8",
         sentence="""A handler that is not reading learns of the end by `await stream.wait_closed()`, or is cancelled at
         it, if the option `cancel_on_close` is set.""",
-        text="""Without the option it runs on to its own end. The news of an end comes behind the messages before it, so
-        it waits while STREAM-9 holds the peer back. `stop()` cancels a handler as it does an `on_close` (STOP-2), and
+        text="""Without the option it runs on to its own end. It learns of the end as soon as the connector does,
+        whatever is unread, and can still read that. The connector of a server that is asked for messages learns of a
+        close frame behind unread ones when the peer ends the connection. Of a peer that STREAM-9 holds back the server
+        reads nothing more, and learns that it has gone when a send or a ping fails: at the third ping, at the latest.
+        `stop()` cancels a handler as it does an `on_close` (STOP-2), and
         leaves no task of it behind; one that the handler itself awaits does not wait for it (STOP-3).""",
     ),
     rule(

@@ -115,10 +115,15 @@ class _Channel(BaseChannel):
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
         if self._over or self._close_begun:
             return
+        self._stop_sending()
         if self.running is None or (self._is_ahead and self._held is None):
             self._transport.abort()
         else:
             self._connector.loop.call_later(_LOOK, self.half_closed)
+
+    def lost_behind_messages(self) -> None:
+        """Take it that the connection is gone, though messages that came before may not be delivered."""
+        self._stop_sending()
 
     def _send_text(self, text: str) -> Awaitable[object]:
         if self._deflates or self._protocol.writing_paused:
@@ -280,6 +285,8 @@ class _Watch(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._native.connection_lost(exc)
+        if (channel := self._channel()) is not None:
+            channel.lost_behind_messages()
 
 
 class _Rest(_Watch):

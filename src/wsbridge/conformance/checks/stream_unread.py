@@ -1,0 +1,99 @@
+"""STREAM-8: how a handler that reads nothing learns of the end behind messages that it has not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from wsbridge.conformance.bench import Bench
+from wsbridge.conformance.check import check, equal
+from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
+from wsbridge.conformance.wire import Opcode, Peer, build_frame
+from wsbridge.http import Request
+
+_BUFFER = 4  # messages
+_SOME = 30  # more than the buffer takes, and less than makes a server stop reading
+_MANY = 20_000
+
+
+async def _close_and_leave(peer: Peer) -> None:
+    await peer.send_close(4001)
+    peer.close()
+
+
+async def _half_close(peer: Peer) -> None:
+    await peer.half_close()
+
+
+@check("STREAM-8")
+async def the_end_behind_unread_messages(bench: Bench) -> None:
+    """`wait_closed()` tells of the end within 1 s, although nobody has read what came before; that is read then."""
+
+    async def handler(stream: Raw, request: Request) -> None:
+        await bench.recorder.wait("left", len(bench.recorder.all("handler")))
+        reason = await bench.within(stream.wait_closed(), "wait_closed() with messages unread", timeout=bench.scale)
+        bench.recorder.log("closed", stream.id, reason.code)
+        await read_all(bench, stream)
+
+    ways: tuple[tuple[Callable[[Peer], Any], int], ...] = ((_close_and_leave, 4001), (_half_close, 1006))
+    async with bench.serve(handled(bench, handler, receive_buffer=_BUFFER)) as served:
+        for number, (leave, code) in enumerate(ways, 1):
+            async with served.peer() as peer:
+                await bench.recorder.wait("handler", number)
+                sent = await send_numbers(peer, _SOME)
+                await leave(peer)
+                bench.recorder.log("left")
+                equal((await bench.recorder.wait("closed", number)).value, code, "the code of the reason")
+                await bench.recorder.wait("end", number)
+                equal(bench.recorder.values("got"), sent * number, "what was read after the end")
+
+
+async def _is_cancelled(bench: Bench, end: Callable[[Peer, Raw], Any], **options: Any) -> None:
+    async def handler(stream: Raw, request: Request) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            bench.recorder.log("cancelled", stream.id)
+            raise
+
+    options = {"receive_buffer": _BUFFER, "cancel_on_close": True, **options}
+    async with bench.serve(handled(bench, handler, **options)) as served, served.peer() as peer:
+        stream = (await bench.recorder.wait("handler")).value
+        await end(peer, stream)
+        await bench.recorder.wait("cancelled", timeout=bench.scale)
+
+
+@check("STREAM-8")
+async def cancel_behind_unread_messages(bench: Bench) -> None:
+    """With `cancel_on_close` a handler that has read nothing is cancelled within 1 s when its peer has gone."""
+
+    async def end(peer: Peer, stream: Raw) -> None:
+        await send_numbers(peer, _SOME)
+        await peer.half_close()
+
+    await _is_cancelled(bench, end)
+
+
+@check("STREAM-8")
+async def cancel_at_a_local_close(bench: Bench) -> None:
+    """With `cancel_on_close` a handler that has read nothing is cancelled within 1 s when this side closes."""
+
+    async def end(peer: Peer, stream: Raw) -> None:
+        await send_numbers(peer, _SOME)
+        await asyncio.sleep(0.02)  # until the buffer is full
+        stream.channel.close(4001)
+        equal((await peer.receive_close()).code, 4001, "the code that the peer gets")
+
+    await _is_cancelled(bench, end)
+
+
+@check("STREAM-8", needs=("ping",), wire=True)
+async def a_peer_that_was_held_back_has_gone(bench: Bench) -> None:
+    """A peer that leaves while it is held back is missed by the pings: the handler is told after three of them."""
+
+    async def end(peer: Peer, stream: Raw) -> None:
+        await peer.flood(build_frame(Opcode.TEXT, b"unread"), _MANY * 12, timeout=0.1 * bench.scale)
+        peer.close()
+
+    await _is_cancelled(bench, end, ping_interval=0.15 * bench.scale, ping_timeout=None)
