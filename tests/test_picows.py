@@ -12,12 +12,13 @@ import pytest
 
 from tests.processes import TIMEOUT
 from wsbridge import Application, Interceptor, Response, UnsupportedOptionError, WebSocketChannel, WebSocketOptions
-from wsbridge.conformance.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
 from wsbridge.interceptor import Context
 
 pytest.importorskip("picows")
 pytest.importorskip("httptools")
+pytest.importorskip("wsproto")
 
+from wsbridge.conformance.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
 from wsbridge.connectors._http1 import BadRequestError, final_response, parse_head
 from wsbridge.connectors.picows import Connector, PicowsChannel, PicowsRequest
 
