@@ -28,6 +28,7 @@ from wsbridge.conformance.result import compare, dump_results, load_results
 from wsbridge.conformance.runner import CheckResult, run_check
 from wsbridge.conformance.suite import current_rules, select
 from wsbridge.connectors.aiohttp import Connector
+from wsbridge.protocols import Deviation
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"
@@ -111,6 +112,63 @@ def test_an_interruption_by_the_user_ends_the_run() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         judged(interrupted)
+
+
+def declaring(outcome: str) -> Target:
+    class Declares(Connector):
+        deviations = {"RECV-1/made": Deviation(outcome, "no hook")}  # noqa: RUF012
+
+    return Target("declares", Declares)
+
+
+def test_a_whole_check_may_fail_as_declared_and_no_otherwise() -> None:
+    async def breaks(bench: Bench) -> None:
+        fail("pongs: expected 1, got 0")
+
+    result = run_check(made(breaks), declaring("pongs: expected 1"))
+    assert (result.verdict, result.message) == (Verdict.DEVIATION, "RECV-1/made: pongs: expected 1")
+    assert (result.deviations, result.cause) == ({"RECV-1/made": "pongs: expected 1"}, "")
+    for other in ("expected 1", "pings", "", " "):
+        result = run_check(made(breaks), declaring(other))
+        assert (result.verdict, result.deviations) == (Verdict.FAIL, {})
+        assert result.message == f"RECV-1/made: declared is {other!r}, observed 'pongs: expected 1, got 0'"
+
+
+def test_a_deviation_of_a_whole_check_that_holds_fails() -> None:
+    async def ends(bench: Bench) -> None: ...
+
+    result = run_check(made(ends), declaring("pongs"))
+    assert (result.verdict, result.cause) == (Verdict.FAIL, "promise")
+    assert result.message == "RECV-1/made: the deviation 'pongs' is declared, but the rule holds"
+
+
+def test_no_error_hang_or_left_over_can_be_declared() -> None:
+    async def raises(bench: Bench) -> None:
+        raise ValueError("pongs")
+
+    async def hangs(bench: Bench) -> None:
+        await asyncio.Event().wait()
+
+    async def warns(bench: Bench) -> None:
+        warnings.warn("pongs", stacklevel=1)
+
+    for function, words, cause in (
+        (raises, "ValueError: pongs", "error"),
+        (hangs, "the check did not end within", "hang"),
+        (warns, "a warning: UserWarning: pongs", "left-over"),
+    ):
+        result = run_check(made(function, limit=0.1), declaring(words))
+        assert (result.verdict, result.cause) == (Verdict.FAIL, cause)
+        assert result.message.startswith(words)
+
+
+def test_a_check_that_compares_by_itself_is_held_to_that() -> None:
+    async def compares(bench: Bench) -> None:
+        bench.outcome("RECV-1/made", "delivered", "refused")
+        fail("delivered, and something else is wrong")
+
+    result = run_check(made(compares), declaring("delivered"))
+    assert (result.verdict, result.message) == (Verdict.FAIL, "delivered, and something else is wrong")
 
 
 def test_failures_in_a_task_group_are_told() -> None:

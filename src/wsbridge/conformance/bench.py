@@ -121,7 +121,8 @@ class Bench:
         scale: Stretches every time limit.
         recorder: The log of the callbacks of `serve` by its options.
         logs: What was logged on ``wsbridge``, by `logging`.
-        outcomes: Declared deviations that were seen.
+        deviated: Declared deviations that were seen.
+        held: The scenarios that the check has held to an `outcome` by itself.
     """
 
     target: Target
@@ -131,6 +132,7 @@ class Bench:
     peers: list[Peer] = field(default_factory=list[Peer])
     wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
     deviated: dict[str, str] = field(default_factory=dict[str, str])
+    held: set[str] = field(default_factory=set[str])
     _log_handler: logging.Handler | None = None
 
     def __post_init__(self) -> None:
@@ -288,6 +290,7 @@ class Bench:
             observed: In a few words.
             expected: The same words for what is promised.
         """
+        self.held.add(scenario)
         declared = self.target.deviations.get(scenario)
         if declared is None:
             if observed != expected:

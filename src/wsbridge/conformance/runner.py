@@ -123,7 +123,7 @@ def run_check(check: Check, target: Target, *, scale: float = 1.0) -> CheckResul
     if target.connector is not None and (missing := _missing(check, target)):
         outcome = _refusal(check, bench, missing)
     else:
-        outcome = _outcome(check, bench)
+        outcome = _as_declared(check, bench, _outcome(check, bench))
     seconds = round(time.perf_counter() - started, 4)
     if outcome.verdict is not Verdict.FAIL:
         return CheckResult(
@@ -170,6 +170,27 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         text = "; ".join(f"{scenario}: {observed}" for scenario, observed in bench.deviated.items())
         return _Outcome(Verdict.DEVIATION, text)
     return _Outcome(Verdict.PASS)
+
+
+def _as_declared(check: Check, bench: Bench, outcome: _Outcome) -> _Outcome:
+    """Hold a whole check to the deviation that the connector declares for it (CLOSE-8).
+
+    Only a broken promise can be declared, by the words that its failure begins with: no hang, no error and nothing left
+    over. A check that compares its scenario by `Bench.outcome` is held to that instead.
+    """
+    declared = bench.target.deviations.get(check.id)
+    if declared is None or check.id in bench.held:
+        return outcome
+    if outcome.verdict is not Verdict.FAIL:
+        message = f"{check.id}: the deviation {declared.outcome!r} is declared, but the rule holds"
+        return _Outcome(Verdict.FAIL, message, "promise")
+    if outcome.cause != "promise":
+        return outcome
+    if not declared.outcome.strip() or not outcome.message.startswith(declared.outcome):
+        message = f"{check.id}: declared is {declared.outcome!r}, observed {outcome.message!r}"
+        return replace(outcome, message=message)
+    bench.deviated[check.id] = declared.outcome
+    return _Outcome(Verdict.DEVIATION, f"{check.id}: {declared.outcome}")
 
 
 def _failures(exc: BaseException) -> list[str]:
