@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 
 from tests.channels import Opened, end_all, facts, kind
-from tests.fakes import FakeChannel, FakeClosedError, FakeConnector, PulledChannel, handshake, passes
+from tests.fakes import (
+    FakeChannel,
+    FakeClosedError,
+    FakeConnector,
+    PulledChannel,
+    PushedChannel,
+    handshake,
+    passes,
+)
 from wsbridge import CallbackAlreadySetError, ChannelNotOpenError, WebSocketChannel, WebSocketOptions
 
 __all__ = ["end_all", "kind"]
@@ -945,3 +953,16 @@ async def test_debug_mode_refuses_calls_from_another_thread_or_loop(kind: Kind) 
     assert opened.written == []
     assert await channel.send_text("here")
     await opened.leave()
+
+
+@pytest.mark.rule("CLOSE-7", "CLOSE-5")
+async def test_a_peer_that_half_closes_and_reads_nothing_is_cut_off() -> None:
+    for unsent, cut in ((0, []), (7, [("abort",)])):
+        opened = Opened(PushedChannel, close_timeout=3)
+        await passes()
+        opened.wire.unsent = unsent
+        opened.channel.half_closed()
+        assert facts(await opened.ended()) == (1006, "", "network")
+        assert opened.written == []
+        opened.time.advance(3.1)
+        assert opened.written == cut

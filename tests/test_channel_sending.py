@@ -596,3 +596,90 @@ async def test_messages_that_come_while_nothing_waits_wake_the_channel_once() ->
     pushed.comes("lost")
     assert facts(await pushed.ended()) == (1006, "", "network")
     assert pushed.log[-2:] == ["text d", "close 1006"]
+
+
+# ---- answers that are written together ------------------------------------------------------------------------------
+
+
+class CorkedChannel(PushedChannel):
+    """A channel that frames a message at once and writes it when it is told to."""
+
+    __slots__ = ("framed",)
+
+    def _send_text(self, text: str) -> None:
+        if not hasattr(self, "framed"):
+            self.framed: list[str] = []
+        self.framed.append(text)
+        self._written(len(text))
+
+    def _flush(self) -> None:
+        if self.framed:
+            self.wire.written.append(("text", *self.framed))
+        self.framed = []
+
+
+async def corked(**options: Any) -> Opened:
+    opened = Opened(CorkedChannel, **options)
+    await passes()
+    return opened
+
+
+async def echo(channel: Any, process: Any, text: str) -> None:
+    assert await channel.send_text(text)
+
+
+@pytest.mark.rule("SEND-1")
+async def test_the_answers_to_what_came_together_are_written_together() -> None:
+    opened = await corked(on_text=echo)
+    for text in ("a", "b", "c"):
+        feed(opened, text)
+    await passes()
+    assert opened.written == [("text", "a", "b", "c")]
+    feed(opened, "d")
+    await passes()
+    assert opened.written[1:] == [("text", "d")]
+
+
+@pytest.mark.rule("SEND-1")
+async def test_a_large_answer_and_those_before_it_do_not_wait() -> None:
+    opened = await corked(on_text=echo)
+    large = "x" * 5000
+    for text in ("a", large, "b"):
+        feed(opened, text)
+    await passes()
+    assert opened.written == [("text", "a", large), ("text", "b")]
+
+
+@pytest.mark.rule("SEND-1")
+async def test_what_is_sent_from_outside_of_a_callback_is_written_within_a_turn() -> None:
+    opened = await corked()
+    assert await opened.channel.send_text("a")
+    assert await opened.channel.send_text("b")
+    assert opened.written == []
+    await asyncio.sleep(0)
+    assert opened.written == [("text", "a", "b")]
+
+
+@pytest.mark.rule("SEND-1")
+async def test_answers_wait_for_each_other_a_short_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    now = [start]
+
+    async def slow(channel: Any, process: Any, text: str) -> None:
+        monkeypatch.setattr(loop, "time", lambda: now[0])
+        now[0] += 0.01
+        assert await channel.send_text(text)
+
+    opened = await corked(on_text=slow)
+    for text in ("a", "b", "c", "d"):
+        feed(opened, text)
+    await passes()
+    monkeypatch.undo()
+    assert opened.written == [("text", "a", "b"), ("text", "c"), ("text", "d")]
+
+
+async def test_a_channel_that_frames_must_say_how_it_writes() -> None:
+    opened = await open_channel()
+    with pytest.raises(NotImplementedError):
+        opened.channel._written(5000)  # type: ignore[union-attr]
