@@ -86,6 +86,7 @@ class BaseChannel(ABC):
         "_opened",
         "_options",
         "_over",
+        "_path",
         "_ping_at",
         "_ping_count",
         "_pong_by",
@@ -93,6 +94,7 @@ class BaseChannel(ABC):
         "_process",
         "_reason",
         "_request",
+        "_secure",
         "_seen_cancels",
         "_senders",
         "_slow",
@@ -128,7 +130,9 @@ class BaseChannel(ABC):
         self.native: Any = None
         self.running: Running | None = None
         self._connector = connector
-        self._request = request
+        self._request: Request | None = request  # until on_open has it: an idle channel should keep little
+        self._path = request.path
+        self._secure = request.scheme == "wss"
         self._options = options
         self._process: Any = None
         self._text: Callback | None = options.on_text
@@ -681,7 +685,7 @@ class BaseChannel(ABC):
         if self._timer is not None:
             self._connector.clock.cancel(self._timer)
             self._timer = None
-        if not self._lost and self._cut_at is not None and (self._request.scheme == "wss" or self._unsent_bytes()):
+        if not self._lost and self._cut_at is not None and (self._secure or self._unsent_bytes()):
             self._connector.linger(self._cut_at, self._aborter())
         self._connector.release(self)
         self._task = self.running = self._process = self._tell = None
@@ -690,9 +694,11 @@ class BaseChannel(ABC):
 
     async def _open(self) -> None:
         on_open = self._options.on_open
+        request, self._request = self._request, None
         if on_open is None:
             return
-        result = on_open(self, self._request)
+        result = on_open(self, request)
+        del request
         if result is not None and asyncio.iscoroutine(result):
             self.running = result
             if not self.is_pulled:
@@ -725,7 +731,7 @@ class BaseChannel(ABC):
         """Log what a callback raised, close with 1011 and tell ``on_error`` (ERR-1)."""
         self.running = None
         logger.error(
-            "a callback of channel %s (%r) raised %s", self.id, self._request.path, type(error).__name__, exc_info=error
+            "a callback of channel %s (%r) raised %s", self.id, self._path, type(error).__name__, exc_info=error
         )
         if self._reason is None:
             self._end_here(1011, "")
@@ -935,6 +941,7 @@ class QueuedChannel(BaseChannel):
 
     async def _receive(self) -> None:
         queue = self._queue
+        message: str | bytes | None
         while True:
             while queue:
                 message = queue.popleft()
@@ -947,6 +954,7 @@ class QueuedChannel(BaseChannel):
             self._emptied()
             if self._over:
                 return
+            message = result = None  # an idle channel should not keep the last one alive
             self._wakeup = self._connector.loop.create_future()
             await self._wakeup
 

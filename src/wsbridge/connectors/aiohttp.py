@@ -42,6 +42,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
+from werkzeug.datastructures import Headers
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
@@ -205,6 +206,7 @@ class _Channel(BaseChannel):
 
     async def _receive(self) -> None:
         receive = self.native.receive
+        message: WSMessage | None
         while not self._over:
             if self._held is None:
                 message = await receive()
@@ -217,9 +219,11 @@ class _Channel(BaseChannel):
             else:
                 await self._control_received(message)
                 continue
+            message = None  # an idle channel should not keep the last one alive
             if result is not None:
                 await result
                 self.running = None
+                result = None
 
     async def _read_ahead(self) -> None:
         self._is_ahead = True
@@ -384,26 +388,6 @@ class _Source(BaseSource):
         )
         return channel
 
-    async def open(self, channel: BaseChannel) -> web.StreamResponse:
-        """Send the 101 and live the channel's life."""
-        assert isinstance(channel, _Channel)
-        ws = channel.native
-        for name, value in self.response_headers:
-            ws.headers.add(name, value)
-        ws.headers.setdefault("Server", _SERVER)
-        if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
-            ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
-        try:
-            writer = await ws.prepare(_with_one_upgrade(self._native))
-            channel.opened(self._native, writer)
-        except BaseException as exc:
-            channel.abandon()
-            if isinstance(exc, OSError):
-                return ws  # the peer has left, which aiohttp finds out again when it finishes the response
-            raise
-        await channel.run()
-        return ws
-
 
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
@@ -564,9 +548,32 @@ async def _answer(
     )
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
-    if isinstance(outcome, BaseChannel):
-        return await source.open(outcome)
-    return _native_response(outcome)
+    if isinstance(outcome, Response):
+        return _native_response(outcome)
+    headers = source.response_headers
+    del request, source  # not to be kept for the life of the channel
+    return await _open(native, outcome, headers)
+
+
+async def _open(native: web.BaseRequest, channel: BaseChannel, headers: Headers) -> web.StreamResponse:
+    """Send the 101 and live the channel's life."""
+    assert isinstance(channel, _Channel)
+    ws = channel.native
+    for name, value in headers:
+        ws.headers.add(name, value)
+    ws.headers.setdefault("Server", _SERVER)
+    if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
+        ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
+    try:
+        writer = await ws.prepare(_with_one_upgrade(native))
+        channel.opened(native, writer)
+    except BaseException as exc:
+        channel.abandon()
+        if isinstance(exc, OSError):
+            return ws  # the peer has left, which aiohttp finds out again when it finishes the response
+        raise
+    await channel.run()
+    return ws
 
 
 def _native_response(outcome: Response) -> web.Response:
