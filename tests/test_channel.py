@@ -966,3 +966,19 @@ async def test_a_peer_that_half_closes_and_reads_nothing_is_cut_off() -> None:
         assert opened.written == []
         opened.time.advance(3.1)
         assert opened.written == cut
+
+
+async def test_an_idle_channel_keeps_neither_its_request_nor_its_last_message() -> None:
+    class Text(str):
+        """One that can be referred to weakly."""
+
+    seen: list[weakref.ref[Any]] = []
+    opened = Opened(PushedChannel, on_open=lambda channel, request: seen.append(weakref.ref(request)))
+    message = Text("hello")
+    seen.append(weakref.ref(message))
+    opened.comes("text", message)
+    del message
+    await passes()
+    gc.collect()
+    assert [reference() for reference in seen] == [None, None]
+    await opened.leave()
