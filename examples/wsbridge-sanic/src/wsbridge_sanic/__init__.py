@@ -13,8 +13,8 @@ Mends:
 - `WebsocketImplProtocol` makes a task of each read, raises invalid UTF-8 in it, where nobody looks, and forgets a close
   that comes while nobody waits in ``recv()``; its ``send()`` raises `CancelledError` when the peer is gone. Its core,
   websockets' `ServerProtocol`, is spoken to directly, and hands on each frame in `_Core.recv_frame`.
-- That core takes a close inside a fragmented message for a violation, and answers pings behind its own close frame, and
-  without a bound those of a peer that does not read.
+- That core takes a close inside a fragmented message for a violation. It answers pings behind its own close frame, and
+  without a bound those of a peer that does not read: the channel does it.
 - Sanic's time limits begin anew with each byte: ``check_timeouts`` does nothing, the connector's clock bounds the
   request. It fails on a request whose URL is none, while it makes an error page of it: see `_Request`.
 
@@ -104,6 +104,10 @@ class _Channel(QueuedChannel):
         self.core.send_ping(payload)
         self.write()
 
+    def _pong(self, payload: bytes) -> None:
+        self.core.send_pong(payload)
+        self.write()
+
     def write(self) -> None:
         """Write what the core has to say; the mark of the end, an empty one, is left to the channel."""
         if data := b"".join(self.core.data_to_send()):
@@ -128,12 +132,6 @@ class _Channel(QueuedChannel):
 
     def _resume_reading(self) -> None:
         self._transport.resume_reading()
-
-    def half_closed(self) -> None:
-        """Take the end of what the peer sends; it may not read the rest that asyncio writes before it closes."""
-        self.connection_lost()
-        if self._unsent_bytes():
-            self._connector.linger(self._connector.clock.time() + self._options.close_timeout, self._aborter())
 
 
 class _Source(BaseSource):
@@ -349,13 +347,9 @@ class _WebSocket(WebsocketImplProtocol):
         self.channel.connection_lost()
 
     def pause_writing(self) -> None:
-        self.ws_proto.is_paused = True
         self.channel.pause_writing()
 
     def resume_writing(self) -> None:
-        self.ws_proto.is_paused = False
-        self.ws_proto.answer_ping()
-        self.channel.write()
         self.channel.resume_writing()
 
 
@@ -365,20 +359,16 @@ class _Core(ServerProtocol):
     def __init__(self, channel: _Channel, max_text: int | None, max_binary: int | None) -> None:
         self._max_size = None if max_text is None or max_binary is None else max(max_text, max_binary, _MAX_CONTROL)
         super().__init__(state=State.OPEN, max_size=self._max_size)
-        self.is_paused = False  # the peer reads too slowly
         self._channel = channel
         self._max_text, self._max_binary = max_text, max_binary
         self._is_text = False
         self._parts: list[bytearray] = []
         self._size = 0
-        self._ping: bytes | None = None  # waits to be answered
 
     def recv_frame(self, frame: Frame) -> None:
         channel, opcode = self._channel, frame.opcode
         if opcode is Opcode.PING:
-            self._ping = bytes(frame.data)
-            if not self.is_paused:
-                self.answer_ping()
+            channel.ping_received(bytes(frame.data))
             return
         if opcode is Opcode.CLOSE:
             self.current_size = None  # no message is begun: a close may come inside one (RECV-9)
@@ -409,12 +399,6 @@ class _Core(ServerProtocol):
         if frame.fin:
             whole, self._parts, self._size = b"".join(parts), [], 0
             self._channel.feed(whole.decode() if self._is_text else whole)
-
-    def answer_ping(self) -> None:
-        """Answer the last ping (RFC 6455, 5.5.3), unless a close frame is written."""
-        payload, self._ping = self._ping, None
-        if payload is not None and self.state is State.OPEN:
-            self.send_pong(payload)
 
 
 def _make_request(native: NativeRequest, transport: asyncio.Transport) -> Request:

@@ -1,4 +1,4 @@
-"""STREAM-8: how a handler that reads nothing learns of the end behind messages that it has not read."""
+"""STREAM-8: how a handler learns of the end behind messages that it has not read, and how it stops its mount."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from wsbridge.base import Mount
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal
+from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
 from wsbridge.conformance.wire import Opcode, Peer, build_frame
 from wsbridge.http import Request
@@ -97,3 +99,23 @@ async def a_peer_that_was_held_back_has_gone(bench: Bench) -> None:
         peer.close()
 
     await _is_cancelled(bench, end, ping_interval=0.15 * bench.scale, ping_timeout=None)
+
+
+@check("STREAM-8", needs=("mount",))
+async def mount_stop_awaited_by_the_handler(bench: Bench) -> None:
+    """A handler that awaits the stop of its own mount is not cancelled by it, and goes on when all else has ended."""
+    mounts: list[Mount] = []
+
+    async def handler(stream: Raw, request: Request) -> None:
+        if (await stream.recv()) == "stop":
+            await mounts[0].stop()
+        bench.recorder.log("returns", stream.id, stream.reason)
+
+    async with mounted(bench, handled(bench, handler), shutdown_timeout=0.5 * bench.scale) as (served, mount):
+        mounts.append(mount)
+        async with served.peer("/mounted") as other, served.peer("/mounted") as peer:
+            await bench.recorder.wait("handler", 2)
+            await peer.send_text("stop")
+            for each in (other, peer):
+                equal((await each.receive_close()).code, 1001, "the code that a peer gets")
+            await bench.recorder.wait("returns")
