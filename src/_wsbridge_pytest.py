@@ -1,4 +1,4 @@
-"""The pytest plugin's front: it costs nothing where it is not used.
+"""The pytest plugin's front, and the fixture ``wsbridge_connect``: it costs nothing where it is not used.
 
 pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package,
 so that neither the time of importing that is spent nor is any of it loaded before coverage is measured, and adds its
@@ -9,10 +9,15 @@ options only behind everyone else's, so that a project with a ``--model`` of its
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from wsbridge.testing import Connections
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "connector": {
@@ -56,3 +61,34 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
         ):  # somebody else's; theirs stays, and ours is to be had under a longer name
             group.addoption(f"--wsbridge-{name}", dest=dest, **settings)
     return result
+
+
+@pytest.fixture
+def wsbridge_connect() -> Generator[Connections, None, None]:
+    """`wsbridge.testing.connect`, whose connections end with the test: ``peer = await wsbridge_connect(app, "/")``."""
+    from wsbridge.testing import Connections  # here, so that only who asks for it imports it
+
+    connections = Connections()
+    yield connections
+    if connections.open:
+        raise RuntimeError("wsbridge_connect: a connection is left open; only a test that is a coroutine can end it")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """End what ``wsbridge_connect`` opened in the event loop of the test, whichever plugin runs that."""
+    connections: Connections | None = getattr(item, "funcargs", {}).get("wsbridge_connect")
+    if connections is None or not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
+        return (yield)
+    function: Any = item.obj
+
+    @functools.wraps(function)
+    async def ending(*arguments: Any, **options: Any) -> Any:
+        async with connections:
+            return await function(*arguments, **options)
+
+    item.obj = ending
+    try:
+        return (yield)
+    finally:
+        item.obj = function

@@ -13,6 +13,7 @@ import wsbridge
 from tests.fakes import FakeConnector, handshake, passes
 from wsbridge import Application, Response
 from wsbridge.conformance import catalogue, reference
+from wsbridge.testing import Connections
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -36,7 +37,7 @@ def run(page: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("page", ["index.md", "guide.md", "styles.md", "security.md"])
+@pytest.mark.parametrize("page", ["index.md", "guide.md", "styles.md", "security.md", "testing.md"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     assert isinstance(run(page)["app"], Application)
 
@@ -91,6 +92,19 @@ async def test_the_shorter_examples_of_the_styles_work() -> None:
     for channel in channels.values():
         channel.comes("lost")
     await asyncio.gather(*connector.tasks)
+
+
+async def test_the_tests_of_the_page_on_testing_pass() -> None:
+    names = run("testing.md")
+    tests = {name: test for name, test in names.items() if name.startswith("test_")}
+    assert len(tests) == (DOCS / "testing.md").read_text(encoding="utf-8").count("async def test_")
+    for name, test in tests.items():
+        if name == "test_with_the_fixture":
+            async with Connections() as connections:
+                await test(connections)
+        else:
+            await test()
+        assert names["room"].members == set(), name
 
 
 async def test_the_shorter_examples_of_the_guide_work() -> None:

@@ -12,6 +12,8 @@ import wsbridge
 from tests.processes import client_for
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.client import Target
+from wsbridge.connectors import memory
+from wsbridge.testing import connect
 
 ALIASES = {
     "aiohttp": ("AiohttpChannel", "AiohttpRequest"),
@@ -36,6 +38,16 @@ async def test_natives_are_what_the_aliases_say(name: str) -> None:
         (expected,) = get_args(getattr(module, alias))
         assert isinstance(native, expected)
         assert alias in module.__all__
+
+
+async def test_the_natives_of_the_memory_connector_too() -> None:
+    seen: list[tuple[WebSocketChannel, Request]] = []
+    options = WebSocketOptions(on_open=lambda channel, request: seen.append((channel, request)))
+    async with connect(options) as peer:
+        ((channel, request),) = seen
+        assert channel.native is peer.connection
+        assert isinstance(channel.native, get_args(memory.MemoryChannel))
+        assert isinstance(request.native, get_args(memory.MemoryRequest))
 
 
 def test_the_types_take_a_native_at_run_time_too() -> None:

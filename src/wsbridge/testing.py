@@ -16,7 +16,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 from werkzeug.datastructures import Headers
@@ -28,7 +28,17 @@ from wsbridge.interceptor import Interceptor
 from wsbridge.options import WebSocketOptions, check_seconds
 from wsbridge.peer import Peer
 
-__all__ = ["Answer", "App", "Connecting", "HandshakeRefusedError", "Peer", "connect", "request"]
+__all__ = [
+    "Answer",
+    "App",
+    "ConnectOptions",
+    "Connecting",
+    "Connections",
+    "HandshakeRefusedError",
+    "Peer",
+    "connect",
+    "request",
+]
 
 App = Application | WebSocketOptions[Any] | Sequence[Interceptor] | Connector
 """What can be tested: an application, or the handler of one route, which is then served at every path; or a connector
@@ -108,6 +118,11 @@ class Connecting:
             raise
         self._peer = Peer(connector, connection, self._timeout)
         return self._peer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a peer that was not ended."""
+        return self._peer is not None
 
     async def aclose(self, *, is_failing: bool = False) -> None:
         """End what is left of the connection, and raise what the application has raised, unless ``is_failing``.
@@ -191,6 +206,55 @@ def connect(
         auto_close=auto_close,
         raise_errors=raise_errors,
     )
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The options of `connect`, where they are explained."""
+
+    headers: HeaderItems
+    subprotocols: Sequence[str]
+    scheme: str
+    client: tuple[str, int] | None
+    timeout: float
+    window: int
+    auto_pong: bool
+    auto_close: bool
+    raise_errors: bool
+
+
+class Connections:
+    """`connect` for a whole test, as the pytest fixture ``wsbridge_connect``: what it opened is ended with the test.
+
+    ``peer = await wsbridge_connect(app, "/echo")`` in a test, or a fixture of one, that is a coroutine function.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[Connecting] = []
+
+    def __call__(self, app: App, path: str = "/", **options: Unpack[ConnectOptions]) -> Connecting:
+        """See `connect`."""
+        made = connect(app, path, **options)
+        self._made.append(made)
+        return made
+
+    @property
+    def open(self) -> int:
+        """How many connections have not been ended."""
+        return sum(made.is_open for made in self._made)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """End all, the last first, and raise what the first of them raises."""
+        raised: list[Exception] = []
+        while self._made:
+            try:
+                await self._made.pop().aclose(is_failing=error is not None)
+            except Exception as exc:
+                raised.append(exc)
+        if raised:
+            raise raised[0]
 
 
 async def request(

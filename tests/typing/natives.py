@@ -19,6 +19,7 @@ from websockets.http11 import Request as WebsocketsNative
 
 from wsbridge import MessageStream, Request, WebSocketChannel, WebSocketOptions, stream_handler
 from wsbridge.connectors.aiohttp import AiohttpChannel, AiohttpRequest
+from wsbridge.connectors.memory import ClientRequest, Connection, MemoryChannel, MemoryRequest
 from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
 from wsbridge.connectors.tornado import TornadoChannel, TornadoRequest
 from wsbridge.connectors.websockets import WebsocketsChannel, WebsocketsRequest
@@ -49,6 +50,11 @@ def open_picows(channel: PicowsChannel, request: PicowsRequest) -> int:
     assert_type(request.native, WSUpgradeRequest)
     assert_type(channel.native.request.path, bytes)
     return len(request.native.headers)
+
+
+def open_in_memory(channel: MemoryChannel, request: MemoryRequest) -> None:
+    assert_type(channel.native, Connection)
+    assert_type(request.native, ClientRequest)
 
 
 async def text_of_aiohttp(channel: AiohttpChannel, process: str, text: str) -> None:

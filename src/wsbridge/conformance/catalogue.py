@@ -116,6 +116,8 @@ This document is written from the catalogue in `src/wsbridge/conformance/`, by
   declares so, and refuses what needs it with `UnsupportedOptionError`, an option when the connector is made; the suite
   checks that refusal instead. No option is ever ignored, and no check is skipped. The aiohttp, websockets and tornado
   connectors have every feature but `fragments`.
+- *Wire*: the sockets of a connector, and the bytes on them. The connector `memory` has none, since it is for tests in
+  one process: it refuses the options that are about sockets, and the suite checks that instead of what is about bytes.
 - *Deviation*: what a connector declares to do otherwise in one scenario (CLOSE-8).
 - Times are seconds, as `float`; sizes are bytes.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from http import HTTPStatus
+from http.client import responses
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -121,7 +121,7 @@ class MemoryPeer(Peer):
         answer = connection.answer
         assert answer is not None
         headers = tuple((name, value) for name, value in answer.headers)
-        phrase = HTTPStatus(answer.status).phrase if answer.status in HTTPStatus else ""
+        phrase = responses.get(answer.status, "")
         self.response = HttpResponse(answer.status, phrase, "HTTP/1.1", headers, answer.body)
         self.log.add("received", len(answer.body), f"{answer.status} {headers}")
         return self.response

@@ -99,6 +99,9 @@ class _Machine(RuleBasedStateMachine):
     def is_open(self) -> bool:
         return not self.ends
 
+    def has_wire(self) -> bool:
+        return self.target.has_wire
+
     # ---- what the peer does -----------------------------------------------------------------------------------------
 
     @rule(text=_TEXTS)
@@ -111,7 +114,7 @@ class _Machine(RuleBasedStateMachine):
         self._message(data)
         self._play(self.peer.send_binary(data))
 
-    @precondition(is_open)
+    @precondition(lambda self: self.has_wire() and self.is_open())
     @rule(parts=st.lists(st.binary(max_size=20), min_size=2, max_size=4))
     def peer_sends_fragments(self, parts: list[bytes]) -> None:
         self._message(b"".join(parts))
@@ -153,6 +156,7 @@ class _Machine(RuleBasedStateMachine):
         self.ends.append((1006, "", "network"))
         self.peer.drop()
 
+    @precondition(has_wire)
     @rule(frame=st.sampled_from(_VIOLATIONS))
     def peer_breaks_the_protocol(self, frame: tuple[int, bytes, int]) -> None:
         opcode, payload, rsv = frame

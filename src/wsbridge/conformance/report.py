@@ -493,7 +493,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say --refresh or --write-docs")
     conformant = True
     if options.refresh is not None:
-        conformant = refresh(options.root, options.refresh or SERVERS, scale=options.timeout_scale, tell=print)
+        conformant = refresh(
+            options.root, options.refresh or (*SERVERS, "memory"), scale=options.timeout_scale, tell=print
+        )
     for path, text in documents(options.root).items():
         (options.root / path).write_text(text, encoding="utf-8")
         print(f"wrote {path}")

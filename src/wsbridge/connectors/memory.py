@@ -1,6 +1,6 @@
 """The memory connector: both ends of a channel in one event loop, with no socket and no frames; for tests.
 
-`Connection` is the client's end. `Connection.send` -> ``feed``; ``ping``, ``pong`` -> a pong, ``pong_received``;
+`Connection` is the client's end: ``send`` -> ``feed``; ``ping`` -> ``ping_received``; ``pong`` -> ``pong_received``;
 ``close`` -> ``peer_closed``; ``drop``, ``half_close`` -> ``connection_lost``. What the channel writes lies in the
 inbox, in order, until the client takes it: up to ``window`` bytes it has left the server, as if in the buffers of a
 network, and what is beyond is unsent, so that sends wait (FLOW-2) and `send_timeout` counts. While the server reads no
@@ -146,6 +146,9 @@ class _Channel(QueuedChannel):
     def _ping(self, payload: bytes) -> None:
         self.native.put_control(Ping(payload))
 
+    def _pong(self, payload: bytes) -> None:
+        self.native.put_control(Pong(payload))
+
     def _disconnect(self) -> None:
         self.native.disconnect(is_half=self._failed)
 
@@ -160,11 +163,6 @@ class _Channel(QueuedChannel):
 
     def _resume_reading(self) -> None:
         self.native.resume()
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether the close frame is written, behind which there are no pongs."""
-        return self._close_begun
 
     def opened(self, connection: Connection) -> None:
         """Take the connection, when the 101 is out."""
@@ -360,7 +358,6 @@ class Connection:
         self._unread = 0  # bytes
         self._is_full = False
         self._unanswered: list[Control] = []  # they have not left the server
-        self._pong: Pong | None = None  # of several pings that wait, the last is answered (RFC 6455, 5.5.3)
         self._pings: list[asyncio.Future[bool]] = []
 
     # ---- what a client does -----------------------------------------------------------------------------------------
@@ -416,12 +413,8 @@ class Connection:
             answered.set_result(False)
         else:
             self._pings.append(answered)
-            self._post(lambda channel: self._pinged(payload))
+            self._post(lambda channel: channel.ping_received(payload))
         return answered
-
-    def _pinged(self, payload: bytes) -> None:
-        self._pong = Pong(payload)
-        self._put_pong()
 
     def pong(self, payload: bytes = b"") -> None:
         """Send a pong."""
@@ -626,16 +619,8 @@ class Connection:
         unanswered, self._unanswered = self._unanswered, []
         for control in unanswered:
             self._loop.call_soon(self._answer, control)
-        self._put_pong()
         if self.channel is not None:
             self.channel.resume_writing()
-
-    def _put_pong(self) -> None:
-        pong = self._pong
-        if pong is not None and not self._is_full:
-            self._pong = None
-            if self.channel is not None and not self.channel.is_closing:
-                self.put_control(pong)
 
     def _answer(self, control: Control) -> None:
         """Do what a client does by itself."""

@@ -219,7 +219,7 @@ async def many_tasks_send_deflated(bench: Bench) -> None:
     await _clogged(bench, 128, MIB, reads=4, compression=True)
 
 
-@check("FLOW-2", wire=True, stochastic=True, limit=40)
+@check("FLOW-2", stochastic=True, limit=40)
 async def a_flood_of_pings(bench: Bench) -> None:
     """24 MiB of pings of a peer that does not read what answers them take less than 16 MiB."""
     async with measured(bench, sending_application) as memory, warm(memory, "/send") as peer:

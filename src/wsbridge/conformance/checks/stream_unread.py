@@ -90,7 +90,7 @@ async def cancel_at_a_local_close(bench: Bench) -> None:
     await _is_cancelled(bench, end)
 
 
-@check("STREAM-8", needs=("ping",), wire=True)
+@check("STREAM-8", needs=("ping",))
 async def a_peer_that_was_held_back_has_gone(bench: Bench) -> None:
     """A peer that leaves while it is held back is missed by the pings: the handler is told after three of them."""
 
