@@ -4,8 +4,9 @@
     python -m tests.hot_path --write    write the figures of this Python and these servers into it
 
 One message is sent at a time, and the event loop is turned until its echo is back, with `sys.setprofile` on in these
-turns alone. A turn in which nothing happens has a price too, which is measured and taken off, so that it does not matter how
-many there are. Counted are twice as many messages and half of them, and what lies between is what a message costs.
+turns alone. A turn in which nothing happens has a price too, which is measured and taken off, so that it does not
+matter how many there are. Counted are twice as many messages and half of them, and what lies between is what a message
+costs.
 """
 
 import argparse
