@@ -982,3 +982,22 @@ async def test_an_idle_channel_keeps_neither_its_request_nor_its_last_message() 
     gc.collect()
     assert [reference() for reference in seen] == [None, None]
     await opened.leave()
+
+
+class ResetChannel(PushedChannel):
+    """A channel whose peer has reset the connection, so that its sending side cannot be ended."""
+
+    __slots__ = ()
+
+    def _disconnect(self) -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+
+@pytest.mark.rule("SEND-1", "RECV-9")
+async def test_a_connection_that_cannot_be_ended_is_cut() -> None:
+    opened = Opened(ResetChannel)
+    await passes()
+    opened.comes("failed", 1002)
+    opened.comes("lost")
+    assert facts(await opened.ended()) == (1002, "", "local")
+    assert opened.written == [("close", 1002, ""), ("abort",)]

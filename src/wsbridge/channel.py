@@ -669,7 +669,10 @@ class BaseChannel(ABC):
 
     def _disconnect_once(self) -> None:
         if not self._lost:
-            self._disconnect()
+            try:
+                self._disconnect()
+            except OSError:  # the peer has reset the connection, which the server reports when it is cut
+                self._aborter()()
 
     def _set_over(self) -> None:
         """Nothing more will come: let `run` finish."""

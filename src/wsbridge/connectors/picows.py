@@ -136,7 +136,9 @@ class _Channel(QueuedChannel):
 
     def _flush(self) -> None:
         pending = self._pending
-        if len(pending) == 1:
+        if self._transport.is_closing():
+            pending.clear()  # the peer is gone, which is reported soon; aiofastnet warns of the sixth write
+        elif len(pending) == 1:
             self._transport.write(pending.pop())
         elif pending:
             self._pending = []
@@ -356,11 +358,14 @@ class _Handshake(asyncio.Protocol):
         self._forget_timer()
         self._set_timer()
         self._transport.write(data)
-        if self._transport.can_write_eof():
+        if not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        try:
             self._transport.write_eof()
             self._transport.resume_reading()
-        else:
-            self._transport.close()
+        except OSError:  # the peer has reset the connection
+            self._transport.abort()
 
 
 class _Loop:
