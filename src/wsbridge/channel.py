@@ -223,6 +223,11 @@ class BaseChannel(ABC):
     async def _read_ahead(self) -> None:  # noqa: B027
         """Read until the first message or the end, while ``on_open`` runs (OPEN-9). Servers that push need not."""
 
+    @property
+    def options(self) -> WebSocketOptions[Any]:
+        """What the channel was made with."""
+        return self._options
+
     # ---- what the application calls ---------------------------------------------------------------------------------
 
     @property

@@ -8,18 +8,18 @@ Mends; lines are those of 17.4:
 
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
   everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
-  that is not ASCII close the connection (http11.py:181): `_Connection._read_request` lets them pass.
+  that is not ASCII close the connection (http11.py:181): `_Connection.keep` lets them pass.
 - What stands behind the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
-  interceptors too: `_Connection._read_request`, and the connector's clock.
+  interceptors too: `_Connection.keep`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
   answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
-  (asyncio/messages.py:181): `_Connection._frame_received` joins them.
+  (asyncio/messages.py:181): `FrameReader._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
 - Pings are answered behind the close frame too, and without bound for a peer that does not read: the channel does it.
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
-- The size limit counts deflated bytes first, and is one for text and binary: `_Connection._limit`.
+- The size limit counts deflated bytes first, and is one for text and binary: `FrameReader._limit`.
 - What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
 Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
@@ -36,29 +36,26 @@ import logging
 import re
 import socket
 import sys
-import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake, InvalidState, PayloadTooBig, ProtocolError
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.streams import StreamReader
 from websockets.utils import accept_key
 
 from wsbridge.application import Application
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel, close_keywords
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.clock import Timer
+from wsbridge.connectors._sansio import Channel, FrameReader, agree
 from wsbridge.http import Request, Response
-from wsbridge.options import Compression, WebSocketOptions
+from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
 
@@ -73,11 +70,10 @@ WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
-_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
-_CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
-_SMALL = 4 * 1024  # bytes: fragments up to this size are put together
+_SMALL = 4 * 1024  # bytes: messages up to this size are written together
+_CORK = 0.001  # seconds for which that may last
 _PIECE = 64 * 1024  # bytes that are parsed at once
 _DEFLATED_PIECE = 4 * 1024
 _MAX_RESTARTS = 16  # of a decoder in one frame
@@ -88,74 +84,6 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
 
 
-def _check_names() -> str:
-    """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
-    names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
-    limit = "max_message_size" if "max_message_size" in names else "max_size"
-    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions", "reader"}
-    if missing := sorted(needed - names):
-        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
-    return limit
-
-
-_LIMIT_NAME = _check_names()
-
-
-class _Channel(QueuedChannel):
-    __slots__ = ("_protocol", "_transport")
-
-    native: _Connection
-    closed_errors = (InvalidState,)
-
-    def opened(self) -> None:
-        """Take the connection, when the 101 is written."""
-        self._protocol = self.native.protocol
-        self._transport = self.native.transport
-
-    def _send_text(self, text: str) -> None:
-        data = text.encode()
-        self._protocol.send_text(data)
-        self._written(len(data))
-
-    def _send_binary(self, data: bytes) -> None:
-        self._protocol.send_binary(data)
-        self._written(len(data))
-
-    def _flush(self) -> None:
-        self.native.send_data()
-
-    def _close(self, code: int | None, text: str) -> None:
-        if self._protocol.state is _OPEN:
-            self._protocol.send_close(code, text)
-        self.native.send_data()
-
-    def _ping(self, payload: bytes) -> None:
-        self._protocol.send_ping(payload)
-        self.native.send_data()
-
-    def _pong(self, payload: bytes) -> None:
-        self._protocol.send_pong(payload)
-        self._written(len(payload))
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _hold_reading(self) -> None:
-        self.native.hold()
-
-    def _resume_reading(self) -> None:
-        self.native.resume()
-
-
 class _Protocol(ServerProtocol):
     """Refuses without a word of why: websockets tells a peer what its parser, or an exception, says."""
 
@@ -163,7 +91,7 @@ class _Protocol(ServerProtocol):
         return super().reject(status, f"{HTTPStatus(status).phrase}\n")
 
 
-class _Connection(ServerConnection):
+class _Connection(FrameReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
     def __init__(
@@ -172,20 +100,10 @@ class _Connection(ServerConnection):
         super().__init__(protocol, server, **options)
         protocol.__class__ = _Protocol
         self.connector = connector
-        self.channel: _Channel | None = None
-        self.limits: dict[int, int | None] = {}  # by opcode
+        self.prepare()
         self._timeout = timeout
         self._timer: Timer | None = None
         self._line: tuple[str, str, str] | None = None  # method, target and version as sent
-        self._unread = bytearray()  # what came and may not be parsed yet
-        self._held = True
-        self._started = False
-        self._piece = _PIECE
-        self._kind: Opcode | None = None  # of the fragmented message that has begun
-        self._parts: list[bytes | bytearray] = []  # small ones are put together
-        self._size = 0
-        self._opcode: int | None = None  # of the frame whose head is read, until its length is known
-        self._length: int | None = None
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
@@ -209,7 +127,7 @@ class _Connection(ServerConnection):
             self.connector.clock.cancel(self._timer)
             self._timer = None
 
-    def _read_request(self) -> None:
+    def keep(self) -> None:
         """Let the request be parsed, line by line, and nothing behind it (HS-11)."""
         unread = self._unread
         while self.request is None and (end := unread.find(b"\n") + 1):
@@ -219,9 +137,9 @@ class _Connection(ServerConnection):
                 line = self._request_line(line)
             elif _NO_BODY.fullmatch(line):
                 continue
-            super().data_received(line)
+            self.parse_unopened(line)
         if self.protocol.eof_sent or (self.request is None and len(unread) > _MAX_EARLY):
-            super().data_received(bytes(unread))  # to be dropped, or refused
+            self.parse_unopened(bytes(unread))  # to be dropped, or refused
             unread.clear()
         elif len(unread) > _MAX_EARLY:
             self.transport.pause_reading()
@@ -273,203 +191,51 @@ class _Connection(ServerConnection):
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
             raise
-        if isinstance(outcome, _Channel):
+        if isinstance(outcome, Channel):
             self.channel = outcome
         return response
-
-    def agreed(self) -> None:
-        """Take the limits and extensions that the channel will have."""
-        if self.protocol.extensions:
-            self._piece = _DEFLATED_PIECE
-            for extension in self.protocol.extensions:
-                extension.__class__ = _Deflate
-        self._limit()
 
     async def live(self) -> None:
         """Live the channel's life; the 101 is written."""
         channel = self.channel
         assert channel is not None
-        channel.opened()
-        self._started = True
-        self._feed = channel.feed
-        setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
-        self.loop.call_soon(self.resume)  # when on_open has begun
+        self.begin(channel)
         try:
             await channel.run()
         finally:
-            self._let_go()
+            self.let_go()
 
-    def _let_go(self) -> None:
-        self.channel = None
-        vars(self).pop("_feed", None)
-        vars(self.protocol).pop("recv_frame", None)
-        vars(self.protocol.reader).pop("read_exact", None)
-
-    # ---- receiving --------------------------------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        if self._held or self._unread or len(data) > self._piece:
-            self._unread += data
-            if not self._held:
-                self._read()
-            elif not self._started:
-                self._read_request()
-        else:
-            self._parse(data)
-
-    def hold(self) -> None:
-        """Parse and read no more."""
-        self._held = True
-        self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Parse and read on."""
-        self._held = False
-        if self._unread:
-            self.loop.call_soon(self._read)  # not below the channel, which calls this
-        else:
-            self.transport.resume_reading()
-
-    def _read(self) -> None:
-        unread = self._unread
-        while unread and not self._held:
-            piece = bytes(unread[: self._piece])
-            del unread[: self._piece]
-            self._parse(piece)
-        if not self._held:
-            self.transport.resume_reading()
-
-    def _parse(self, data: bytes) -> None:
-        protocol, channel, state = self.protocol, self.channel, self.protocol.state
-        if state is State.CLOSED:
-            return  # it came before the end, but was held back
-        if channel is None:
-            super().data_received(data)
-            return
-        protocol.receive_data(data)
-        if state is _OPEN:
-            self.send_data()
-        else:
-            protocol.data_to_send()  # nothing goes out behind the close frame
-        for event in protocol.events_received():
-            assert isinstance(event, Frame)
-            if event.opcode is _PONG:
-                channel.pong_received(bytes(event.data))
-            elif event.opcode is _CLOSE and (close := protocol.close_rcvd) is not None:
-                channel.peer_closed(close.code if event.data else None, close.reason)
-        if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
-            channel.failed(int(sent.code), sent.reason)
-
-    def _read_exact(self, size: int) -> Generator[None, None, Any]:
-        """Read for the parser; refuse a message by its first frame's head, where its kind has a limit of its own."""
-        data = yield from StreamReader.read_exact(self.protocol.reader, size)
-        if self._length is None:
-            self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
-            if self._length > 125:
-                return data  # the length itself comes next
-        elif self._length in (126, 127) and self._opcode is not None:
-            self._length = int.from_bytes(data)
-        else:
-            return data
-        kind = self._kind if self._opcode == _CONT else self._opcode
-        limit = None if kind is None else self.limits.get(kind)
-        if limit is not None and self._length > self._with_room(limit - self._size):
-            raise PayloadTooBig(self._length, limit)
-        self._opcode = None  # the rest is read as it comes
-        return data
-
-    def _frame_received(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        kind = self._kind
-        self._length = None
-        if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
-            data = cast(bytes, frame.data)
-            self._feed(data.decode() if opcode is _TEXT else data)
-        elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
-            self._fragment_received(frame)
-        elif opcode is _PING and self.channel is not None:
-            self.channel.ping_received(bytes(frame.data))
-        else:
-            ServerProtocol.recv_frame(self.protocol, frame)
-
-    def _fragment_received(self, frame: Frame) -> None:
-        kind = self._kind
-        if kind is None:
-            if frame.opcode is _CONT:
-                raise ProtocolError("unexpected continuation frame")
-            kind = self._kind = frame.opcode
-        elif frame.opcode is not _CONT:
-            raise ProtocolError("expected a continuation frame")
-        data, parts = cast(bytes, frame.data), self._parts
-        self._size += len(data)
-        limit = self.limits[kind]
-        if limit is not None and self._size > limit:
-            raise PayloadTooBig(self._size, limit)
-        if len(data) > _SMALL:
-            parts.append(data)
-        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _PIECE:
-            parts[-1] += data
-        elif data:
-            parts.append(bytearray(data))
-        if frame.fin:
-            whole = b"".join(parts)
-            self._kind, self._parts, self._size = None, [], 0
-            self._feed(whole.decode() if kind is _TEXT else whole)
-        self._limit()
-
-    def _limit(self) -> None:
-        """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
-        limits = [sys.maxsize if limit is None else limit for limit in self.limits.values()]
-        if self._kind is not None:
-            limits = limits[:1] if self._kind is _TEXT else limits[1:]
-        left = max(limits) - self._size
-        unlimited = max(limits) == sys.maxsize
-        setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
-        if left < _MAX_CONTROL or min(limits) < max(limits):
-            setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
-        else:
-            vars(self.protocol.reader).pop("read_exact", None)
-
-    def _with_room(self, limit: int) -> int:
-        return limit + (limit >> 8) + 64 if self.protocol.extensions else limit
+    def parse_unopened(self, data: bytes) -> None:
+        ServerConnection.data_received(self, data)
 
     def eof_received(self) -> None:
         super().eof_received()
-        if self.channel is not None and self._started:
-            self.channel.half_closed()
+        self.half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._forget_timer()
         self.connector.connections.discard(self)
-        channel = self.channel
-        self._let_go()
-        if channel is not None:
-            if self._started:
-                channel.connection_lost()
-            else:
-                channel.abandon()
+        self.lost()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
     def send_data(self) -> None:
-        if not self._started:
+        if self._started:
             super().send_data()
+        else:
+            ServerConnection.send_data(self)
             if self.protocol.eof_sent:  # refused: read on, to see the peer leave
                 self._unread.clear()
                 self.transport.resume_reading()
-        elif data := b"".join(self.protocol.data_to_send()):  # the end, which is b"", is the channel's
-            self.transport.write(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self.channel is not None and self._started:
-            self.channel.pause_writing()
+        self.writing_paused()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.channel is not None and not self.paused:
-            self.channel.resume_writing()
+        self.writing_resumed()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Wait for the end of a connection whose channel has ended; the native server closes by this too."""
@@ -486,11 +252,9 @@ class _Source(BaseSource):
         super().__init__(connector, request)
         self._native = native
 
-    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
-        channel = _Channel(self.connector, self.request, options, subprotocol)
-        native = channel.native = self._native
-        native.protocol.available_extensions = _deflate(options.compression)
-        native.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> Channel:
+        channel = Channel(self.connector, self.request, options, subprotocol)
+        channel.native = self._native
         return channel
 
     def accept(self, channel: BaseChannel) -> NativeResponse:
@@ -501,14 +265,13 @@ class _Source(BaseSource):
         headers["Upgrade"] = "websocket"
         headers["Connection"] = "Upgrade"
         headers["Sec-WebSocket-Accept"] = accept_key(self.request.headers["Sec-WebSocket-Key"])
-        with contextlib.suppress(InvalidHandshake, ValueError):  # what cannot be understood is not accepted
-            extensions, protocol.extensions = protocol.process_extensions(native.request.headers)
-            if extensions is not None:
-                headers["Sec-WebSocket-Extensions"] = extensions
+        extensions = agree(protocol, native.request.headers, channel.options.compression)
+        if extensions is not None:
+            headers["Sec-WebSocket-Extensions"] = extensions
         if channel.subprotocol is not None:
             headers["Sec-WebSocket-Protocol"] = channel.subprotocol
             protocol.subprotocol = cast(Any, channel.subprotocol)
-        native.agreed()
+        native.agreed(channel.options)
         for name, value in self.response_headers:
             headers[name] = value
         return NativeResponse(101, "Switching Protocols", headers)
@@ -671,47 +434,6 @@ def _refusal(outcome: Response, method: str) -> NativeResponse:
         headers["Content-Length"] = str(len(outcome.body))
     body = outcome.body if has_body and method != "HEAD" else b""
     return NativeResponse(outcome.status_code, outcome.status.partition(" ")[2], headers, body)
-
-
-def _deflate(compression: bool | Compression) -> list[ServerPerMessageDeflateFactory]:
-    """Return the extension, with websockets' own defaults for what is not set."""
-    if compression is False:
-        return []
-    settings = compression if isinstance(compression, Compression) else Compression()
-    return [
-        ServerPerMessageDeflateFactory(
-            server_no_context_takeover=settings.context_takeover is False,
-            client_no_context_takeover=settings.context_takeover is False,
-            server_max_window_bits=settings.window_bits or 12,
-            client_max_window_bits=settings.window_bits or 12,
-            compress_settings={"memLevel": settings.memory_level or 5},
-        )
-    ]
-
-
-class _Deflate(PerMessageDeflate):
-    """The extension, which goes on behind a block with BFINAL (RFC 7692, 7.2.3.4)."""
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        if frame.opcode is _CONT and frame.rsv1:
-            raise ProtocolError("RSV1 bit set in continuation frame")
-        inflated = super().decode(frame, max_size=max_size)
-        decoder = getattr(self, "decoder", None)
-        restarts = 0
-        while decoder is not None and decoder.eof:
-            restarts += 1
-            rest = decoder.unused_data
-            decoder = self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
-            room = 0 if max_size is None else max_size - len(inflated.data) + 1
-            try:
-                inflated.data = bytes(inflated.data) + decoder.decompress(rest, room)
-            except zlib.error as exc:
-                raise ProtocolError("decompression failed") from exc
-            if max_size is not None and len(inflated.data) > max_size:
-                raise PayloadTooBig(None, max_size)
-            if restarts > _MAX_RESTARTS:
-                raise ProtocolError("too many final blocks")
-        return inflated
 
 
 def _quiet_logger() -> logging.Logger:

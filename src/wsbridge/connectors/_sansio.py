@@ -1,0 +1,379 @@
+"""Frames of websockets' sans-I/O core, for the servers that stand on it: the websockets connector and uvicorn's.
+
+What is mended here is listed in the connectors' docstrings, whose lines are those of websockets 17.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import zlib
+from collections.abc import Callable, Generator
+from typing import Any, cast
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidState, PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
+
+from wsbridge.channel import QueuedChannel
+from wsbridge.options import Compression, WebSocketOptions
+
+__all__ = ["Channel", "FrameReader", "agree"]
+
+_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
+_OPEN = State.OPEN
+_MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
+_SMALL = 4 * 1024  # bytes: fragments up to this size are put together
+_PIECE = 64 * 1024  # bytes that are parsed at once
+_DEFLATED_PIECE = 4 * 1024
+_MAX_RESTARTS = 16  # of a decoder in one frame
+
+
+def _check_names() -> str:
+    """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
+    names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
+    limit = "max_message_size" if "max_message_size" in names else "max_size"
+    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions", "reader"}
+    if missing := sorted(needed - names):
+        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
+    return limit
+
+
+_LIMIT_NAME = _check_names()
+
+
+class Channel(QueuedChannel):
+    """A channel whose frames websockets' core makes and parses."""
+
+    __slots__ = ("_connection", "_protocol", "_transport")
+
+    native: Any
+    closed_errors = (InvalidState,)
+
+    def opened(self, connection: FrameReader) -> None:
+        """Take the connection, when the 101 is written."""
+        self._connection = connection
+        self._protocol = connection.protocol
+        self._transport = connection.transport
+
+    def _send_text(self, text: str) -> None:
+        data = text.encode()
+        self._protocol.send_text(data)
+        self._written(len(data))
+
+    def _send_binary(self, data: bytes) -> None:
+        self._protocol.send_binary(data)
+        self._written(len(data))
+
+    def _flush(self) -> None:
+        self._connection.send_data()
+
+    def _close(self, code: int | None, text: str) -> None:
+        if self._protocol.state is _OPEN:
+            self._protocol.send_close(code, text)
+        self._connection.send_data()
+
+    def _ping(self, payload: bytes) -> None:
+        self._protocol.send_ping(payload)
+        self._connection.send_data()
+
+    def _pong(self, payload: bytes) -> None:
+        self._protocol.send_pong(payload)
+        self._written(len(payload))
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _aborter(self) -> Callable[[], object]:
+        return self._transport.abort
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _hold_reading(self) -> None:
+        self._connection.hold()
+
+    def _resume_reading(self) -> None:
+        self._connection.resume()
+
+
+class FrameReader:
+    """A mixin for the protocol class of a connection: reads it frame by frame, once `begin` was called, for a channel.
+
+    Before, everything that comes is kept unread. The class has `asyncio.Protocol`'s methods, and these attributes.
+    """
+
+    protocol: Any  # ServerProtocol
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    paused: bool
+    """Whether the transport's buffer is full."""
+
+    channel: Channel | None
+    _feed: Callable[[str | bytes], None]
+
+    def prepare(self) -> None:
+        """Be ready to keep what comes."""
+        self.channel = None
+        self.limits: dict[int, int | None] = {}  # by opcode
+        self._unread = bytearray()  # what came and may not be parsed yet
+        self._held = True
+        self._started = False
+        self._piece = _PIECE
+        self._kind: Opcode | None = None  # of the fragmented message that has begun
+        self._parts: list[bytes | bytearray] = []  # small ones are put together
+        self._size = 0
+        self._opcode: int | None = None  # of the frame whose head is read, until its length is known
+        self._length: int | None = None
+
+    def parse_unopened(self, data: bytes) -> None:
+        """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
+        raise NotImplementedError
+
+    def keep(self) -> None:
+        """See to what came before `begin`."""
+        raise NotImplementedError
+
+    def send_data(self) -> None:
+        """Write what the core has framed; the end, which is b"", is the channel's."""
+        if data := b"".join(self.protocol.data_to_send()):
+            self.transport.write(data)
+
+    def begin(self, channel: Channel) -> None:
+        """Read for ``channel`` from now on; the 101 is written."""
+        channel.opened(self)
+        self.channel = channel
+        self._started = True
+        self._feed = channel.feed
+        setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
+        if self._unread:
+            self.transport.pause_reading()  # the end that may follow must not overtake it
+        self.loop.call_soon(self.resume)  # when on_open has begun
+
+    def agreed(self, options: WebSocketOptions[Any]) -> None:
+        """Take the limits and extensions that the channel will have."""
+        self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
+        if self.protocol.extensions:
+            self._piece = _DEFLATED_PIECE
+            for extension in self.protocol.extensions:
+                extension.__class__ = _Deflate
+        self._limit()
+
+    def let_go(self) -> None:
+        """Forget the channel, which has ended."""
+        self.channel = None
+        vars(self).pop("_feed", None)
+        vars(self.protocol).pop("recv_frame", None)
+        vars(self.protocol.reader).pop("read_exact", None)
+
+    # ---- receiving --------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._held or self._unread or len(data) > self._piece:
+            self._unread += data
+            if not self._held:
+                self._read()
+            elif not self._started:
+                self.keep()
+        else:
+            self._parse(data)
+
+    def hold(self) -> None:
+        """Parse and read no more."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Parse and read on."""
+        self._held = False
+        if self._unread:
+            self.loop.call_soon(self._read)  # not below the channel, which calls this
+        else:
+            self.transport.resume_reading()
+
+    def _read(self) -> None:
+        unread = self._unread
+        while unread and not self._held:
+            piece = bytes(unread[: self._piece])
+            del unread[: self._piece]
+            self._parse(piece)
+        if not self._held:
+            self.transport.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        protocol, channel, state = self.protocol, self.channel, self.protocol.state
+        if state is State.CLOSED:
+            return  # it came before the end, but was held back
+        if channel is None:
+            self.parse_unopened(data)
+            return
+        protocol.receive_data(data)
+        if state is _OPEN:
+            self.send_data()
+        else:
+            protocol.data_to_send()  # nothing goes out behind the close frame
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode is _PONG:
+                channel.pong_received(bytes(event.data))
+            elif event.opcode is _CLOSE and (close := protocol.close_rcvd) is not None:
+                channel.peer_closed(close.code if event.data else None, close.reason)
+        if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
+            channel.failed(int(sent.code), sent.reason)
+
+    def _read_exact(self, size: int) -> Generator[None, None, Any]:
+        """Read for the parser; refuse a message by its first frame's head, where its kind has a limit of its own."""
+        data = yield from StreamReader.read_exact(self.protocol.reader, size)
+        if self._length is None:
+            self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
+            if self._length > 125:
+                return data  # the length itself comes next
+        elif self._length in (126, 127) and self._opcode is not None:
+            self._length = int.from_bytes(data)
+        else:
+            return data
+        kind = self._kind if self._opcode == _CONT else self._opcode
+        limit = None if kind is None else self.limits.get(kind)
+        if limit is not None and self._length > self._with_room(limit - self._size):
+            raise PayloadTooBig(self._length, limit)
+        self._opcode = None  # the rest is read as it comes
+        return data
+
+    def _frame_received(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        kind = self._kind
+        self._length = None
+        if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
+            data = cast(bytes, frame.data)
+            self._feed(data.decode() if opcode is _TEXT else data)
+        elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
+            self._fragment_received(frame)
+        elif opcode is _PING and self.channel is not None:
+            self.channel.ping_received(bytes(frame.data))
+        else:
+            ServerProtocol.recv_frame(self.protocol, frame)
+
+    def _fragment_received(self, frame: Frame) -> None:
+        kind = self._kind
+        if kind is None:
+            if frame.opcode is _CONT:
+                raise ProtocolError("unexpected continuation frame")
+            kind = self._kind = frame.opcode
+        elif frame.opcode is not _CONT:
+            raise ProtocolError("expected a continuation frame")
+        data, parts = cast(bytes, frame.data), self._parts
+        self._size += len(data)
+        limit = self.limits[kind]
+        if limit is not None and self._size > limit:
+            raise PayloadTooBig(self._size, limit)
+        if len(data) > _SMALL:
+            parts.append(data)
+        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _PIECE:
+            parts[-1] += data
+        elif data:
+            parts.append(bytearray(data))
+        if frame.fin:
+            whole = b"".join(parts)
+            self._kind, self._parts, self._size = None, [], 0
+            self._feed(whole.decode() if kind is _TEXT else whole)
+        self._limit()
+
+    def _limit(self) -> None:
+        """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
+        limits = [sys.maxsize if limit is None else limit for limit in self.limits.values()]
+        if self._kind is not None:
+            limits = limits[:1] if self._kind is _TEXT else limits[1:]
+        left = max(limits) - self._size
+        unlimited = max(limits) == sys.maxsize
+        setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
+        if left < _MAX_CONTROL or min(limits) < max(limits):
+            setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
+        else:
+            vars(self.protocol.reader).pop("read_exact", None)
+
+    def _with_room(self, limit: int) -> int:
+        return limit + (limit >> 8) + 64 if self.protocol.extensions else limit
+
+    def half_closed(self) -> None:
+        """Tell the channel that the peer sends no more."""
+        if self.channel is not None and self._started:
+            self.channel.half_closed()
+
+    def lost(self) -> None:
+        """Tell the channel that the connection is gone."""
+        channel = self.channel
+        self.let_go()
+        if channel is not None:
+            if self._started:
+                channel.connection_lost()
+            else:
+                channel.abandon()
+
+    def writing_paused(self) -> None:
+        """Hold back sends."""
+        if self.channel is not None and self._started:
+            self.channel.pause_writing()
+
+    def writing_resumed(self) -> None:
+        """Let sends go on."""
+        if self.channel is not None and not self.paused:
+            self.channel.resume_writing()
+
+
+def agree(protocol: ServerProtocol, request_headers: Headers, compression: bool | Compression) -> str | None:
+    """Return what ``Sec-WebSocket-Extensions`` of the 101 says; what cannot be understood is not accepted."""
+    protocol.available_extensions = _deflate(compression)
+    with contextlib.suppress(InvalidHandshake, ValueError):
+        extensions, protocol.extensions = protocol.process_extensions(request_headers)
+        return extensions
+    return None
+
+
+def _deflate(compression: bool | Compression) -> list[ServerPerMessageDeflateFactory]:
+    """Return the extension, with websockets' own defaults for what is not set."""
+    if compression is False:
+        return []
+    settings = compression if isinstance(compression, Compression) else Compression()
+    return [
+        ServerPerMessageDeflateFactory(
+            server_no_context_takeover=settings.context_takeover is False,
+            client_no_context_takeover=settings.context_takeover is False,
+            server_max_window_bits=settings.window_bits or 12,
+            client_max_window_bits=settings.window_bits or 12,
+            compress_settings={"memLevel": settings.memory_level or 5},
+        )
+    ]
+
+
+class _Deflate(PerMessageDeflate):
+    """The extension, which goes on behind a block with BFINAL (RFC 7692, 7.2.3.4)."""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode is _CONT and frame.rsv1:
+            raise ProtocolError("RSV1 bit set in continuation frame")
+        inflated = super().decode(frame, max_size=max_size)
+        decoder = getattr(self, "decoder", None)
+        restarts = 0
+        while decoder is not None and decoder.eof:
+            restarts += 1
+            rest = decoder.unused_data
+            decoder = self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+            room = 0 if max_size is None else max_size - len(inflated.data) + 1
+            try:
+                inflated.data = bytes(inflated.data) + decoder.decompress(rest, room)
+            except zlib.error as exc:
+                raise ProtocolError("decompression failed") from exc
+            if max_size is not None and len(inflated.data) > max_size:
+                raise PayloadTooBig(None, max_size)
+            if restarts > _MAX_RESTARTS:
+                raise ProtocolError("too many final blocks")
+        return inflated

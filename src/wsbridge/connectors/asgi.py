@@ -1,0 +1,466 @@
+"""wsbridge as an ASGI 3 application: `asgi_app`, for any server and inside any framework; needs no package.
+
+Event -> call: ``websocket.receive`` -> ``text_received``, ``binary_received``; ``websocket.disconnect`` ->
+``peer_closed`` or ``connection_lost``. Tried on uvicorn 0.54, hypercorn 0.18 and granian 2.8.7.
+
+ASGI says less than the contract needs, and each server says another part of it (docs/asgi.md). What is done on all:
+
+- No event tells a lost connection from an empty close. uvicorn leaves out the key ``reason`` for a loss, so a code 1005
+  without it is one; so is 1006 (hypercorn: any close). A 1012 without it is uvicorn's own shutdown.
+- Most servers send no close frame for an application that raised or returned: it is always sent here.
+- granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
+- granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
+- Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
+- A connection cannot be cut: what is cut off here ends when the application returns, as the server pleases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, TypeAlias, cast
+from urllib.parse import quote, unquote
+
+from wsbridge.application import Application
+from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount
+from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
+from wsbridge.http import Request, Response, plain_response
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+
+__all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
+
+logger = logging.getLogger("wsbridge")
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+
+AsgiRequest: TypeAlias = Request[Scope]
+"""A `Request` of an ASGI server, for annotations: ``native`` is the scope."""
+
+AsgiChannel: TypeAlias = WebSocketChannel[Scope]
+"""A `WebSocketChannel` of an ASGI server, for annotations: ``native`` is the scope."""
+
+_RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
+_MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
+
+
+class Channel(BaseChannel):
+    """A channel of an ASGI server; those of connectors that know their server do more by its own means."""
+
+    __slots__ = ("_ended", "_events", "_gets", "_held", "_interrupted", "_puts", "_sending", "_waits")
+
+    native: Scope
+    is_pulled = True
+
+    def opened(self, receive: Receive, send: Send) -> None:
+        """Take the connection, when the 101 is written."""
+        self._gets = receive
+        self._puts = send
+        self._held: Event | None = None
+        self._ended = False  # a disconnect was received: nothing more may be
+        self._waits: asyncio.Task[Any] | None = None  # who waits in receive()
+        self._interrupted = False
+        self._sending = 0
+        self._events: set[asyncio.Task[None]] = set()
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def _send_text(self, text: str) -> Awaitable[object] | None:
+        text.encode()
+        return self._put({"type": "websocket.send", "text": text})
+
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        return self._put({"type": "websocket.send", "bytes": data})
+
+    async def _put(self, event: Event) -> None:
+        """Send an event, and let the clock see that it is under way (LIM-4)."""
+        if not self._sending:
+            self._stalled = self._connector.clock.time()
+            if self._timer is None and (send_timeout := self._options.send_timeout) is not None:
+                self._arm(self._stalled + send_timeout / 4)
+        self._sending += 1
+        try:
+            await self._puts(event)
+        except Exception:
+            if self._gone:  # what a server raises behind the end says nothing more
+                raise ConnectionResetError("the channel ended") from None
+            raise
+        finally:
+            self._sending -= 1
+            self._stalled = self._connector.clock.time()
+        if self._lost:
+            raise ConnectionResetError("the channel was cut off")
+
+    def tick(self, now: float) -> float | None:
+        """As `BaseChannel.tick`, and LIM-4 for sends that the server holds back."""
+        send_timeout = self._options.send_timeout
+        due: float | None = None
+        if self._sending and send_timeout is not None and not self._lost:
+            if now - self._stalled >= send_timeout:
+                self._stop_sending()
+                self._set_reason(1008, "send timeout", "local")
+                self._cut()
+            else:
+                due = min(now + send_timeout / 4, self._stalled + send_timeout)
+        when = super().tick(now)
+        return due if when is None else when if due is None else min(when, due)
+
+    def _close(self, code: int | None, text: str) -> None:
+        if self._ended:
+            return  # the server has answered already, or the connection is gone
+        event = {"type": "websocket.close", "code": 1000 if code is None else code, "reason": text}
+        self._interrupt()
+        task = self._connector.loop.create_task(self._put_close(event))
+        self._events.add(task)
+        task.add_done_callback(self._events.discard)
+
+    async def _put_close(self, event: Event) -> None:
+        try:
+            await self._puts(event)
+        except Exception as exc:
+            if not isinstance(exc, OSError):
+                logger.debug("the server did not take the close of channel %s", self.id, exc_info=exc)
+            self.connection_lost()
+
+    def _disconnect(self) -> None:
+        pass  # the server does, when the application returns
+
+    def _aborter(self) -> Callable[[], object]:
+        return _nothing
+
+    def _unsent_bytes(self) -> int:
+        return 0  # the server does not tell
+
+    # ---- receiving --------------------------------------------------------------------------------------------------
+
+    async def _get(self) -> Event | None:
+        """Return the next event; None if the wait for it was interrupted."""
+        event, self._held = self._held, None
+        if event is not None:
+            return event
+        self._waits = asyncio.current_task()
+        try:
+            return await self._gets()
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                raise
+            self._interrupted = False
+            self._waits.uncancel()  # type: ignore[union-attr]
+            return None
+        finally:
+            self._waits = None
+
+    def _interrupt(self) -> None:
+        """Let a pending `_get` return."""
+        if self._waits is not None and not self._interrupted:
+            self._interrupted = True
+            self._waits.cancel()
+
+    async def _receive(self) -> None:
+        while not self._over:
+            event = await self._get()
+            if event is None:
+                await self._after_interrupt()
+                continue
+            text = event.get("text") if event["type"] == "websocket.receive" else None
+            if text is not None:
+                result = self.text_received(text)
+            else:
+                data = event.get("bytes") if event["type"] == "websocket.receive" else None
+                if data is None:
+                    self._other_event(event)
+                    continue
+                result = self.binary_received(data if type(data) is bytes else bytes(data))
+            if result is not None:
+                await result
+                self.running = None
+
+    async def _after_interrupt(self) -> None:
+        while self._events and not self._over:  # a close is under way: granian waits for whoever receives
+            await asyncio.wait(self._events)
+
+    async def _read_ahead(self) -> None:
+        while self._held is None and not self._over:
+            ahead = await self._get()
+            if ahead is None:
+                await self._after_interrupt()
+                continue
+            event = ahead
+            if event["type"] == "websocket.receive":
+                self._held = event
+            else:
+                self._other_event(event)
+
+    def _other_event(self, event: Event) -> None:
+        if event["type"] == "websocket.disconnect":
+            self._ended = True
+            self._disconnected(event)
+        else:
+            logger.error("the server sent %r to channel %s, which has no place there", event, self.id)
+            if self._reason is None:
+                self._end_here(1011, "")
+
+    def _disconnected(self, event: Event) -> None:
+        """Take the end; what it means differs between the servers."""
+        code = int(event.get("code") or 1005)
+        if code == 1006 or (code in (1005, 1012) and "reason" not in event):
+            if code == 1012:
+                self._stop_sending()
+                self._set_reason(1012, "", "local")
+            self.connection_lost()
+        else:
+            self.peer_closed(None if code == 1005 else code, event.get("reason") or "")
+
+    def _set_over(self) -> None:
+        super()._set_over()
+        self._interrupt()
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Source(BaseSource):
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        return cast(Connector, self.connector).make_channel(self.request, options, subprotocol)
+
+
+class Connector(BaseConnector):
+    """What `asgi_app` is built on, and the connectors that start an ASGI server themselves.
+
+    Args:
+        server_pings: Leave pings to the server and its own settings, where wsbridge cannot send any: ``ping_interval``
+            and ``ping_timeout`` are then not refused, and mean nothing.
+    """
+
+    name = "asgi"
+    connector_api = 1
+    features = frozenset(("size-limit",))
+
+    def __init__(self, app: Application, *, server_pings: bool = False, **options: Any) -> None:
+        if not isinstance(server_pings, bool):
+            raise TypeError(f"server_pings must be bool, not {server_pings!r}")
+        self._server_pings = server_pings
+        super().__init__(app, **options)
+
+    def check_options(self, options: WebSocketOptions[Any]) -> None:
+        if "ping" not in self.features and options.ping_interval is not None:
+            if not self._server_pings:
+                raise self.unsupported(
+                    "ping_interval",
+                    "ASGI cannot ping; set it to None, or give server_pings=True to leave pings to the server",
+                )
+            options = replace(options, ping_interval=None)
+        super().check_options(options)
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        """Return a channel for a handshake; its native object is the scope, or what the server has for it."""
+        channel = Channel(self, request, options, subprotocol)
+        channel.native = cast(Scope, request.native)
+        return channel
+
+    def make_request(self, scope: Scope) -> Request:
+        """Return the request that a scope tells of."""
+        return make_request(scope)
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        raise ConnectorStateError("an ASGI application is started by its server: see asgi_app")
+
+    async def _stop_listening(self) -> None:
+        pass
+
+    async def _stop(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        """Take channels again: a new lifespan began."""
+        self._closed = False
+
+    # ---- one scope --------------------------------------------------------------------------------------------------
+
+    async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
+        """Answer a request in plain HTTP (HS-4)."""
+        request = self.make_request(scope)
+        outcome = await handle(request, _Source(self, request))
+        if isinstance(outcome, BaseChannel):
+            outcome.abandon()
+            logger.debug("the server will not upgrade the request for %r", request.path)
+            outcome = plain_response(400)
+        await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
+
+    async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a handshake, and live the channel's life."""
+        event = await receive()
+        if event["type"] != "websocket.connect":
+            if event["type"] != "websocket.disconnect":
+                logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
+                await send({"type": "websocket.close", "code": 1011, "reason": ""})
+            return
+        request = self.make_request(scope)
+        source = _Source(self, request)
+        outcome = await handle(request, source)
+        if isinstance(outcome, Response):
+            await self._refuse(scope, send, outcome)
+            return
+        try:
+            await self._accept(source, outcome, receive, send)
+        except BaseException as exc:
+            outcome.abandon()
+            if isinstance(exc, OSError):
+                return  # the peer has left
+            raise
+        await outcome.run()
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: Receive, send: Send) -> None:
+        await send(accept_event(source, channel))
+        channel.opened(receive, send)
+
+    async def _refuse(self, scope: Scope, send: Send, response: Response) -> None:
+        extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        try:
+            if _RESPONSE in extensions:
+                await respond(send, _RESPONSE, response, has_body=True)
+            else:
+                logger.debug("the server can refuse only with 403, not %d", response.status_code)
+                await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        except OSError:
+            logger.debug("the peer left before it was refused")
+
+
+Handle: TypeAlias = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
+
+
+def accept_event(source: BaseSource, channel: BaseChannel) -> Event:
+    """Return the event that sends the 101."""
+    return {
+        "type": "websocket.accept",
+        "subprotocol": channel.subprotocol,
+        "headers": _encoded(list(source.response_headers)),
+    }
+
+
+async def respond(send: Send, kind: str, response: Response, *, has_body: bool) -> None:
+    headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+    if response.status_code not in (204, 304):
+        headers.append(("Content-Length", str(len(response.body))))
+    else:
+        has_body = False
+    await send({"type": f"{kind}.start", "status": response.status_code, "headers": _encoded(headers)})
+    await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
+
+
+def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def make_request(scope: Scope, **options: Any) -> Request:
+    """Return the request that an ``http`` or ``websocket`` scope tells of."""
+    path: str = scope["path"]
+    root_path: str = (scope.get("root_path") or "").rstrip("/")
+    raw: bytes = scope.get("raw_path") or quote(path, safe="/:@!$&'()*+,;=~-._%").encode()
+    raw = raw.partition(b"?")[0]
+    whole = unquote(raw, errors="replace")
+    if not (whole + "/").startswith(root_path + "/") or path == whole.removeprefix(root_path):
+        # a framework that takes the prefix off the path, and not off what was sent
+        root_path = whole.removesuffix(path) if whole.endswith(path) else root_path
+    query: bytes = scope.get("query_string") or b""
+    client = scope.get("client")
+    target = raw.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
+    return Request(
+        scope.get("method", "GET"),
+        target,
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+        scheme="wss" if scope.get("scheme") in ("https", "wss") else "ws",
+        http_version=scope.get("http_version", "1.1"),
+        remote_address=(str(client[0]), int(client[1] or 0)) if client and client[0] else None,
+        native=scope,
+        root_path=root_path,
+        **options,
+    )
+
+
+class AsgiApp(Mount):
+    """An ASGI 3 application; made by `asgi_app`."""
+
+    connector: Connector
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI has it.
+
+        Raises:
+            ValueError: A scope of a type that is unknown here.
+        """
+        kind = scope.get("type")
+        version = str((scope.get("asgi") or {}).get("version", "3.0"))
+        if kind == "lifespan":
+            await self._live(receive, send)
+        elif kind not in ("http", "websocket"):
+            logger.error("the server sent a scope of the type %r, which is none of http, websocket and lifespan", kind)
+            raise ValueError(f"unknown ASGI scope type {kind!r}")
+        elif version.partition(".")[0] != "3":
+            logger.error("the server speaks ASGI %s; wsbridge speaks ASGI 3", version)
+            if kind == "http":
+                await respond(send, "http.response", plain_response(HTTPStatus.INTERNAL_SERVER_ERROR), has_body=True)
+            else:
+                await self.connector._refuse(scope, send, plain_response(HTTPStatus.INTERNAL_SERVER_ERROR))
+        elif kind == "http":
+            await self.connector.serve_http(self.handle, scope, send)
+        else:
+            await self.connector.serve_websocket(self.handle, scope, receive, send)
+
+    async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
+        if not isinstance(self._handler, Application):
+            parameters = request.native.get("path_params") or {}  # type: ignore[attr-defined]
+            request.path_params.update((str(name), str(value)) for name, value in parameters.items())
+        return await super().handle(request, source)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Take part in the server's lifespan: its shutdown ends the channels (MOUNT-1)."""
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                self.connector.reopen()
+                await send({"type": "lifespan.startup.complete"})
+            elif event["type"] == "lifespan.shutdown":
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            else:
+                logger.error("the server sent %r where an event of its lifespan was due", event)
+                return
+
+
+def asgi_app(
+    handler: WebSocketOptions[Any] | Application, *, connector: type[Connector] = Connector, **options: Any
+) -> AsgiApp:
+    """Return ``handler`` as an ASGI 3 application, for an ASGI server, or to mount in a framework (MOUNT-1).
+
+    Args:
+        handler: Options, which serve any path that is routed here, or a whole application, whose routes are below the
+            scope's ``root_path``.
+        connector: A subclass of `Connector` to use instead.
+        options: ``max_channels``, ``shutdown_timeout``, ``trusted_proxies`` and ``server_pings`` of the connector.
+
+    Returns:
+        The application. At the end of a lifespan, where the server has one and the framework hands it on, every channel
+        is closed with 1001; ``await app.stop()`` does that always.
+
+    Raises:
+        UnsupportedOptionError: An option of the connector that is the server's own, such as ``port``, or one of the
+            application's channels that ASGI cannot honour.
+    """
+    for name in options:
+        if name not in (*_MOUNT_OPTIONS, "server_pings"):
+            raise UnsupportedOptionError(
+                f"asgi_app cannot honour {name}: it is the server's own, or unknown; it takes "
+                f"{', '.join((*_MOUNT_OPTIONS, 'server_pings'))}"
+            )
+    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
+    return AsgiApp(connector(whole, **options), handler)

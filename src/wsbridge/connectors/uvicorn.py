@@ -1,0 +1,274 @@
+"""The uvicorn connector: uvicorn's HTTP and WebSocket protocol classes, subclassed. Read and tried on uvicorn 0.54.
+
+``native_options={"ws": "websockets-sansio"}``, the default: the handshake goes through uvicorn as with any ASGI
+application; then the frames of websockets' sans-I/O core, on which that class stands, go to the channel past the event
+stream, as in the websockets connector (`wsbridge.connectors._sansio`): what is mended there is mended here, and no
+event, queue or pause of reading is needed for each message.
+
+Mends, by ``Config(http=, ws=)``, which take classes:
+
+- The first request may take for ever: `_Http` holds it to ``handshake_timeout``.
+- What stands behind the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
+- ``Upgrade`` and ``Connection`` are looked for in their last line only, HTTP/1.0 is taken for HTTP/1.1, and a bad key
+  or another version is refused before the application is asked: `_Http._should_upgrade`, `_Protocol.take`.
+- Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
+- Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
+
+It declares no deviation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, ClassVar, TypeAlias, cast
+
+import h11
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.frames import CloseCode
+from websockets.http11 import Request as NativeRequest
+from websockets.http11 import Response as NativeResponse
+from websockets.utils import accept_key
+
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
+from wsbridge.clock import Timer
+from wsbridge.connectors import asgi
+from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.http import Request, plain_response
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import BACKLOG
+
+__all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
+
+UvicornRequest: TypeAlias = Request[asgi.Scope]
+"""A `Request` of this connector, for annotations."""
+
+UvicornChannel: TypeAlias = WebSocketChannel[WebSocketsSansIOProtocol]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
+logger = logging.getLogger("wsbridge")
+
+_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+_KEY = "wsbridge.protocol"  # in the scope
+
+
+class _Http(H11Protocol):
+    """A connection until it is upgraded."""
+
+    connector: ClassVar[Connector]
+    _timer: Timer | None = None
+    _has_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        clock = self.connector.clock
+        self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self.connector.clock.cancel(self._timer)
+            self._timer = None
+
+    def tick(self, now: float) -> None:
+        """Cut a peer whose request is not complete in time (HS-10)."""
+        self._timer = None
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def _should_upgrade(self) -> bool:
+        self._forget_timer()
+        cast(Any, self.scope)[_KEY] = self
+        lines: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
+        has_body = b"transfer-encoding" in lines or any(item != b"0" for item in lines.get(b"content-length", ()))
+        return (
+            self.scope["method"] == "GET"
+            and self.scope["http_version"] == "1.1"
+            and b"websocket" in lines.get(b"upgrade", ())
+            and b"upgrade" in lines.get(b"connection", ())
+            and not has_body
+        )
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response("Bad Request\n")  # without a word of why
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._wait_for_request()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self.connections.discard(self)
+        protocol = self.connector.make_protocol(self)
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.take(event)
+        early, _ = self.conn.trailing_data
+        if early:
+            protocol.data_received(early)
+
+
+class _Protocol(FrameReader, WebSocketsSansIOProtocol):
+    """A connection from its upgrade on."""
+
+    task: asyncio.Task[Any] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.protocol = self.conn
+        self.prepare()
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override]
+        return not self.writable.is_set()
+
+    def take(self, event: h11.Request) -> None:
+        """Take the request, which wsbridge checks by itself (HS-4), as one that is fit to be accepted."""
+        native = self.request = NativeRequest(
+            event.target.decode("latin-1"),
+            Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]),
+        )
+        self.conn.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+        self.conn.events_received()
+        setattr(self.conn, "accept", _accept)  # noqa: B010
+        self.handle_connect(native)
+        self.scope[_KEY] = self  # type: ignore[typeddict-unknown-key]
+
+    async def run_asgi(self) -> None:
+        """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
+        try:
+            await self.app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+        except Exception:
+            logger.exception("the handshake for %r failed", self.scope["path"])
+            self.send_500_response()
+        finally:
+            if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
+                self.transport.close()
+
+    def keep(self) -> None:
+        if len(self._unread) > _MAX_EARLY:
+            self.transport.pause_reading()
+
+    def parse_unopened(self, data: bytes) -> None:
+        pass  # the channel has ended
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.half_closed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost()
+        if self.task is not None:
+            self.task.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.writing_paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.writing_resumed()
+
+
+def _accept(request: NativeRequest) -> NativeResponse:
+    headers = Headers()
+    headers["Date"] = ""  # which uvicorn replaces
+    headers["Upgrade"] = "websocket"
+    headers["Connection"] = "Upgrade"
+    for key in request.headers.get_all("Sec-WebSocket-Key")[:1]:
+        headers["Sec-WebSocket-Accept"] = accept_key(key)
+    return NativeResponse(101, "Switching Protocols", headers)
+
+
+class Connector(asgi.Connector):
+    """Serves by `uvicorn.Server`. ``native_options``: ``ws``, and keyword arguments of `uvicorn.Config`."""
+
+    name = "uvicorn"
+    connector_api = 1
+    features = ALL_FEATURES - {"fragments", "mount"}
+    close_keywords = close_keywords({code.name: code for code in CloseCode})
+    compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
+    native_option_names = frozenset(("ws", "access_log", "date_header", "headers", "server_header"))
+
+    _server: Server
+
+    def make_protocol(self, http: _Http) -> Any:
+        """Return the protocol for a connection that is upgraded."""
+        return _Protocol(config=http.config, server_state=http.server_state, app_state=http.app_state)
+
+    def make_request(self, scope: asgi.Scope) -> Request:
+        return asgi.make_request(scope, tls=scope[_KEY].transport.get_extra_info("ssl_object"))
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        channel = Channel(self, request, options, subprotocol)
+        channel.native = cast(Any, request.native)[_KEY]
+        return channel
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        native: dict[str, Any] = {"server_header": False, "access_log": False, **self.native_options}
+        native.pop("ws", None)
+        config = Config(
+            cast(Any, self._serve),
+            http=cast(Any, type("_Http", (_Http,), {"connector": self})),
+            ws=_Protocol,
+            interface="asgi3",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            backlog=BACKLOG,
+            ws_ping_interval=None,
+            ws_per_message_deflate=False,
+            proxy_headers=False,
+            **native,
+        )
+        config.load()
+        config.ssl = self.ssl
+        self._server = Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+        await self._server.startup(sockets)
+
+    async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
+            await asgi.respond(send, "http.response", plain_response(400), has_body=True)
+        elif scope["type"] == "http":
+            await self._server.on_tick(0)  # tells the date
+            await self.serve_http(self.handle, scope, send)
+        else:
+            await self.serve_websocket(self.handle, scope, receive, send)
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
+        protocol: _Protocol = channel.native
+        extensions = agree(protocol.conn, protocol.request.headers, channel.options.compression)
+        if extensions is not None:
+            protocol.response.headers["Sec-WebSocket-Extensions"] = extensions
+        protocol.agreed(channel.options)
+        await send(asgi.accept_event(source, channel))
+        if protocol.transport.is_closing():
+            raise ConnectionResetError("the peer left before the 101")
+        protocol.begin(channel)
+
+    async def _stop_listening(self) -> None:
+        for server in self._server.servers:
+            server.close()
+
+    async def _stop(self) -> None:
+        state = self._server.server_state
+        for _ in range(3):
+            for connection in list(state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+        if state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=0.25)  # a callback that is given up may be among them
