@@ -26,7 +26,13 @@ ENTRY_POINT_GROUP = "wsbridge.connectors"
 OWN_DISTRIBUTION = "wsbridge"
 
 SERVERS: Mapping[str, str] = MappingProxyType(
-    {"aiohttp": "aiohttp", "websockets": "websockets", "tornado": "tornado", "picows": "picows"}
+    {
+        "aiohttp": "aiohttp",
+        "websockets": "websockets",
+        "tornado": "tornado",
+        "picows": "picows",
+        "uvicorn": "uvicorn",
+    }
 )
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""
 

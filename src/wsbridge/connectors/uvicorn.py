@@ -144,12 +144,12 @@ class _Protocol(FrameReader, WebSocketsSansIOProtocol):
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
         self.handle_connect(native)
-        self.scope[_KEY] = self  # type: ignore[typeddict-unknown-key]
+        cast(Any, self.scope)[_KEY] = self
 
     async def run_asgi(self) -> None:
         """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
         try:
-            await self.app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
+            await self.app(self.scope, self.receive, self.send)
         except Exception:
             logger.exception("the handshake for %r failed", self.scope["path"])
             self.send_500_response()
