@@ -460,7 +460,7 @@ def test_reg_1_connectors_with_none_installed(bare: Bare) -> None:
     assert (result.returncode, result.stderr) == (Exit.OK, "")
     head, *rows = result.stdout.split("\n\n")[0].splitlines()
     assert head.split() == ["NAME", "FROM", "SERVER", "STATUS"]
-    assert [row.split()[0] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "websockets"]
+    assert [row.split()[0] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "uvicorn", "websockets"]
     assert rows.pop(1).split() == ["memory", "wsbridge", "0.1.0", "-", "works"]
     install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
     assert rows[2].split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
@@ -481,7 +481,7 @@ def test_reg_1_connectors_as_json_with_none_installed(bare: Bare) -> None:
         "installed": False,
         "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install aiohttp',
     }
-    assert [row["name"] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "websockets"]
+    assert [row["name"] for row in rows] == ["aiohttp", "memory", "picows", "tornado", "uvicorn", "websockets"]
 
 
 @pytest.mark.rule("REG-3")

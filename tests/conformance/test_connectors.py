@@ -25,6 +25,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What CLOSE-8 allows at most."""
 
+ASGI = {"uvicorn", "hypercorn", "granian"}
+"""Those of `tests.conformance.test_servers`, an environment of their own."""
+
 LACKING: dict[str, set[str]] = {
     "memory": {"compression", "mount", "unix-socket"},
     "picows": {"compression", "mount", "unix-socket"},
@@ -36,7 +39,7 @@ VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
-@pytest.mark.parametrize("name", sorted({*SERVERS, "memory"}))
+@pytest.mark.parametrize("name", sorted({*SERVERS, "memory"} - ASGI))
 def test_check(name: str, check: Check) -> None:
     result = run_check(check, Target(name, load_connector(name)))
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
@@ -66,7 +69,7 @@ def test_what_needs_no_wire_binds_without_one() -> None:
     }
 
 
-@pytest.mark.parametrize("name", sorted(SERVERS))
+@pytest.mark.parametrize("name", sorted(set(SERVERS) - ASGI))
 def test_deviations_are_those_that_are_allowed(name: str) -> None:
     connector = load_connector(name)
     assert set(connector.deviations) <= ALLOWED[name]

@@ -8,12 +8,14 @@ the connector that it is for in its annotations alone, so that the server need n
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, assert_type
 
 from aiohttp import web
 from picows import WSTransport, WSUpgradeRequest
 from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request as WebsocketsNative
 
@@ -22,6 +24,7 @@ from wsbridge.connectors.aiohttp import AiohttpChannel, AiohttpRequest
 from wsbridge.connectors.memory import ClientRequest, Connection, MemoryChannel, MemoryRequest
 from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
 from wsbridge.connectors.tornado import TornadoChannel, TornadoRequest
+from wsbridge.connectors.uvicorn import UvicornChannel, UvicornRequest
 from wsbridge.connectors.websockets import WebsocketsChannel, WebsocketsRequest
 
 # ---- each connector's ----------------------------------------------------------------------------------------------
@@ -57,6 +60,12 @@ def open_in_memory(channel: MemoryChannel, request: MemoryRequest) -> None:
     assert_type(request.native, ClientRequest)
 
 
+def open_uvicorn(channel: UvicornChannel, request: UvicornRequest) -> str:
+    assert_type(channel.native, WebSocketsSansIOProtocol)
+    assert_type(request.native, MutableMapping[str, Any])
+    return str(request.native["path"])
+
+
 async def text_of_aiohttp(channel: AiohttpChannel, process: str, text: str) -> None:
     await channel.send_text(str(channel.native.compress))
 
@@ -67,6 +76,7 @@ assert_type(WebSocketOptions(on_open=open_aiohttp), WebSocketOptions[str])
 assert_type(WebSocketOptions(on_open=open_websockets), WebSocketOptions[None])
 assert_type(WebSocketOptions(on_open=open_tornado), WebSocketOptions[None])
 assert_type(WebSocketOptions(on_open=open_picows), WebSocketOptions[int])
+assert_type(WebSocketOptions(on_open=open_uvicorn), WebSocketOptions[str])
 
 
 # ---- of a framework of one's own, of two, of none ------------------------------------------------------------------

@@ -172,8 +172,8 @@ class FrameReader:
         """Forget the channel, which has ended."""
         self.channel = None
         vars(self).pop("_feed", None)
-        vars(self.protocol).pop("recv_frame", None)
-        vars(self.protocol.reader).pop("read_exact", None)
+        cast("dict[str, Any]", vars(self.protocol)).pop("recv_frame", None)
+        cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ class FrameReader:
         if left < _MAX_CONTROL or min(limits) < max(limits):
             setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
         else:
-            vars(self.protocol.reader).pop("read_exact", None)
+            cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
 
     def _with_room(self, limit: int) -> int:
         return limit + (limit >> 8) + 64 if self.protocol.extensions else limit

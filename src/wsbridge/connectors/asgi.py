@@ -48,6 +48,7 @@ AsgiChannel: TypeAlias = WebSocketChannel[Scope]
 """A `WebSocketChannel` of an ASGI server, for annotations: ``native`` is the scope."""
 
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
+_MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 
 
@@ -287,12 +288,20 @@ class Connector(BaseConnector):
 
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
+        if _is_large(scope):
+            await respond(send, "http.response", plain_response(431))
+            return
         request = self.make_request(scope)
         outcome = await handle(request, _Source(self, request))
         if isinstance(outcome, BaseChannel):
             outcome.abandon()
             logger.debug("the server will not upgrade the request for %r", request.path)
             outcome = plain_response(400)
+        try:
+            _encoded(list(outcome.headers))
+        except ValueError as exc:
+            logger.error("the request for %r failed", request.path, exc_info=exc)
+            outcome = plain_response(500)
         await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
 
     async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
@@ -302,6 +311,9 @@ class Connector(BaseConnector):
             if event["type"] != "websocket.disconnect":
                 logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
                 await send({"type": "websocket.close", "code": 1011, "reason": ""})
+            return
+        if _is_large(scope):
+            await self._refuse(scope, send, plain_response(431))
             return
         request = self.make_request(scope)
         source = _Source(self, request)
@@ -326,7 +338,7 @@ class Connector(BaseConnector):
         extensions: Mapping[str, Any] = scope.get("extensions") or {}
         try:
             if _RESPONSE in extensions:
-                await respond(send, _RESPONSE, response, has_body=True)
+                await respond(send, _RESPONSE, response)
             else:
                 logger.debug("the server can refuse only with 403, not %d", response.status_code)
                 await send({"type": "websocket.close", "code": 1000, "reason": ""})
@@ -346,7 +358,7 @@ def accept_event(source: BaseSource, channel: BaseChannel) -> Event:
     }
 
 
-async def respond(send: Send, kind: str, response: Response, *, has_body: bool) -> None:
+async def respond(send: Send, kind: str, response: Response, *, has_body: bool = True) -> None:
     headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
     if response.status_code not in (204, 304):
         headers.append(("Content-Length", str(len(response.body))))
@@ -356,7 +368,15 @@ async def respond(send: Send, kind: str, response: Response, *, has_body: bool) 
     await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
 
 
+def _is_large(scope: Scope) -> bool:
+    """Tell whether a request is larger than it should be; some servers have no limit, or a very high one."""
+    return sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEAD
+
+
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    for name, value in headers:
+        if not name or any(char <= " " for char in name) or any(char in "\r\n\0" for char in value):
+            raise ValueError(f"the header {name!r} cannot be sent")
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
@@ -398,7 +418,8 @@ class AsgiApp(Mount):
             ValueError: A scope of a type that is unknown here.
         """
         kind = scope.get("type")
-        version = str((scope.get("asgi") or {}).get("version", "3.0"))
+        spoken: Mapping[str, Any] = scope.get("asgi") or {}
+        version = str(spoken.get("version", "3.0"))
         if kind == "lifespan":
             await self._live(receive, send)
         elif kind not in ("http", "websocket"):
@@ -407,7 +428,7 @@ class AsgiApp(Mount):
         elif version.partition(".")[0] != "3":
             logger.error("the server speaks ASGI %s; wsbridge speaks ASGI 3", version)
             if kind == "http":
-                await respond(send, "http.response", plain_response(HTTPStatus.INTERNAL_SERVER_ERROR), has_body=True)
+                await respond(send, "http.response", plain_response(HTTPStatus.INTERNAL_SERVER_ERROR))
             else:
                 await self.connector._refuse(scope, send, plain_response(HTTPStatus.INTERNAL_SERVER_ERROR))
         elif kind == "http":
@@ -417,7 +438,7 @@ class AsgiApp(Mount):
 
     async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
         if not isinstance(self._handler, Application):
-            parameters = request.native.get("path_params") or {}  # type: ignore[attr-defined]
+            parameters: Mapping[str, Any] = cast(Scope, request.native).get("path_params") or {}
             request.path_params.update((str(name), str(value)) for name, value in parameters.items())
         return await super().handle(request, source)
 

@@ -29,6 +29,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
@@ -102,7 +103,19 @@ class _Http(H11Protocol):
         )
 
     def send_400_response(self, msg: str) -> None:
-        super().send_400_response("Bad Request\n")  # without a word of why
+        """Refuse what is no HTTP, without a word of why."""
+        if self.cycle:
+            self.cycle.disconnected = True  # what the application answers is too late
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = b"Bad Request\n"
+            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Connection", "close")]
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -110,11 +123,19 @@ class _Http(H11Protocol):
             self._wait_for_request()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        try:
+            native = NativeRequest(
+                event.target.decode("latin-1"),
+                Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]),
+            )
+        except (InvalidHandshake, ValueError):  # control characters, which h11 lets pass
+            self.send_400_response("")
+            return
         self.connections.discard(self)
         protocol = self.connector.make_protocol(self)
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
-        protocol.take(event)
+        protocol.take(native)
         early, _ = self.conn.trailing_data
         if early:
             protocol.data_received(early)
@@ -128,18 +149,16 @@ class _Protocol(FrameReader, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.protocol = self.conn
+        self.conn.debug = False  # it writes what a peer sends as it is
         self.prepare()
 
     @property
     def paused(self) -> bool:  # type: ignore[override]
         return not self.writable.is_set()
 
-    def take(self, event: h11.Request) -> None:
+    def take(self, native: NativeRequest) -> None:
         """Take the request, which wsbridge checks by itself (HS-4), as one that is fit to be accepted."""
-        native = self.request = NativeRequest(
-            event.target.decode("latin-1"),
-            Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]),
-        )
+        self.request = native
         self.conn.receive_data(b"GET / HTTP/1.1\r\n\r\n")
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
@@ -149,7 +168,7 @@ class _Protocol(FrameReader, WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
         try:
-            await self.app(self.scope, self.receive, self.send)
+            await cast(Any, self).app(self.scope, self.receive, self.send)
         except Exception:
             logger.exception("the handshake for %r failed", self.scope["path"])
             self.send_500_response()
@@ -242,7 +261,7 @@ class Connector(asgi.Connector):
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
-            await asgi.respond(send, "http.response", plain_response(400), has_body=True)
+            await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
             await self._server.on_tick(0)  # tells the date
             await self.serve_http(self.handle, scope, send)

@@ -1,0 +1,40 @@
+"""The connectors that start an ASGI server, against every check of the suite."""
+
+from __future__ import annotations
+
+import pytest
+from websockets.frames import CloseCode
+
+from wsbridge.base import ALL_FEATURES
+from wsbridge.conformance.bench import Target
+from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.report import failure_text
+from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.registry import load_connector
+
+LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}}
+"""The features that a connector does not have, beside ``fragments``."""
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
+@pytest.mark.parametrize("name", LACKING)
+def test_check(name: str, check: Check) -> None:
+    result = run_check(check, Target(name, load_connector(name)))
+    assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
+    if result.verdict is Verdict.UNSUPPORTED:
+        assert check.needs - load_connector(name).features <= {"fragments"} | LACKING[name]
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_features_are_those_that_are_told(name: str) -> None:
+    assert set(load_connector(name).features) == set(ALL_FEATURES) - {"fragments"} - LACKING[name]
+
+
+@pytest.mark.rule("CLOSE-9")
+def test_close_keywords_cover_every_code_that_the_server_names() -> None:
+    table = load_connector("uvicorn").close_keywords
+    assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in CloseCode}
+
+
+def test_uvicorn_declares_no_deviation() -> None:
+    assert not load_connector("uvicorn").deviations
