@@ -112,7 +112,15 @@ async def mounting(example: str, framework: str) -> AsyncGenerator[tuple[Process
 @pytest.mark.rule("MOUNT-1")
 @pytest.mark.parametrize(
     ("example", "framework"),
-    [("mount_aiohttp", "aiohttp"), ("mount_tornado", "tornado"), ("mount_websockets", "websockets")],
+    [
+        ("mount_aiohttp", "aiohttp"),
+        ("mount_tornado", "tornado"),
+        ("mount_websockets", "websockets"),
+        ("mount_starlette", "starlette"),
+        ("mount_fastapi", "fastapi"),
+        ("mount_litestar", "litestar"),
+        ("mount_django", "django"),
+    ],
 )
 async def test_mount_1(example: str, framework: str) -> None:
     async with mounting(example, framework) as (process, host):

@@ -387,9 +387,9 @@ def make_request(scope: Scope, **options: Any) -> Request:
     raw: bytes = scope.get("raw_path") or quote(path, safe="/:@!$&'()*+,;=~-._%").encode()
     raw = raw.partition(b"?")[0]
     whole = unquote(raw, errors="replace")
-    if not (whole + "/").startswith(root_path + "/") or path == whole.removeprefix(root_path):
-        # a framework that takes the prefix off the path, and not off what was sent
-        root_path = whole.removesuffix(path) if whole.endswith(path) else root_path
+    if path not in (whole, whole.removeprefix(root_path)):
+        below = path.rstrip("/")  # Litestar takes its prefix off the path, not off what was sent, and adds a slash
+        root_path = whole.removesuffix(below) if whole.endswith(below) else root_path
     query: bytes = scope.get("query_string") or b""
     client = scope.get("client")
     target = raw.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")

@@ -1,0 +1,335 @@
+"""`asgi_app` by itself: scopes, events and options that are not as they should be, and what servers say otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from wsbridge import Application, CloseReason, Request, Response, UnsupportedOptionError, WebSocketOptions
+from wsbridge.connectors.asgi import AsgiApp, asgi_app, make_request
+from wsbridge.interceptor import Interceptor
+
+TIMEOUT = 5.0
+HEADERS = {
+    "host": "example.org",
+    "upgrade": "websocket",
+    "connection": "Upgrade",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def scope(kind: str = "websocket", path: str = "/", **more: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws" if kind == "websocket" else "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in HEADERS.items()],
+        "client": ("192.0.2.1", 4711),
+        **({"extensions": {"websocket.http.response": {}}} if kind == "websocket" else {"method": "GET"}),
+        **more,
+    }
+
+
+class Server:
+    """An ASGI server as a test has it: it says what it is told to, and keeps what it is told."""
+
+    def __init__(self, app: AsgiApp, scope: dict[str, Any]) -> None:
+        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.task = asyncio.create_task(app(scope, self.events.get, self.sent.put))
+
+    def say(self, kind: str, **event: Any) -> None:
+        self.events.put_nowait({"type": kind, **event})
+
+    async def told(self) -> dict[str, Any]:
+        async with asyncio.timeout(TIMEOUT):
+            return await self.sent.get()
+
+    async def ends(self) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            await self.task
+        assert self.sent.empty()
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    options: WebSocketOptions[Any] | None = None, **more: Any
+) -> AsyncGenerator[tuple[Server, asyncio.Future[CloseReason]]]:
+    """A channel that echoes, and how it ends."""
+    closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+
+    async def echo(channel: Any, process: Any, message: str | bytes) -> None:
+        await (channel.send_text(message) if isinstance(message, str) else channel.send_binary(message))
+
+    made = WebSocketOptions[Any](
+        on_text=echo,
+        on_binary=echo,
+        on_close=lambda channel, process, reason: closed.set_result(reason),
+        ping_interval=None,
+        **more,
+    )
+    server = Server(asgi_app(options or made), scope())
+    server.say("websocket.connect")
+    assert (await server.told())["type"] == "websocket.accept"
+    yield server, closed
+    await server.ends()
+
+
+@pytest.mark.rule("RECV-1", "RECV-2", "CLOSE-7")
+async def test_messages_and_the_peer_s_close() -> None:
+    async with opened() as (server, closed):
+        server.say("websocket.receive", text="a")
+        server.say("websocket.receive", bytes=b"b", text=None)
+        server.say("websocket.receive", bytes=bytearray(b"c"))
+        for expected in ({"text": "a"}, {"bytes": b"b"}, {"bytes": b"c"}):
+            assert await server.told() == {"type": "websocket.send", **expected}
+        server.say("websocket.disconnect", code=4001, reason="bye")
+        reason = await closed
+        assert (reason.code, reason.text, reason.initiator) == (4001, "bye", "peer")
+
+
+@pytest.mark.rule("CLOSE-7")
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"code": 1005, "reason": ""}, (1005, "", "peer")),
+        ({"code": 1005}, (1006, "", "network")),  # uvicorn's word for a loss
+        ({"code": 1006}, (1006, "", "network")),
+        ({"code": 1012}, (1012, "", "local")),  # and for its own shutdown
+        ({"code": 1012, "reason": ""}, (1012, "", "peer")),
+        ({}, (1006, "", "network")),
+    ],
+)
+async def test_what_a_disconnect_means(event: dict[str, Any], expected: tuple[int, str, str]) -> None:
+    async with opened() as (server, closed):
+        server.say("websocket.disconnect", **event)
+        reason = await closed
+        assert (reason.code, reason.text, reason.initiator) == expected
+
+
+@pytest.mark.rule("CLOSE-1", "CLOSE-4")
+async def test_a_close_interrupts_who_receives() -> None:
+    """granian takes a close only while nobody receives."""
+    waiting = 0
+
+    def close_soon(channel: Any, request: Request) -> None:
+        asyncio.get_running_loop().call_later(0, channel.close, 4002, "enough")
+
+    server = Server.__new__(Server)
+    server.events, server.sent = asyncio.Queue(), asyncio.Queue()
+    taken: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal waiting
+        waiting += 1
+        try:
+            return await server.events.get()
+        finally:
+            waiting -= 1
+
+    async def send(event: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        taken.append(waiting)
+        server.sent.put_nowait(event)
+
+    app = asgi_app(WebSocketOptions(on_open=close_soon, ping_interval=None))
+    server.task = asyncio.create_task(app(scope(), receive, send))
+    server.say("websocket.connect")
+    assert (await server.told())["type"] == "websocket.accept"
+    assert await server.told() == {"type": "websocket.close", "code": 4002, "reason": "enough"}
+    assert taken[-1] == 0
+    server.say("websocket.disconnect", code=4002, reason="enough")
+    await server.ends()
+
+
+@pytest.mark.rule("ERR-1")
+async def test_a_callback_that_raises_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(channel: Any, process: Any, text: str) -> None:
+        raise RuntimeError("no")
+
+    async with opened(WebSocketOptions(on_text=fail, ping_interval=None)) as (server, _):
+        server.say("websocket.receive", text="a")
+        assert await server.told() == {"type": "websocket.close", "code": 1011, "reason": ""}
+        server.say("websocket.disconnect", code=1011, reason="")
+    assert "raised RuntimeError" in caplog.text
+
+
+@pytest.mark.rule("LIM-1")
+async def test_what_is_too_big_closes_with_1009() -> None:
+    async with opened(max_text_size=3) as (server, closed):
+        server.say("websocket.receive", text="1234")
+        assert await server.told() == {"type": "websocket.close", "code": 1009, "reason": ""}
+        server.say("websocket.disconnect", code=1006)
+        assert (await closed).code == 1009
+
+
+@pytest.mark.rule("CLOSE-5")
+async def test_a_server_that_says_nothing_more_is_left() -> None:
+    async with opened(close_timeout=0.05, max_text_size=1) as (server, closed):
+        server.say("websocket.receive", text="12")
+        assert (await server.told())["code"] == 1009
+        assert (await closed).code == 1009
+
+
+@pytest.mark.parametrize(
+    "event", [{"type": "websocket.connect"}, {"type": "websocket.receive"}, {"type": "http.request"}]
+)
+async def test_an_event_out_of_order(event: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as (server, closed):
+        server.events.put_nowait(event)
+        assert await server.told() == {"type": "websocket.close", "code": 1011, "reason": ""}
+        server.say("websocket.disconnect", code=1011, reason="")
+        assert (await closed).code == 1011
+    assert f"the server sent {event!r}" in caplog.text
+
+
+async def test_a_handshake_that_begins_with_something_else(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope())
+    server.say("websocket.receive", text="a")
+    assert (await server.told())["type"] == "websocket.close"
+    await server.ends()
+    assert "instead of websocket.connect" in caplog.text
+
+
+@pytest.mark.rule("HS-10")
+async def test_a_peer_that_has_left_already() -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope())
+    server.say("websocket.disconnect", code=1006)
+    await server.ends()
+
+
+async def test_a_scope_of_an_unknown_type(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope("webtransport"))
+    with pytest.raises(ValueError, match="unknown ASGI scope type 'webtransport'"):
+        await server.ends()
+    assert "a scope of the type 'webtransport'" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_another_version_of_asgi(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope(kind, asgi={"version": "4.0"}))
+    start = await server.told()
+    assert (start["type"].endswith("response.start"), start["status"]) == (True, 500)
+    assert (await server.told())["type"].endswith("response.body")
+    await server.ends()
+    assert "the server speaks ASGI 4.0" in caplog.text
+
+
+@pytest.mark.rule("HS-4", "HS-5", "HS-7")
+@pytest.mark.parametrize("extensions", [{"websocket.http.response": {}}, {}, None])
+async def test_refusals(extensions: dict[str, Any] | None) -> None:
+    app = asgi_app(Application([("/there", WebSocketOptions(ping_interval=None))]))
+    server = Server(app, scope(path="/nowhere", extensions=extensions))
+    server.say("websocket.connect")
+    first = await server.told()
+    if extensions:
+        assert (first["type"], first["status"]) == ("websocket.http.response.start", 404)
+        assert (await server.told())["body"] == b"Not Found\n"
+    else:  # which every server has: 403
+        assert first["type"] == "websocket.close"
+    await server.ends()
+
+
+@pytest.mark.rule("HS-4", "HS-7")
+async def test_plain_http_is_answered_by_interceptors() -> None:
+    def answer(context: Any) -> None:
+        context["response"] = Response("well", headers=[("X-A", "1"), ("X-A", "2")])
+
+    app = asgi_app(Application([], interceptors=[Interceptor(name="health", enter=answer)]))
+    server = Server(app, scope("http"))
+    start, body = await server.told(), await server.told()
+    assert start["status"] == 200
+    assert [value for name, value in start["headers"] if name == b"x-a"] == [b"1", b"2"]
+    assert (body["body"], body["more_body"]) == (b"well", False)
+    await server.ends()
+
+
+async def test_plain_http_that_asks_for_an_upgrade_is_refused() -> None:
+    """By a server without WebSocket support, which hands it on as an ordinary request."""
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope("http"))
+    assert (await server.told())["status"] == 400
+    assert (await server.told())["type"] == "http.response.body"
+    await server.ends()
+
+
+@pytest.mark.rule("STOP-2", "MOUNT-1")
+async def test_a_lifespan_ends_the_channels_and_begins_again() -> None:
+    app = asgi_app(WebSocketOptions(ping_interval=None))
+    for _ in range(2):
+        lifespan = Server(app, scope("lifespan"))
+        lifespan.say("lifespan.startup")
+        assert await lifespan.told() == {"type": "lifespan.startup.complete"}
+        server = Server(app, scope())
+        server.say("websocket.connect")
+        assert (await server.told())["type"] == "websocket.accept"
+        lifespan.say("lifespan.shutdown")
+        assert await server.told() == {"type": "websocket.close", "code": 1001, "reason": "server shutdown"}
+        server.say("websocket.disconnect", code=1001, reason="server shutdown")
+        assert await lifespan.told() == {"type": "lifespan.shutdown.complete"}
+        await server.ends()
+        await lifespan.ends()
+    refused = Server(app, scope())
+    refused.say("websocket.connect")
+    assert (await refused.told())["status"] == 503
+    assert (await refused.told())["type"] == "websocket.http.response.body"
+    await refused.ends()
+
+
+async def test_a_lifespan_event_that_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    lifespan = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope("lifespan"))
+    lifespan.say("lifespan.pause")
+    await lifespan.ends()
+    assert "where an event of its lifespan was due" in caplog.text
+
+
+@pytest.mark.rule("LIM-5")
+@pytest.mark.parametrize("option", [{"port": 80}, {"ssl": None}, {"handshake_timeout": 1}, {"native_options": {}}])
+def test_options_that_are_the_server_s(option: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"asgi_app cannot honour {next(iter(option))}"):
+        asgi_app(WebSocketOptions(ping_interval=None), **option)
+
+
+@pytest.mark.rule("LIM-5")
+def test_pings_and_deflate_are_refused() -> None:
+    with pytest.raises(UnsupportedOptionError, match="ping_interval: ASGI cannot ping; set it to None, or give server"):
+        asgi_app(WebSocketOptions())
+    with pytest.raises(UnsupportedOptionError, match="cannot honour compression"):
+        asgi_app(WebSocketOptions(compression=True), server_pings=True)
+    with pytest.raises(TypeError, match="server_pings must be bool"):
+        asgi_app(WebSocketOptions(), server_pings=1)
+    asgi_app(WebSocketOptions(), server_pings=True)
+
+
+@pytest.mark.rule("HS-2")
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"path": "/a b", "raw_path": b"/a%20b"}, ("", "/a b")),
+        ({"path": "/ws/x", "raw_path": b"/ws/x", "root_path": "/ws"}, ("/ws", "/x")),  # Starlette
+        ({"path": "/x", "raw_path": b"/ws/x", "root_path": "/ws"}, ("/ws", "/x")),
+        ({"path": "/x/", "raw_path": b"/ws/x", "root_path": ""}, ("/ws", "/x")),  # Litestar
+        ({"path": "/", "raw_path": b"/ws", "root_path": ""}, ("/ws", "/")),
+        ({"path": "/wsx", "raw_path": b"/wsx", "root_path": "/ws"}, ("/ws", "/wsx")),
+        ({"path": "/\N{SNOWMAN}", "raw_path": None}, ("", "/\N{SNOWMAN}")),
+        ({"path": "/a", "raw_path": b"/a?b=c", "query_string": b"b=c"}, ("", "/a")),
+    ],
+)
+def test_paths(more: dict[str, Any], expected: tuple[str, str]) -> None:
+    request = make_request(scope(**more))
+    assert (request.root_path, request.path) == expected
+    assert request.remote_address == ("192.0.2.1", 4711)
+
+
+def test_a_client_as_granian_tells_it() -> None:
+    assert make_request(scope(client=("192.0.2.1", "80"))).remote_address == ("192.0.2.1", 80)
+    assert make_request(scope(client=None)).remote_address is None
