@@ -38,6 +38,7 @@ BASELINES = {
     "websockets": ("native-websockets",),
     "tornado": ("native-tornado", "native-tornado-default"),
     "picows": ("native-picows",),
+    "uvicorn": ("native-uvicorn",),
 }
 AGAIN = " again"
 CONNECTIONS = 50
@@ -204,7 +205,7 @@ def machine() -> dict[str, str]:
         "load average": f"{os.getloadavg()[0]:.2f}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
-    for package in ("wsbridge", "aiohttp", "websockets", "tornado", "picows"):
+    for package in ("wsbridge", "aiohttp", "websockets", "tornado", "picows", "uvicorn"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

@@ -88,6 +88,43 @@ async def native_tornado(*, nodelay: bool) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
+async def native_uvicorn() -> AsyncIterator[int]:
+    """Serve a bare ASGI application on uvicorn, with its default implementation of WebSocket; yield the port."""
+    import socket
+    from typing import Any
+
+    import uvicorn
+
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
+
+    config = uvicorn.Config(
+        echo,
+        interface="asgi3",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        ws="websockets-sansio",
+        ws_max_size=MAX_SIZE,
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server((HOST, 0)) as sock:
+        await server.startup([sock])
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            for listener in server.servers:
+                listener.close()
+
+
+@asynccontextmanager
 async def native_picows() -> AsyncIterator[int]:
     """Serve a picows listener that sends each frame back; yield the port."""
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
@@ -154,10 +191,12 @@ SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[int]]] = {
     "native-tornado": partial(native_tornado, nodelay=True),
     "native-tornado-default": partial(native_tornado, nodelay=False),
     "native-picows": native_picows,
+    "native-uvicorn": native_uvicorn,
     "wsbridge-aiohttp": partial(wsbridge_echo, "aiohttp"),
     "wsbridge-websockets": partial(wsbridge_echo, "websockets"),
     "wsbridge-tornado": partial(wsbridge_echo, "tornado"),
     "wsbridge-picows": partial(wsbridge_echo, "picows"),
+    "wsbridge-uvicorn": partial(wsbridge_echo, "uvicorn"),
     "stream-aiohttp": partial(stream_echo, "aiohttp"),
     "stream-websockets": partial(stream_echo, "websockets"),
     "stream-tornado": partial(stream_echo, "tornado"),

@@ -1,9 +1,9 @@
 """The uvicorn connector: uvicorn's HTTP and WebSocket protocol classes, subclassed. Read and tried on uvicorn 0.54.
 
-``native_options={"ws": "websockets-sansio"}``, the default: the handshake goes through uvicorn as with any ASGI
-application; then the frames of websockets' sans-I/O core, on which that class stands, go to the channel past the event
-stream, as in the websockets connector (`wsbridge.connectors._sansio`): what is mended there is mended here, and no
-event, queue or pause of reading is needed for each message.
+The handshake goes through uvicorn as with any ASGI application; then the frames of websockets' sans-I/O core, on which
+its default implementation stands, go to the channel past the event stream, as in the websockets connector
+(`wsbridge.connectors._sansio`): what is mended there is mended here, and no event, queue or pause of reading is needed
+for each message.
 
 Mends, by ``Config(http=, ws=)``, which take classes:
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from email.utils import formatdate
 from typing import Any, ClassVar, TypeAlias, cast
 
 import h11
@@ -35,6 +36,7 @@ from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
 
+from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
@@ -56,6 +58,7 @@ logger = logging.getLogger("wsbridge")
 
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.protocol"  # in the scope
+_IMPLEMENTATION = "websockets-sansio"
 
 
 class _Http(H11Protocol):
@@ -90,6 +93,8 @@ class _Http(H11Protocol):
     def _should_upgrade(self) -> bool:
         self._forget_timer()
         cast(Any, self.scope)[_KEY] = self
+        date = [(b"date", formatdate(usegmt=True).encode())] if self.config.date_header else []
+        self.server_state.default_headers = date + self.config.encoded_headers
         lines: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
             lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
@@ -213,7 +218,10 @@ def _accept(request: NativeRequest) -> NativeResponse:
 
 
 class Connector(asgi.Connector):
-    """Serves by `uvicorn.Server`. ``native_options``: ``ws``, and keyword arguments of `uvicorn.Config`."""
+    """Serves by `uvicorn.Server`. ``native_options``: keyword arguments of `uvicorn.Config`, and ``ws``.
+
+    Of uvicorn's implementations of WebSocket that is ``"websockets-sansio"``; the others are refused.
+    """
 
     name = "uvicorn"
     connector_api = 1
@@ -223,6 +231,13 @@ class Connector(asgi.Connector):
     native_option_names = frozenset(("ws", "access_log", "date_header", "headers", "server_header"))
 
     _server: Server
+
+    def __init__(self, app: Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        if (ws := self.native_options.pop("ws", _IMPLEMENTATION)) != _IMPLEMENTATION:
+            raise self.unsupported(
+                f"native_options['ws'] = {ws!r}", f"its channels stand on {_IMPLEMENTATION!r}; see asgi_app for others"
+            )
 
     def make_protocol(self, http: _Http) -> Any:
         """Return the protocol for a connection that is upgraded."""
@@ -238,7 +253,6 @@ class Connector(asgi.Connector):
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         native: dict[str, Any] = {"server_header": False, "access_log": False, **self.native_options}
-        native.pop("ws", None)
         config = Config(
             cast(Any, self._serve),
             http=cast(Any, type("_Http", (_Http,), {"connector": self})),
@@ -263,7 +277,6 @@ class Connector(asgi.Connector):
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
             await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
-            await self._server.on_tick(0)  # tells the date
             await self.serve_http(self.handle, scope, send)
         else:
             await self.serve_websocket(self.handle, scope, receive, send)
