@@ -12,7 +12,7 @@ from websockets.frames import CloseCode
 from wsbridge.base import ALL_FEATURES
 from wsbridge.conformance import catalogue
 from wsbridge.conformance.bench import Target
-from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.check import Check, CheckFailed, all_checks
 from wsbridge.conformance.report import failure_text
 from wsbridge.conformance.runner import Verdict, run_check
 from wsbridge.registry import SERVERS, load_connector
@@ -67,6 +67,24 @@ def test_what_needs_no_wire_binds_without_one() -> None:
         *("RECV-3", "RECV-8", "RECV-9"),  # fragments, invalid UTF-8 and violations are bytes
         *("RECV-10", "SEND-8", "STOP-4", "MOUNT-1", "MOUNT-2"),  # features, and TLS, that it lacks
     }
+
+
+class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
+    """Lacks what has options that are on by default, and can be made but not started."""
+
+    features = ALL_FEATURES - {"ping", "size-limit"}
+
+    async def start(self) -> None:
+        raise CheckFailed("made, and not started")
+
+
+def test_a_check_gives_no_option_that_it_does_not_need() -> None:
+    target = Target("unstarted", Unstarted)
+    results = [run_check(check, target) for check in all_checks() if check.needs <= target.features - {"mount"}]
+    made = [result for result in results if "made, and not started" in result.message]
+    assert len(made) > 300
+    refused = [result.check for result in results if "cannot honour" in result.message + "".join(result.logs)]
+    assert refused == []
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVERS) - ASGI))

@@ -12,7 +12,6 @@ from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.wire import Close, Opcode, Text, build_frame
-from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Connector, WebSocketChannel
 
 
@@ -158,7 +157,7 @@ async def without_on_error(bench: Bench) -> None:
         reasons.append(reason)
         bench.recorder.log("closed")
 
-    options = WebSocketOptions(on_text=on_text, on_close=on_close)
+    options = bench.bare_options(on_text=on_text, on_close=on_close)
     async with bench.serve(options) as served, served.peer() as peer:
         await peer.send_text("a")
         equal(await peer.receive(), Close(1011, ""), "what the peer gets")
@@ -393,7 +392,7 @@ async def _goes_through(bench: Bench, error: BaseException) -> None:
         raise error
 
     def serve(loop: asyncio.AbstractEventLoop) -> None:
-        app = Application([("/", WebSocketOptions(on_text=on_text))])
+        app = Application([("/", bench.bare_options(on_text=on_text))])
         connector: Connector = bench.connector(app, shutdown_timeout=bench.scale)
         loop.set_exception_handler(lambda loop, context: None)  # the task that ended so has nobody to tell
         loop.run_until_complete(connector.start())

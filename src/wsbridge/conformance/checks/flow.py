@@ -249,7 +249,7 @@ async def _undisturbed(bench: Bench, served: Served) -> None:
 
 
 def _stuck_application(bench: Bench, **stuck: Any) -> Application:
-    return Application([("/stuck", bench.options(**stuck)), ("/echo", WebSocketOptions(on_text=echo))])
+    return Application([("/stuck", bench.options(**stuck)), ("/echo", bench.bare_options(on_text=echo))])
 
 
 @check("FLOW-3")

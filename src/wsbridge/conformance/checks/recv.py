@@ -161,7 +161,7 @@ async def _kept(bench: Bench, form: str, messages: Sequence[bytes]) -> list[Any]
     def on_open(channel: Any, request: Any) -> None:
         channel.on_binary(on_binary, format=form)
 
-    async with bench.serve(WebSocketOptions(on_open=on_open)) as served:
+    async with bench.serve(bench.bare_options(on_open=on_open)) as served:
         async with served.peer() as peer:
             for message in messages:
                 await peer.send_binary(message)
@@ -473,8 +473,8 @@ async def channels_run_concurrently(bench: Bench) -> None:
 async def a_kind_without_a_callback_is_dropped(bench: Bench) -> None:
     """Binary messages without on_binary, and texts without on_text, are dropped; the channel serves the other kind."""
     cases: tuple[tuple[WebSocketOptions[None], list[str | bytes]], ...] = (
-        (WebSocketOptions(on_text=echo), ["0", "0", "1", "1", "2", "2"]),
-        (WebSocketOptions(on_binary=echo), [b"0", b"1", b"2"]),
+        (bench.bare_options(on_text=echo), ["0", "0", "1", "1", "2", "2"]),
+        (bench.bare_options(on_binary=echo), [b"0", b"1", b"2"]),
     )
     for handler, expected in cases:
         async with bench.serve(handler) as served, served.peer() as peer:
@@ -492,7 +492,7 @@ async def a_kind_without_a_callback_is_dropped(bench: Bench) -> None:
 @check("RECV-6")
 async def no_callback_at_all(bench: Bench) -> None:
     """Without any callback every message is dropped, pings are answered, and the channel closes as any other."""
-    async with bench.serve(WebSocketOptions[None]()) as served, served.peer() as peer:
+    async with bench.serve(bench.bare_options()) as served, served.peer() as peer:
         await peer.send_text("")
         await peer.send_binary(bytes(100_000))
         await peer.ping(b"still there")
@@ -554,7 +554,7 @@ async def parts_as_they_arrive(bench: Bench) -> None:
     def on_open(channel: Any, request: Any) -> None:
         channel.on_binary(on_part, format="fragments")
 
-    async with bench.serve(WebSocketOptions(on_open=on_open)) as served, served.peer() as peer:
+    async with bench.serve(bench.bare_options(on_open=on_open)) as served, served.peer() as peer:
         await peer.send_frame(Opcode.BINARY, b"first", fin=False)
         await bench.recorder.wait("part")
         await peer.send_frame(Opcode.CONTINUATION, b"second")

@@ -20,7 +20,6 @@ from wsbridge.conformance.checks.recv import (
     what_came,
 )
 from wsbridge.conformance.wire import Opcode, build_frame, close_payload
-from wsbridge.options import WebSocketOptions
 
 ILLEGAL_CODES = (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
 
@@ -60,7 +59,7 @@ async def peer_sees_1007(bench: Bench) -> None:
 async def invalid_text_without_on_text(bench: Bench) -> None:
     """Invalid UTF-8 ends the channel also where texts have no callback and would be dropped."""
     ended: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
-    options = WebSocketOptions(on_close=lambda channel, process, reason: ended.set_result(reason))
+    options = bench.bare_options(on_close=lambda channel, process, reason: ended.set_result(reason))
     async with bench.serve(options) as served:
         async with served.peer() as peer:
             await peer.send_frame(Opcode.TEXT, b"\xff")
