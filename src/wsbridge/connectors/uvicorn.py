@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from email.utils import formatdate
 from typing import Any, ClassVar, TypeAlias, cast
@@ -30,11 +31,11 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
+from websockets.version import version as websockets_version
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
@@ -58,6 +59,8 @@ logger = logging.getLogger("wsbridge")
 
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.protocol"  # in the scope
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_DECODING = ("latin-1",) if websockets_version >= "17" else ("ascii", "surrogateescape")  # as uvicorn encodes it again
 _IMPLEMENTATION = "websockets-sansio"
 
 
@@ -128,14 +131,11 @@ class _Http(H11Protocol):
             self._wait_for_request()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        try:
-            native = NativeRequest(
-                event.target.decode("latin-1"),
-                Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]),
-            )
-        except (InvalidHandshake, ValueError):  # control characters, which h11 lets pass
+        if any(_CONTROL.search(value) for _, value in event.headers):  # which h11 lets pass
             self.send_400_response("")
             return
+        headers = Headers([(name.decode("ascii"), value.decode(*_DECODING)) for name, value in event.headers])
+        native = NativeRequest(event.target.decode("latin-1"), headers)
         self.connections.discard(self)
         protocol = self.connector.make_protocol(self)
         protocol.connection_made(self.transport)
