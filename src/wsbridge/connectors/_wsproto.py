@@ -1,0 +1,259 @@
+"""Frames by wsproto, for the servers that stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from wsproto.connection import Connection, ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.frame_protocol import CloseReason, Frame, ParseFailed
+from wsproto.utilities import LocalProtocolError
+
+from wsbridge.channel import QueuedChannel
+from wsbridge.options import WebSocketOptions
+
+__all__ = ["Channel", "Wire"]
+
+_OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED
+_BAD_GATEWAY = (1014).to_bytes(2)
+_PIECE = 64 * 1024  # bytes that are parsed at once
+_DEFLATED_PIECE = 4 * 1024
+_SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
+
+
+class Channel(QueuedChannel):
+    """A channel whose frames wsproto makes and parses."""
+
+    __slots__ = ("_codec", "_pending", "_transport", "_wire")
+
+    native: Any
+    closed_errors = (LocalProtocolError,)
+
+    def opened(self, wire: Wire) -> None:
+        """Take the connection, when the 101 is written."""
+        self._wire = wire
+        self._codec = wire.codec
+        self._transport = wire.transport
+        self._pending: list[bytes] = []
+
+    @property
+    def options(self) -> WebSocketOptions[Any]:
+        """Its options."""
+        return self._options
+
+    def _send_text(self, text: str) -> None:
+        text.encode()  # wsproto would do so behind the deflater, whose state cannot be put back
+        data = self._codec.send(TextMessage(text))
+        self._pending.append(data)
+        self._written(len(data))
+
+    def _send_binary(self, data: bytes) -> None:
+        data = self._codec.send(BytesMessage(data))
+        self._pending.append(data)
+        self._written(len(data))
+
+    def _flush(self) -> None:
+        pending = self._pending
+        if pending:
+            self._pending = []
+            self._transport.write(b"".join(pending))
+
+    def _close(self, code: int | None, text: str) -> None:
+        if self._codec.state in (_OPEN, _REMOTE_CLOSING):
+            event = CloseConnection(code, text or None)  # type: ignore[arg-type]  # an empty one
+            self._pending.append(self._codec.send(event))
+        self._flush()
+
+    def _ping(self, payload: bytes) -> None:
+        self._pending.append(self._codec.send(Ping(payload)))
+        self._flush()
+
+    def _pong(self, payload: bytes) -> None:
+        self._pending.append(self._codec.send(Pong(payload)))
+        self._written(len(payload))
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _aborter(self) -> Callable[[], object]:
+        return self._transport.abort
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _hold_reading(self) -> None:
+        self._wire.hold()
+
+    def _resume_reading(self) -> None:
+        self._wire.resume()
+
+
+def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
+    """Take 1014 too, which wsproto 1.3 does not know (frame_protocol.py:544)."""
+    payload: Any = frame.payload
+    if payload[:2] != _BAD_GATEWAY:
+        return native(frame)
+    try:
+        reason = payload[2:].decode()
+    except UnicodeDecodeError as exc:
+        raise ParseFailed(str(exc), CloseReason.INVALID_FRAME_PAYLOAD_DATA) from exc
+    return Frame(frame.opcode, cast(Any, (1014, reason)), frame.frame_finished, frame.message_finished)
+
+
+class Wire(asyncio.Protocol):
+    """Takes a connection over from the server's own protocol, when the 101 is written, and reads it for a channel."""
+
+    def __init__(
+        self, transport: asyncio.Transport, codec: Connection, channel: Channel, lost: Callable[[Any], object]
+    ) -> None:
+        """Take it over; ``lost`` is told of its end."""
+        self.transport = transport
+        self.codec = codec
+        self._channel: Channel | None = channel
+        self._lost = lost
+        options = channel.options
+        self._limits = {str: options.max_text_size, bytes: options.max_binary_size}
+        self._piece = _DEFLATED_PIECE if codec._proto.extensions else _PIECE
+        self._unread = bytearray()
+        self._held = True
+        self._dropping = False
+        self.ended = False  # the peer sends no more than what is unread
+        self._kind: type[Any] | None = None  # of the message that has begun
+        self._parts: list[Any] = []
+        self._size = 0
+        codec._proto._process_close = partial(_process_close, codec._proto._process_close)  # type: ignore[method-assign]
+        transport.pause_reading()
+        transport.set_protocol(self)
+        channel.opened(self)
+
+    def begin(self) -> None:
+        """Read from now on: on_open has begun."""
+        self.resume()
+
+    def let_go(self) -> None:
+        """Forget the channel, which has ended."""
+        self._channel = None
+        self._dropping = True
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._dropping:
+            return
+        self._unread += data
+        if not self._held:
+            self._read()
+
+    def hold(self) -> None:
+        """Parse and read no more."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Parse and read on."""
+        self._held = False
+        if self._unread:
+            asyncio.get_running_loop().call_soon(self._read)  # not below the channel, which calls this
+        else:
+            self._read_on()
+
+    def _read(self) -> None:
+        unread = self._unread
+        while unread and not self._held and not self._dropping:
+            piece = bytes(unread[: self._piece])
+            del unread[: self._piece]
+            self._parse(piece)
+        if self._dropping:
+            unread.clear()
+        if not self._held:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self.ended:
+            self.transport.resume_reading()
+        elif not self.eof_received():
+            self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.codec.receive_data(data)
+        except LocalProtocolError:
+            return  # it came behind the peer's close frame
+        for event in self.codec.events():
+            self._take(event)
+            if self._dropping:
+                break
+
+    def _take(self, event: Event) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        if isinstance(event, (TextMessage, BytesMessage)):
+            self._message(channel, event)
+        elif isinstance(event, Ping):
+            channel.ping_received(bytes(event.payload))
+        elif isinstance(event, Pong):
+            channel.pong_received(bytes(event.payload))
+        elif isinstance(event, CloseConnection):
+            if self.codec.state in (_REMOTE_CLOSING, _CLOSED):
+                self._dropping = True
+                channel.peer_closed(None if event.code == 1005 else int(event.code), event.reason or "")
+            else:
+                self._fail(channel, int(event.code), event.reason or "")
+
+    def _message(self, channel: Channel, event: TextMessage | BytesMessage) -> None:
+        data: Any = event.data
+        kind = str if isinstance(data, str) else bytes
+        self._size += len(data) if kind is bytes or data.isascii() else len(data.encode())
+        limit = self._limits[kind]
+        if limit is not None and self._size > limit:
+            self._fail(channel, 1009, "message too big")
+            return
+        if not event.message_finished:
+            self._keep(data)
+            return
+        if self._parts:
+            self._keep(data)
+            parts, self._parts = self._parts, []
+            data = "".join(parts) if kind is str else b"".join(parts)
+        self._size = 0
+        channel.feed(data if kind is str else bytes(data))
+
+    def _keep(self, data: Any) -> None:
+        parts = self._parts
+        if not data and parts:
+            return
+        if parts and len(parts[-1]) < _SMALL and len(data) < _SMALL:
+            parts[-1] += data  # many small parts would each take more than their size
+        else:
+            parts.append(data)
+
+    def _fail(self, channel: Channel, code: int, text: str) -> None:
+        self._dropping = True
+        channel.failed(code, text)
+
+    def eof_received(self) -> bool:
+        if self._channel is not None:
+            self._channel.half_closed()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        channel = self._channel
+        self.let_go()
+        if channel is not None:
+            channel.connection_lost()
+        self._lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.resume_writing()

@@ -1,0 +1,285 @@
+"""The hypercorn connector: hypercorn's TCP server and HTTP/1.1 protocol, subclassed. Read and tried on hypercorn 0.18.
+
+The handshake goes through hypercorn as with any ASGI application; then the frames of wsproto, on which hypercorn
+stands, go to the channel past the event stream (`wsbridge.connectors._wsproto`), which would lose every close code
+(ws_stream.py:244), leave a message that is too big without an end, and hang at a shutdown.
+
+Mends:
+
+- What stands behind the handshake request is refused with 400 (ws_stream.py, ``handle``): `_Early` keeps it.
+- A key of any form is taken, ``Upgrade`` and ``Connection`` are looked for in their last line only, and another version
+  gets 400: `_Http._create_stream` hands on a handshake that is surely taken, and `upgrade_request_to_websocket` checks
+  the real one.
+- HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
+- Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
+- Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
+
+Names that hypercorn does not document: ``TCPServer``, ``H11Protocol``, ``H11WSConnection`` and ``WSStream`` with their
+attributes; ``Connection._proto.extensions`` of wsproto.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, ClassVar, TypeAlias, cast
+
+import h11
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event
+from hypercorn.protocol.events import Request as RequestEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+from wsproto.frame_protocol import CloseReason
+
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
+from wsbridge.connectors import asgi
+from wsbridge.connectors._wsproto import Channel, Wire
+from wsbridge.http import Request
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import BACKLOG
+from wsbridge.upgrade import offers_deflate
+
+__all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
+
+HypercornRequest: TypeAlias = Request[asgi.Scope]
+"""A `Request` of this connector, for annotations."""
+
+HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
+_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+_KEY = "wsbridge.http"  # in the scope
+_FIT = [  # a handshake that hypercorn takes
+    (b"host", b"localhost"),
+    (b"upgrade", b"websocket"),
+    (b"connection", b"upgrade"),
+    (b"sec-websocket-version", b"13"),
+    (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="),
+]
+
+
+class _Early(H11WSConnection):
+    """Keeps what comes behind the handshake request, until a channel takes it."""
+
+    wire: Wire | None = None
+
+    def receive_data(self, data: bytes) -> None:
+        if self.wire is not None:
+            self.wire.data_received(data)
+        else:
+            super().receive_data(data)
+
+    def next_event(self) -> Any:
+        return h11.NEED_DATA
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether there is something that a channel shall get yet."""
+        return self.wire is None and bool(self.buffer)
+
+
+class _Http(H11Protocol):
+    """A connection until it is upgraded."""
+
+    request: h11.Request
+    tcp: _Tcp
+    ended = False  # the peer has sent all, a handshake and something behind it
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed) and isinstance(self.connection, _Early) and self.connection.is_waited_for:
+            self.ended = True
+        else:
+            await super().handle(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Speak HTTP/1.1 alone."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.request = request
+        if not _is_handshake(request):
+            await super()._create_stream(request)
+            return
+        self.stream = stream = WSStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.connection = _Early(cast(h11.Connection, self.connection))
+        await stream.handle(
+            RequestEvent(
+                stream_id=STREAM_ID,
+                headers=_FIT,
+                http_version="1.1",
+                method="GET",
+                raw_path=b"/",
+                state=self.connection_state,
+            )
+        )
+
+
+def _is_handshake(request: h11.Request) -> bool:
+    """Tell whether a request may become a WebSocket; wsbridge checks the rest."""
+    lines: dict[bytes, list[bytes]] = {}
+    for name, value in request.headers:
+        lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
+    has_body = b"transfer-encoding" in lines or any(item != b"0" for item in lines.get(b"content-length", ()))
+    return (
+        request.method == b"GET"
+        and request.http_version == b"1.1"
+        and b"websocket" in lines.get(b"upgrade", ())
+        and b"upgrade" in lines.get(b"connection", ())
+        and not has_body
+    )
+
+
+class _Tcp(TCPServer):
+    """As hypercorn's, with `_Http` for its protocol."""
+
+    async def run(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        try:
+            secure = self.writer.get_extra_info("ssl_object") is not None
+            async with TaskGroup(self.loop) as group:
+                self._task_group = group
+                self.protocol = http = _Http(
+                    self.app,
+                    self.config,
+                    self.context,
+                    group,
+                    ConnectionState(self.state),
+                    secure,
+                    parse_socket_addr(sock.family, sock.getpeername()),
+                    parse_socket_addr(sock.family, sock.getsockname()),
+                    self.protocol_send,
+                )
+                http.tcp = self
+                await self.idle_task.restart(group, self._idle_timeout)
+                await self._read_data()
+                await self.idle_task.stop()  # nobody is there any more to wait for
+        except OSError:
+            pass
+        finally:
+            await self._close()
+
+
+class Connector(asgi.Connector):
+    """Serves by hypercorn. ``native_options``: attributes of `hypercorn.Config`."""
+
+    name = "hypercorn"
+    connector_api = 1
+    features = ALL_FEATURES - {"fragments", "mount"}
+    close_keywords = close_keywords({code.name: code for code in CloseReason})
+    native_option_names: ClassVar[frozenset[str]] = frozenset(
+        ("accesslog", "errorlog", "h11_max_incomplete_size", "include_date_header", "include_server_header")
+    )
+
+    _servers: list[asyncio.Server]
+    _context: Any
+    _tasks: set[asyncio.Task[Any]]
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        config = Config()
+        config.errorlog = logging.getLogger("hypercorn.error")
+        config.include_server_header = False
+        config.keep_alive_timeout = self.handshake_timeout  # from the connection on, whatever comes meanwhile
+        for name, value in self.native_options.items():
+            setattr(config, name, value)
+        self._context = WorkerContext(None)
+        self._tasks = set()
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if self.ssl is not None:
+            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
+
+        self._servers = [await asyncio.start_server(serve, sock=sock, **options) for sock in sockets]
+
+    async def _serve(
+        self, scope: Any, receive: asgi.Receive, send: asgi.Send, sync_spawn: object, call_soon: object
+    ) -> None:
+        stream: Any = cast(Any, send).__self__
+        scope[_KEY] = stream.send.__self__
+        if scope["type"] == "http":
+            await self.serve_http(self.handle, scope, send)
+        elif scope["type"] == "websocket":
+            await self.serve_websocket(self.handle, scope, receive, send)
+
+    def make_request(self, scope: asgi.Scope) -> Request:
+        http: _Http = scope[_KEY]
+        request = http.request
+        tls = http.tcp.writer.get_extra_info("ssl_object")
+        client = http.client
+        return Request(
+            request.method.decode("latin-1"),
+            request.target.decode("latin-1"),
+            headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw_items()],
+            scheme="wss" if tls else "ws",
+            http_version=request.http_version.decode("latin-1"),
+            remote_address=None if client is None else (str(client[0]), int(client[1])),
+            tls=tls,
+            native=scope,
+        )
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        channel = Channel(self, request, options, subprotocol)
+        scope = cast(asgi.Scope, request.native)
+        channel.native = scope[_KEY].stream
+        return channel
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
+        stream: WSStream | None = channel.native
+        if stream is None:
+            raise ConnectionResetError("the peer has left")
+        http: _Http = cast(asgi.Scope, source.request.native)[_KEY]
+        handshake = stream.handshake
+        handshake.key = source.request.headers["Sec-WebSocket-Key"].strip().encode()
+        handshake.subprotocols = [] if channel.subprotocol is None else [channel.subprotocol]
+        deflates = channel.options.compression is not False and offers_deflate(source.request)
+        handshake.extensions = source.request.header_list("Sec-WebSocket-Extensions") if deflates else None
+        await send(asgi.accept_event(source, channel))
+        writer = http.tcp.writer
+        transport = writer.transport
+        if transport.is_closing():
+            raise ConnectionResetError("the peer left before the 101")
+        native = transport.get_protocol()
+        assert isinstance(native, asyncio.Protocol)
+        early = cast(_Early, http.connection)
+        wire = Wire(transport, stream.connection, channel, native.connection_lost)
+        wire.data_received(bytes(early.buffer))
+        early.wire = wire  # what is read already, and not handed on yet
+        wire.ended = http.ended
+        stream.closed = True  # hypercorn has nothing more to say
+        self.loop.call_soon(wire.begin)
+
+    async def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def _stop(self) -> None:
+        await self._context.terminated.set()
+        for server in self._servers:
+            if hasattr(server, "abort_clients"):  # Python 3.13
+                server.abort_clients()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=0.25)
