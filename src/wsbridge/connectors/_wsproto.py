@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
-from wsproto.frame_protocol import CloseReason, Frame, ParseFailed
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtocol, Opcode, ParseFailed, RsvBits
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge.channel import QueuedChannel
@@ -21,6 +23,7 @@ _OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_C
 _BAD_GATEWAY = (1014).to_bytes(2)
 _PIECE = 64 * 1024  # bytes that are parsed at once
 _DEFLATED_PIECE = 4 * 1024
+_MAX_RESTARTS = 16  # of an inflater in one frame
 _SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
 
 
@@ -94,6 +97,60 @@ class Channel(QueuedChannel):
         self._wire.resume()
 
 
+class _Deflate(PerMessageDeflate):
+    """The extension, with two mends (lines of wsproto 1.3.2, extensions.py).
+
+    A control frame between fragments ends the deflated message for it (246), and what follows a block with BFINAL is
+    lost (RFC 7692, 7.2.3.4).
+    """
+
+    _outer: bool | None = None
+    _in_control = False
+
+    def frame_inbound_header(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
+    ) -> CloseReason | RsvBits:
+        self._in_control = opcode.iscontrol()
+        if self._in_control:
+            self._outer = self._inbound_compressed
+        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
+
+    def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
+        if not self._inbound_compressed or not self._inbound_is_compressible:
+            return data
+        try:
+            return self._inflated(data)
+        except zlib.error:
+            return CloseReason.PROTOCOL_ERROR
+
+    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
+        if self._in_control:
+            self._inbound_compressed = self._outer
+            return None
+        if not fin or not self._inbound_compressed:
+            return super().frame_inbound_complete(proto, fin)
+        try:
+            data = self._inflated(b"\x00\x00\xff\xff")
+        except zlib.error:
+            return CloseReason.PROTOCOL_ERROR
+        if self.client_no_context_takeover:
+            self._decompressor = None
+        self._inbound_compressed = None
+        return data
+
+    def _inflated(self, data: bytes) -> bytes:
+        inflater = self._decompressor
+        assert inflater is not None
+        inflated = inflater.decompress(data)
+        for _ in range(_MAX_RESTARTS):
+            if not inflater.eof:
+                return inflated
+            rest = inflater.unused_data
+            inflater = self._decompressor = zlib.decompressobj(-int(self.client_max_window_bits))
+            inflated += inflater.decompress(rest)
+        raise zlib.error("too many final blocks")
+
+
 def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
     """Take 1014 too, which wsproto 1.3 does not know (frame_protocol.py:544)."""
     payload: Any = frame.payload
@@ -119,7 +176,11 @@ class Wire(asyncio.Protocol):
         self._lost = lost
         options = channel.options
         self._limits = {str: options.max_text_size, bytes: options.max_binary_size}
-        self._piece = _DEFLATED_PIECE if codec._proto.extensions else _PIECE
+        extensions = codec._proto.extensions
+        for extension in extensions:
+            extension.__class__ = _Deflate
+        self._piece = _DEFLATED_PIECE if extensions else _PIECE
+        self._decoder = codec._proto._frame_decoder
         self._unread = bytearray()
         self._held = True
         self._dropping = False
@@ -188,7 +249,21 @@ class Wire(asyncio.Protocol):
         for event in self.codec.events():
             self._take(event)
             if self._dropping:
-                break
+                return
+        header, channel = self._decoder.header, self._channel
+        if header is not None and channel is not None and not header.opcode.iscontrol():
+            self._look(channel, header.opcode, header.payload_len - self._decoder.payload_consumed)
+
+    def _look(self, channel: Channel, opcode: Opcode, left: int) -> None:
+        """Refuse a frame by what its head declares, as soon as that is there (LIM-1)."""
+        kind = self._kind if opcode is Opcode.CONTINUATION else str if opcode is Opcode.TEXT else bytes
+        limit = None if kind is None else self._limits[kind]
+        if limit is None:
+            return
+        if self._piece == _DEFLATED_PIECE:  # what is declared is deflated
+            limit += (limit >> 8) + 64
+        if self._size + left > limit:
+            self._fail(channel, 1009, "message too big")
 
     def _take(self, event: Event) -> None:
         channel = self._channel
@@ -216,6 +291,7 @@ class Wire(asyncio.Protocol):
             self._fail(channel, 1009, "message too big")
             return
         if not event.message_finished:
+            self._kind = kind
             self._keep(data)
             return
         if self._parts:

@@ -41,7 +41,7 @@ from wsproto.frame_protocol import CloseReason
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
 from wsbridge.connectors._wsproto import Channel, Wire
-from wsbridge.http import Request
+from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -170,7 +170,7 @@ class _Tcp(TCPServer):
                 await self.idle_task.restart(group, self._idle_timeout)
                 await self._read_data()
                 await self.idle_task.stop()  # nobody is there any more to wait for
-        except OSError:
+        except* OSError:
             pass
         finally:
             await self._close()
@@ -190,6 +190,7 @@ class Connector(asgi.Connector):
     _servers: list[asyncio.Server]
     _context: Any
     _tasks: set[asyncio.Task[Any]]
+    _transports: set[asyncio.WriteTransport]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         config = Config()
@@ -200,6 +201,7 @@ class Connector(asgi.Connector):
             setattr(config, name, value)
         self._context = WorkerContext(None)
         self._tasks = set()
+        self._transports = set()
         options: dict[str, Any] = {"backlog": BACKLOG}
         if self.ssl is not None:
             options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
@@ -209,7 +211,11 @@ class Connector(asgi.Connector):
             assert task is not None
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
+            self._transports.add(writer.transport)
+            try:
+                await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
+            finally:
+                self._transports.discard(writer.transport)
 
         self._servers = [await asyncio.start_server(serve, sock=sock, **options) for sock in sockets]
 
@@ -218,7 +224,9 @@ class Connector(asgi.Connector):
     ) -> None:
         stream: Any = cast(Any, send).__self__
         scope[_KEY] = stream.send.__self__
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
+            await asgi.respond(send, "http.response", plain_response(400))
+        elif scope["type"] == "http":
             await self.serve_http(self.handle, scope, send)
         elif scope["type"] == "websocket":
             await self.serve_websocket(self.handle, scope, receive, send)
@@ -279,7 +287,7 @@ class Connector(asgi.Connector):
         for server in self._servers:
             if hasattr(server, "abort_clients"):  # Python 3.13
                 server.abort_clients()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
+        for transport in self._transports:
+            transport.abort()
+        if self._tasks:  # a callback that is given up, or that calls this, may be among them
             await asyncio.wait(list(self._tasks), timeout=0.25)
