@@ -54,7 +54,7 @@ PUBLIC = {
     "websocket_interceptor",
 }
 SERVERS = (
-    *("aiohttp", "websockets", "tornado", "picows", "aiofastnet", "httptools", "sanic", "uvicorn"),
+    *("aiohttp", "websockets", "tornado", "picows", "aiofastnet", "httptools", "sanic", "uvicorn", "hypercorn"),
     *("pytest", "wsproto", "hypothesis", "jinja2", "rich"),
 )
 CORE = sorted(name for _, name, is_package in pkgutil.iter_modules(wsbridge.__path__, "wsbridge.") if not is_package)

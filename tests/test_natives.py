@@ -20,6 +20,7 @@ ALIASES = {
     "websockets": ("WebsocketsChannel", "WebsocketsRequest"),
     "tornado": ("TornadoChannel", "TornadoRequest"),
     "uvicorn": ("UvicornChannel", "UvicornRequest"),
+    "hypercorn": ("HypercornChannel", "HypercornRequest"),
     "picows": ("PicowsChannel", "PicowsRequest"),
 }
 

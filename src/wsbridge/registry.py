@@ -32,6 +32,7 @@ SERVERS: Mapping[str, str] = MappingProxyType(
         "tornado": "tornado",
         "picows": "picows",
         "uvicorn": "uvicorn",
+        "hypercorn": "hypercorn",
     }
 )
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""

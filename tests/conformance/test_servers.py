@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from websockets.frames import CloseCode
+from wsproto.frame_protocol import CloseReason
 
 from wsbridge.base import ALL_FEATURES
 from wsbridge.conformance.bench import Target
@@ -12,7 +13,7 @@ from wsbridge.conformance.report import failure_text
 from wsbridge.conformance.runner import Verdict, run_check
 from wsbridge.registry import load_connector
 
-LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}}
+LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}, "hypercorn": {"mount"}}
 """The features that a connector does not have, beside ``fragments``."""
 
 
@@ -32,9 +33,11 @@ def test_features_are_those_that_are_told(name: str) -> None:
 
 @pytest.mark.rule("CLOSE-9")
 def test_close_keywords_cover_every_code_that_the_server_names() -> None:
-    table = load_connector("uvicorn").close_keywords
-    assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in CloseCode}
+    for name, codes in (("uvicorn", CloseCode), ("hypercorn", CloseReason)):
+        table = load_connector(name).close_keywords
+        assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
 
 
-def test_uvicorn_declares_no_deviation() -> None:
-    assert not load_connector("uvicorn").deviations
+@pytest.mark.parametrize("name", LACKING)
+def test_none_declares_a_deviation(name: str) -> None:
+    assert not load_connector(name).deviations

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from typing import Any, assert_type
 
 from aiohttp import web
+from hypercorn.protocol.ws_stream import WSStream
 from picows import WSTransport, WSUpgradeRequest
 from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
@@ -21,6 +22,7 @@ from websockets.http11 import Request as WebsocketsNative
 
 from wsbridge import MessageStream, Request, WebSocketChannel, WebSocketOptions, stream_handler
 from wsbridge.connectors.aiohttp import AiohttpChannel, AiohttpRequest
+from wsbridge.connectors.hypercorn import HypercornChannel, HypercornRequest
 from wsbridge.connectors.memory import ClientRequest, Connection, MemoryChannel, MemoryRequest
 from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
 from wsbridge.connectors.tornado import TornadoChannel, TornadoRequest
@@ -64,6 +66,11 @@ def open_uvicorn(channel: UvicornChannel, request: UvicornRequest) -> str:
     assert_type(channel.native, WebSocketsSansIOProtocol)
     assert_type(request.native, MutableMapping[str, Any])
     return str(request.native["path"])
+
+
+def open_hypercorn(channel: HypercornChannel, request: HypercornRequest) -> None:
+    assert_type(channel.native, WSStream)
+    assert_type(request.native, MutableMapping[str, Any])
 
 
 async def text_of_aiohttp(channel: AiohttpChannel, process: str, text: str) -> None:

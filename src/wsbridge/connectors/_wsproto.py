@@ -175,7 +175,7 @@ class Wire(asyncio.Protocol):
         self._channel: Channel | None = channel
         self._lost = lost
         options = channel.options
-        self._limits = {str: options.max_text_size, bytes: options.max_binary_size}
+        self._limits: dict[type[Any], int | None] = {str: options.max_text_size, bytes: options.max_binary_size}
         extensions = codec._proto.extensions
         for extension in extensions:
             extension.__class__ = _Deflate
@@ -283,8 +283,8 @@ class Wire(asyncio.Protocol):
                 self._fail(channel, int(event.code), event.reason or "")
 
     def _message(self, channel: Channel, event: TextMessage | BytesMessage) -> None:
-        data: Any = event.data
-        kind = str if isinstance(data, str) else bytes
+        data = cast(Any, event.data)
+        kind: type[Any] = str if isinstance(event, TextMessage) else bytes
         self._size += len(data) if kind is bytes or data.isascii() else len(data.encode())
         limit = self._limits[kind]
         if limit is not None and self._size > limit:
@@ -299,7 +299,7 @@ class Wire(asyncio.Protocol):
             parts, self._parts = self._parts, []
             data = "".join(parts) if kind is str else b"".join(parts)
         self._size = 0
-        channel.feed(data if kind is str else bytes(data))
+        channel.feed(data if kind is str else bytes(cast(bytes, data)))
 
     def _keep(self, data: Any) -> None:
         parts = self._parts

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from typing import Any, ClassVar, TypeAlias, cast
 
 import h11
@@ -35,7 +36,7 @@ from hypercorn.protocol.events import Request as RequestEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import parse_socket_addr
+from hypercorn.utils import parse_socket_addr  # pyright: ignore[reportUnknownVariableType]
 from wsproto.frame_protocol import CloseReason
 
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
@@ -155,7 +156,7 @@ class _Tcp(TCPServer):
             secure = self.writer.get_extra_info("ssl_object") is not None
             async with TaskGroup(self.loop) as group:
                 self._task_group = group
-                self.protocol = http = _Http(
+                http = _Http(
                     self.app,
                     self.config,
                     self.context,
@@ -167,7 +168,8 @@ class _Tcp(TCPServer):
                     self.protocol_send,
                 )
                 http.tcp = self
-                await self.idle_task.restart(group, self._idle_timeout)
+                self.protocol = cast(Any, http)
+                await cast(Any, self.idle_task).restart(group, self._idle_timeout)
                 await self._read_data()
                 await self.idle_task.stop()  # nobody is there any more to wait for
         except* OSError:
@@ -265,7 +267,7 @@ class Connector(asgi.Connector):
         handshake.extensions = source.request.header_list("Sec-WebSocket-Extensions") if deflates else None
         await send(asgi.accept_event(source, channel))
         writer = http.tcp.writer
-        transport = writer.transport
+        transport = cast(asyncio.Transport, writer.transport)
         if transport.is_closing():
             raise ConnectionResetError("the peer left before the 101")
         native = transport.get_protocol()
@@ -285,8 +287,8 @@ class Connector(asgi.Connector):
     async def _stop(self) -> None:
         await self._context.terminated.set()
         for server in self._servers:
-            if hasattr(server, "abort_clients"):  # Python 3.13
-                server.abort_clients()
+            if sys.version_info >= (3, 13) and hasattr(server, "abort_clients"):  # not on uvloop
+                cast(Any, server).abort_clients()  # those in the TLS handshake too
         for transport in self._transports:
             transport.abort()
         if self._tasks:  # a callback that is given up, or that calls this, may be among them
