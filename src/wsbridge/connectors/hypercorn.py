@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import sys
+from http import HTTPStatus
 from typing import Any, ClassVar, TypeAlias, cast
 
 import h11
@@ -42,7 +44,7 @@ from wsproto.frame_protocol import CloseReason
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
 from wsbridge.connectors._wsproto import Channel, Wire
-from wsbridge.http import Request, plain_response
+from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -57,6 +59,7 @@ HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
     (b"host", b"localhost"),
@@ -103,8 +106,20 @@ class _Http(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         """Speak HTTP/1.1 alone."""
 
+    async def _send_h11_event(self, event: Any) -> None:
+        """Send the words of a status too, which hypercorn leaves out."""
+        if isinstance(event, h11.Response) and not event.reason:
+            reason = HTTPStatus(event.status_code).phrase.encode()
+            event = h11.Response(headers=event.headers, status_code=event.status_code, reason=reason)
+        await super()._send_h11_event(event)
+
     async def _create_stream(self, request: h11.Request) -> None:
         self.request = request
+        has_controls = any(_CONTROL.search(value) for _, value in request.headers)  # which h11 lets pass
+        if has_controls or request.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
         if not _is_handshake(request):
             await super()._create_stream(request)
             return
@@ -226,9 +241,7 @@ class Connector(asgi.Connector):
     ) -> None:
         stream: Any = cast(Any, send).__self__
         scope[_KEY] = stream.send.__self__
-        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
-            await asgi.respond(send, "http.response", plain_response(400))
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self.serve_http(self.handle, scope, send)
         elif scope["type"] == "websocket":
             await self.serve_websocket(self.handle, scope, receive, send)
