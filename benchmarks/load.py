@@ -1,206 +1,430 @@
-"""Load generator: raw sockets that keep text messages in flight and count the bytes of their echoes.
+"""Load generator: raw sockets that keep messages in flight and count the bytes of their echoes.
 
-It knows just enough WebSocket to cost less than any server it drives: the handshake is written by hand, the
-masked frames are built once, and every message and every echo has one known length, so counting bytes is
-counting messages. The first echo of each connection is compared in full. Bounded in messages and in time, and
-it connects to 127.0.0.1 only.
-
-Given more servers than one, it drives them in turns, slice by slice.
+It knows just enough WebSocket to cost less than any server it drives: the handshake is written by hand, the masked
+frames are built once, and every message and every echo has one known length, so counting bytes is counting messages.
+The first echo of each connection is compared in full. Bounded in messages and in time, on the loopback network only.
+Given more servers than one, it drives them in turns, slice by slice, the order reversed every time.
 
 Example:
-    python -m benchmarks.load --server 8000:4711 --server 8001:4712 --messages 20000
+    python -m benchmarks.load echo --server 8000:4711 --server 8001:4712 --messages 20000
+
+prints a JSON list with an object of figures for each server.
 """
 
 import argparse
-import base64
 import json
 import os
+import resource
 import select
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-PAYLOAD = b"wsbridge benchmark: sixty-four bytes of text, echoed as it came."
-MASK = b"\x5a\x13\xc7\x88"
-MESSAGE = bytes([0x81, 0x80 | len(PAYLOAD)]) + MASK + bytes(byte ^ MASK[i % 4] for i, byte in enumerate(PAYLOAD))
-ECHO = bytes([0x81, len(PAYLOAD)]) + PAYLOAD
-CLOSE = bytes([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8])  # code 1000, under a mask of zeros
+from benchmarks.wire import (
+    CLOSE,
+    STALL_SECONDS,
+    LoadError,
+    Talk,
+    connect,
+    cpu_seconds,
+    frame,
+    open_echo,
+    receive,
+    receive_frame,
+    request,
+    resident,
+)
 
-MAX_SECONDS = 15.0
-"""Shorter than the 20 s after which wsbridge sends a ping by default, which would be counted as an echo."""
-STALL_SECONDS = 5.0
+MAX_SECONDS = 100.0
 SETTLE_SECONDS = 0.02
+IN_FLIGHT = 10
+"""Messages under way at once where the number of channels grows."""
+
+Figures = dict[str, float]
 
 
-class LoadError(Exception):
-    """A server refused, closed, stalled, was too slow, or answered with something else than an echo."""
+@dataclass(frozen=True)
+class Server:
+    """A server to drive."""
 
+    port: int
+    pid: int
+    dialect: str = ""
 
-@dataclass(slots=True)
-class Result:
-    """What was counted for one server: messages, wall seconds, CPU seconds of the server and of the load."""
-
-    messages: int = 0
-    seconds: float = 0.0
-    server_cpu: float = 0.0
-    load_cpu: float = 0.0
+    @classmethod
+    def parse(cls, text: str) -> "Server":
+        """Read PORT:PID or PORT:PID:DIALECT."""
+        port, pid, *dialect = text.split(":")
+        return cls(int(port), int(pid), *dialect)
 
 
 @dataclass(slots=True)
 class _Connection:
-    """One socket, the echo bytes it still owes, and the bytes of an echo received in part."""
+    """One socket, the echo bytes it still owes, the bytes of an echo received in part, and what is unsent."""
 
     sock: socket.socket
     owed: int = 0
     partial: int = 0
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process in nanosecond steps, through its POSIX CPU clock.
-
-    The kernel brings the clock of another process up to date when that process sleeps, and only every few
-    milliseconds while it runs: let it settle first. `/proc/PID/stat` counts in steps of 10 ms, and
-    `/proc/PID/schedstat` is zero on kernels built without it.
-    """
-    return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3), as the C library computes it
-
-
-def _connect(port: int) -> _Connection:
-    """Open a connection, shake hands without extensions, and check one echo byte by byte."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=STALL_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    key = base64.b64encode(os.urandom(16)).decode()
-    request = (
-        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    sock.sendall(request.encode())
-    response = _receive(sock, until=b"\r\n\r\n")
-    if not response.startswith(b"HTTP/1.1 101 "):
-        raise LoadError(f"handshake refused: {response.splitlines()[0]!r}")
-    sock.sendall(MESSAGE)
-    echo = _receive(sock, until=ECHO)
-    if echo != ECHO:
-        raise LoadError(f"not an echo: {echo!r}")
-    sock.setblocking(False)
-    return _Connection(sock)
-
-
-def _receive(sock: socket.socket, *, until: bytes) -> bytes:
-    data = b""
-    while not data.endswith(until):
-        chunk = sock.recv(65536)
-        if not chunk:
-            raise LoadError(f"connection closed after {data!r}")
-        data += chunk
-    return data
+    unsent: memoryview | None = None
 
 
 class Load:
     """Connections to one server, each with up to `window` messages in flight."""
 
-    def __init__(self, port: int, *, connections: int, window: int) -> None:
-        """Connect; the window must fit into a socket buffer, since a send is never retried."""
-        self._bursts = [MESSAGE * count for count in range(window + 1)]
-        self._connections = [_connect(port) for _ in range(connections)]
-        self._by_fd = {connection.sock.fileno(): connection for connection in self._connections}
+    def __init__(self, server: Server, *, talk: Talk, connections: int, window: int) -> None:
+        self._talk = talk
+        self._port = server.port
+        self._window = window
+        self._bursts = [memoryview(talk.message * count) for count in range(window + 1)]
+        self.connections: list[_Connection] = []
+        self._by_fd: dict[int, _Connection] = {}
         self._epoll = select.epoll()
-        for fd in self._by_fd:
-            self._epoll.register(fd, select.EPOLLIN)
+        self._next = 0
+        self._buffer = bytearray(1 << 18)
+        self.open(connections)
+
+    def open(self, count: int) -> None:
+        """Have so many connections open."""
+        while len(self.connections) < count:
+            connection = _Connection(open_echo(self._port, self._talk))
+            self.connections.append(connection)
+            self._by_fd[connection.sock.fileno()] = connection
+            self._epoll.register(connection.sock.fileno(), select.EPOLLIN)
 
     def exchange(self, messages: int, *, deadline: float) -> None:
         """Send messages until every echo has come, or `time.perf_counter()` has reached the deadline."""
-        window = len(self._bursts) - 1
-        size = len(ECHO)
-        left = messages
-        echoes = 0
-        for connection in self._connections:
-            count = min(window, left)
+        left, echoes, size = messages, 0, len(self._talk.echo)
+        for connection in self.connections:
+            count = min(self._window, left)
             left -= count
             self._send(connection, count)
-        buffer = bytearray(65536)
         while echoes < messages:
-            events = self._epoll.poll(STALL_SECONDS)
-            if not events:
-                raise LoadError(f"no echo for {STALL_SECONDS:g} s, {messages - left - echoes} messages in flight")
-            if time.perf_counter() > deadline:
-                raise LoadError(f"not done within {MAX_SECONDS:g} s: choose fewer messages")
-            for fd, _ in events:
-                connection = self._by_fd[fd]
-                received = connection.sock.recv_into(buffer)
+            for connection, count in self._events(deadline, size):
+                echoes += count
+                if left and count:
+                    count = min(count, left)
+                    left -= count
+                    self._send(connection, count)
+        if any(connection.owed for connection in self.connections):
+            raise LoadError("the server sent more bytes than the echoes have")
+
+    def rotate(self, messages: int, *, deadline: float) -> None:
+        """Keep `IN_FLIGHT` messages under way, each on the next connection, all in turn."""
+        left, echoes, size = messages, 0, len(self._talk.echo)
+        for _ in range(min(IN_FLIGHT, left)):
+            left -= 1
+            self._send_next()
+        while echoes < messages:
+            for _, count in self._events(deadline, size):
+                echoes += count
+                for _ in range(min(count, left)):
+                    left -= 1
+                    self._send_next()
+
+    def _send_next(self) -> None:
+        self._next = (self._next + 1) % len(self.connections)
+        self._send(self.connections[self._next], 1)
+
+    def _events(self, deadline: float, size: int) -> list[tuple[_Connection, int]]:
+        """Wait, and return how many echoes came on which connection."""
+        events = self._epoll.poll(STALL_SECONDS)
+        if not events:
+            raise LoadError(f"no echo for {STALL_SECONDS:g} s")
+        if time.perf_counter() > deadline:
+            raise LoadError(f"not done within {MAX_SECONDS:g} s: choose fewer messages")
+        came = []
+        for fd, event in events:
+            connection = self._by_fd[fd]
+            if event & select.EPOLLOUT:
+                self._flush(connection)
+            if event & ~select.EPOLLOUT:
+                received = connection.sock.recv_into(self._buffer)
                 if not received:
                     raise LoadError("the server closed a connection")
                 connection.owed -= received
                 count, connection.partial = divmod(connection.partial + received, size)
-                echoes += count
-                if left:
-                    count = min(count, left)
-                    left -= count
-                    self._send(connection, count)
-        if any(connection.owed for connection in self._connections):
-            raise LoadError("the server sent more bytes than the echoes have")
+                came.append((connection, count))
+        return came
 
     def _send(self, connection: _Connection, count: int) -> None:
-        if count:
-            burst = self._bursts[count]
-            if connection.sock.send(burst) != len(burst):
-                raise LoadError("a window does not fit into the socket buffer")
-            connection.owed += count * len(ECHO)
+        if not count:
+            return
+        burst = self._bursts[count]
+        connection.owed += count * len(self._talk.echo)
+        if connection.unsent is not None:
+            connection.unsent = memoryview(bytes(connection.unsent) + bytes(burst))
+            return
+        sent = connection.sock.send(burst)
+        if sent < len(burst):
+            connection.unsent = burst[sent:]
+            self._epoll.modify(connection.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, connection: _Connection) -> None:
+        assert connection.unsent is not None
+        sent = connection.sock.send(connection.unsent)
+        connection.unsent = connection.unsent[sent:] or None
+        if connection.unsent is None:
+            self._epoll.modify(connection.sock.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
         """Close every connection with a handshake, so that no server has an error to log."""
         self._epoll.close()
-        for connection in self._connections:
+        for connection in self.connections:
             connection.sock.settimeout(STALL_SECONDS)
             connection.sock.sendall(CLOSE)
-        for connection in self._connections:
+        for connection in self.connections:
             while connection.sock.recv(65536):
                 pass
             connection.sock.close()
 
 
-def measure(
-    servers: Sequence[tuple[int, int]], *, connections: int, window: int, messages: int, slices: int
-) -> list[Result]:
-    """Drive each server, given as port and process, in `slices` turns, `messages` in all.
+class Meter:
+    """What one server and the load cost in its turns."""
 
-    The first connections of a process are closed unmeasured. They stay dearer for as long as they live than
-    any that come later (CPython 3.13, websockets: 10%), and a server that runs for a while has only later
-    ones. The order is reversed with every slice, so that no server always runs behind the same other.
+    def __init__(self, server: Server) -> None:
+        self.pid = server.pid
+        self.count = 0
+        self.seconds = self.load_cpu = self.server_cpu = 0.0
+
+    def turn(self, count: int, work: Callable[[], object]) -> None:
+        """Do `count` times something, and measure it."""
+        server_cpu, load_cpu, start = cpu_seconds(self.pid), time.process_time(), time.perf_counter()
+        work()
+        self.seconds += time.perf_counter() - start
+        self.load_cpu += time.process_time() - load_cpu
+        time.sleep(SETTLE_SECONDS)
+        self.server_cpu += cpu_seconds(self.pid) - server_cpu
+        self.count += count
+
+    def figures(self) -> Figures:
+        """Return CPU microseconds for each, how many a second, and the busy shares of server and load."""
+        return {
+            "us": self.server_cpu / self.count * 1e6,
+            "rate": self.count / self.seconds,
+            "busy": self.server_cpu / self.seconds,
+            "load_busy": self.load_cpu / self.seconds,
+        }
+
+
+def _slices(servers: Sequence[Server], total: int, slices: int, work: Callable[[int, int], object]) -> list[Figures]:
+    """Have `work(index of a server, how many)` done in turns."""
+    meters = [Meter(server) for server in servers]
+    for index in range(slices):
+        count = total * (index + 1) // slices - total * index // slices
+        for number in range(len(servers))[:: -1 if index % 2 else 1]:
+            meters[number].turn(count, lambda: work(number, count))  # noqa: B023  (called at once)
+    return [meter.figures() for meter in meters]
+
+
+def echo(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Echo messages on all connections.
+
+    The first connections of a process are closed unmeasured. They stay dearer for as long as they live than any that
+    come later (CPython 3.13, websockets: 10%), and a server that runs for a while has only later ones.
     """
     deadline = time.perf_counter() + MAX_SECONDS
-    warm_up = max(1, messages // 10)
-    for port, _ in servers:
-        load = Load(port, connections=connections, window=window)
-        load.exchange(warm_up, deadline=deadline)
+    loads = []
+    for server in servers:
+        talk = Talk.of(args.size, args.kind, server.dialect)
+        load = Load(server, talk=talk, connections=args.connections, window=args.window)
+        load.exchange(max(1, args.messages // 10), deadline=deadline)
         load.close()
-    deadline = time.perf_counter() + MAX_SECONDS
-    loads = [Load(port, connections=connections, window=window) for port, _ in servers]
+        loads.append(Load(server, talk=talk, connections=args.connections, window=args.window))
     for load in loads:
-        load.exchange(warm_up, deadline=deadline)
+        load.exchange(max(1, args.messages // 10), deadline=deadline)
     time.sleep(SETTLE_SECONDS)
-    results = [Result() for _ in servers]
-    turns = list(zip(loads, results, servers, strict=True))
-    for index in range(slices):
-        count = messages * (index + 1) // slices - messages * index // slices
-        for load, result, (_, pid) in turns[:: -1 if index % 2 else 1]:
-            server_cpu, load_cpu, start = cpu_seconds(pid), time.process_time(), time.perf_counter()
-            load.exchange(count, deadline=deadline)
-            result.seconds += time.perf_counter() - start
-            result.load_cpu += time.process_time() - load_cpu
-            time.sleep(SETTLE_SECONDS)
-            result.server_cpu += cpu_seconds(pid) - server_cpu
-            result.messages += count
+    figures = _slices(
+        servers, args.messages, args.slices, lambda index, count: loads[index].exchange(count, deadline=deadline)
+    )
     for load in loads:
         load.close()
-    return results
+    return figures
 
 
-def _server(text: str) -> tuple[int, int]:
-    port, _, pid = text.partition(":")
-    return int(port), int(pid)
+def latency(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Send one message after the other on one connection; the percentiles are microseconds."""
+    socks = []
+    talks = [Talk.of(args.size, args.kind, server.dialect) for server in servers]
+    for server, talk in zip(servers, talks, strict=True):
+        sock = open_echo(server.port, talk)
+        sock.settimeout(STALL_SECONDS)
+        socks.append(sock)
+    samples: list[list[int]] = [[] for _ in servers]
+
+    def ping_pong(index: int, count: int) -> None:
+        sock, talk, taken = socks[index], talks[index], samples[index]
+        for _ in range(count):
+            start = time.perf_counter_ns()
+            sock.sendall(talk.message)
+            receive(sock, len(talk.echo))
+            taken.append(time.perf_counter_ns() - start)
+
+    for index in range(len(servers)):
+        ping_pong(index, max(1, args.messages // 10))
+        samples[index].clear()
+    figures = _slices(servers, args.messages, args.slices, ping_pong)
+    for sock, taken, figure in zip(socks, samples, figures, strict=True):
+        taken.sort()
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+            figure[name] = taken[min(int(share * len(taken)), len(taken) - 1)] / 1000
+        sock.sendall(CLOSE)
+        sock.close()
+    return figures
+
+
+class _Visit:
+    """A connection that is opened, has one message echoed, and is closed."""
+
+    def __init__(self, server: Server, talk: Talk, source: str) -> None:
+        self.sock = socket.socket()
+        self.sock.bind((source, 0))
+        self.sock.connect(("127.0.0.1", server.port))  # by the kernel alone, at once
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setblocking(False)
+        self.sock.send(request(server.port, talk.path))
+        self._talk = talk
+        self._data = b""
+        self._step = 0
+
+    def goes_on(self) -> bool:
+        """Take what came; return False at the end."""
+        data = self.sock.recv(4096)
+        if not data:
+            if self._step < 2:
+                raise LoadError(f"connection closed after {self._data!r}")
+            self.sock.close()
+            return False
+        self._data += data
+        if self._step == 0 and self._data.endswith(b"\r\n\r\n"):
+            if not self._data.startswith(b"HTTP/1.1 101 "):
+                raise LoadError(f"handshake refused: {self._data!r}")
+            self.sock.send(self._talk.message)
+            self._step, self._data = 1, b""
+        elif self._step == 1 and len(self._data) >= len(self._talk.echo):
+            if self._data != self._talk.echo:
+                raise LoadError(f"not an echo: {self._data!r}")
+            self.sock.send(CLOSE)
+            self._step, self._data = 2, b""
+        return True
+
+
+def visits(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Open, echo once and close, 16 connections at a time."""
+    talk = Talk.of(64, "text", "")
+    sources = [f"127.0.1.{last}" for last in range(1, 201)]
+    serial = 0
+
+    def visit(index: int, count: int) -> None:
+        nonlocal serial
+        epoll = select.epoll()
+        under_way: dict[int, _Visit] = {}
+        begun = 0
+        while begun < count or under_way:
+            while begun < count and len(under_way) < 16:
+                begun += 1
+                serial += 1
+                new = _Visit(servers[index], talk, sources[serial % len(sources)])
+                under_way[new.sock.fileno()] = new
+                epoll.register(new.sock.fileno(), select.EPOLLIN)
+            events = epoll.poll(STALL_SECONDS)
+            if not events:
+                raise LoadError(f"nothing for {STALL_SECONDS:g} s")
+            for fd, _ in events:
+                if not under_way[fd].goes_on():
+                    del under_way[fd]
+        epoll.close()
+
+    for index in range(len(servers)):
+        visit(index, max(1, args.messages // 5))
+    return _slices(servers, args.messages, args.slices, visit)
+
+
+def growth(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Open more and more channels, measure a message at each step, and the memory of those of the last step."""
+    deadline = time.perf_counter() + 4 * MAX_SECONDS
+    result = []
+    for server in servers:
+        figures: Figures = {}
+        talk = Talk.of(64, "text", server.dialect)
+        first = Load(server, talk=talk, connections=50, window=8)
+        first.exchange(args.messages, deadline=deadline)
+        first.close()
+        load = Load(server, talk=talk, connections=1, window=1)
+        for count in args.channels:
+            before, open_before = resident(server.pid), len(load.connections)
+            load.open(count)
+            time.sleep(0.3)
+            if count == args.channels[-1]:
+                figures["bytes"] = (resident(server.pid) - before) / (count - open_before)
+            load.rotate(max(count, args.messages // 4), deadline=deadline)
+            meter = Meter(server)
+            messages = max(count, args.messages)
+            meter.turn(messages, lambda: load.rotate(messages, deadline=deadline))  # noqa: B023
+            figures[f"us at {count}"] = meter.figures()["us"]
+        result.append(figures)
+    return result
+
+
+def broadcast(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Have messages of one channel sent to all; counted is each delivery."""
+    talk = Talk.of(64, "text", "")
+    socks = [[connect(server.port) for _ in range(args.connections)] for server in servers]
+    spread: list[list[float]] = [[] for _ in servers]
+
+    def send(index: int, count: int) -> None:
+        for _ in range(count // args.connections):
+            start = time.perf_counter()
+            socks[index][0].sendall(talk.message)
+            for sock in socks[index]:
+                if receive(sock, len(talk.echo)) != talk.echo:
+                    raise LoadError("something else than the message")
+            spread[index].append(time.perf_counter() - start)
+
+    for index in range(len(servers)):
+        send(index, 2 * args.connections)
+        spread[index].clear()
+    figures = _slices(servers, args.messages * args.connections, args.messages, send)
+    for figure, seconds in zip(figures, spread, strict=True):
+        figure["ms"] = sorted(seconds)[len(seconds) // 2] * 1000
+    return figures
+
+
+def idle(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Hold connections that do nothing but answer pings."""
+    (server,) = servers
+    epoll = select.epoll()
+    by_fd: dict[int, socket.socket] = {}
+    for _ in range(args.connections):
+        sock = connect(server.port)
+        by_fd[sock.fileno()] = sock
+        epoll.register(sock.fileno(), select.EPOLLIN)
+    print("READY", file=sys.stderr, flush=True)
+    sys.stdin.readline()  # when all are
+    pings = 0
+    cpu, start = cpu_seconds(server.pid), time.perf_counter()
+    end = start + args.seconds
+    while (left := end - time.perf_counter()) > 0:
+        for fd, _ in epoll.poll(left):
+            first, payload = receive_frame(by_fd[fd])
+            if first != 0x89:
+                raise LoadError(f"a frame {first:#x} instead of a ping")
+            pings += 1
+            by_fd[fd].sendall(frame(0xA, payload, masked=True))
+    seconds = time.perf_counter() - start
+    used = cpu_seconds(server.pid) - cpu
+    return [{"busy": used / seconds, "pings": pings / seconds, "us per ping": used / pings * 1e6 if pings else 0.0}]
+
+
+WORKLOADS = {
+    "echo": echo,
+    "latency": latency,
+    "visits": visits,
+    "growth": growth,
+    "broadcast": broadcast,
+    "idle": idle,
+}
 
 
 def main() -> int:
@@ -210,29 +434,27 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="python -m benchmarks.load",
     )
-    parser.add_argument("--server", type=_server, action="append", required=True, metavar="PORT:PID")
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--server", type=Server.parse, action="append", required=True, metavar="PORT:PID[:DIALECT]")
+    parser.add_argument("--size", type=int, default=64, help="bytes of a message")
+    parser.add_argument("--kind", choices=("text", "binary"), default="text")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--window", type=int, default=8, help="messages in flight on each connection")
     parser.add_argument("--messages", type=int, default=50_000, help="to each server")
     parser.add_argument("--slices", type=int, default=10, help="turns in which they are sent")
+    parser.add_argument("--channels", type=int, nargs="+", default=[10, 100, 1000, 10_000], help="steps of growth")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of idleness")
     args = parser.parse_args()
-    if not 1 <= args.window <= 200:
-        parser.error("--window must be from 1 to 200")
-    if args.connections < 1 or not 1 <= args.slices <= args.messages:
-        parser.error("--connections and --slices must be positive, and --messages no less than --slices")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        results = measure(
-            args.server,
-            connections=args.connections,
-            window=args.window,
-            messages=args.messages,
-            slices=args.slices,
-        )
+        results = WORKLOADS[args.workload](args.server, args)
     except (LoadError, OSError) as exc:
-        print(f"load: {exc}", file=sys.stderr)
+        print(f"load: {exc or type(exc).__name__}", file=sys.stderr)
         return 1
-    print(json.dumps([asdict(result) for result in results]))
-    return 0
+    print(json.dumps(results))
+    sys.stdout.flush()
+    os._exit(0)  # without closing thousands of sockets one by one
 
 
 if __name__ == "__main__":

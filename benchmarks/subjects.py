@@ -1,14 +1,14 @@
-"""The servers under test: the echo of each server in its usual idiom, and wsbridge's on each connector.
+"""The servers under test, by name: wsbridge on each connector, each server's own echo, and ASGI frameworks.
 
-What could tell them apart besides the code is set equal: no compression, no native pings, messages up to
-1 MiB, no delay on the socket. Only `native-tornado-default` leaves Nagle's algorithm on, as tornado does.
-wsbridge runs with its defaults, its own pings every 20 s included.
+A name ends in `+uvloop` to be run on uvloop. To add one, add it to `SUBJECTS`: an async context manager that takes
+a `Setup` and yields the port; a native server for a connector goes into `NATIVES` too. Connectors need no entry,
+`wsbridge-NAME` serves on the connector NAME.
 
 Example:
-    python -m benchmarks.subjects native-aiohttp
+    python -m benchmarks.subjects native-aiohttp --mode echo
 
-prints `PORT n` when it listens on 127.0.0.1, or `MISSING reason` when a package or connector is not
-installed, and serves until stdin (a pipe or a terminal) closes or SIGTERM comes.
+prints `PORT n` when it listens on 127.0.0.1, `MISSING reason` when a package or connector is not installed, or
+`UNSUPPORTED reason`, and serves until stdin (a pipe or a terminal) closes or SIGTERM comes.
 """
 
 import argparse
@@ -19,192 +19,164 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
-MAX_SIZE = 1024 * 1024
-HOST = "127.0.0.1"
+from benchmarks.asgi import FRAMEWORKS, on_uvicorn
+from benchmarks.natives import (
+    BLOCK,
+    OFFERED,
+    PING_SECONDS,
+    Deflate,
+    Mode,
+    Setup,
+    UnsupportedError,
+    native_aiohttp,
+    native_picows,
+    native_tornado,
+    native_websockets,
+)
+
+Subject = Callable[[Setup], AbstractAsyncContextManager[int]]
+UVLOOP = "+uvloop"
+
+
+def wsbridge_options(setup: Setup) -> Any:
+    """Return the options of wsbridge's side for a setup."""
+    import wsbridge
+
+    everybody: set[wsbridge.WebSocketChannel] = set()
+
+    async def echo_text(channel: wsbridge.WebSocketChannel, process: None, text: str) -> None:
+        await channel.send_text(text)
+
+    async def echo_binary(channel: wsbridge.WebSocketChannel, process: None, data: bytes) -> None:
+        await channel.send_binary(data)
+
+    def enter(channel: wsbridge.WebSocketChannel, request: wsbridge.Request) -> None:
+        everybody.add(channel)
+
+    async def broadcast(channel: wsbridge.WebSocketChannel, process: None, text: str) -> None:
+        for other in everybody:
+            await other.send_text(text)
+
+    def leave(channel: wsbridge.WebSocketChannel, process: None, reason: wsbridge.CloseReason) -> None:
+        everybody.discard(channel)
+
+    async def stuck(channel: wsbridge.WebSocketChannel, process: None, message: str | bytes) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def send_much(channel: wsbridge.WebSocketChannel, process: None, message: str | bytes) -> None:
+        for _ in range(OFFERED):
+            if not await channel.send_binary(BLOCK):
+                return
+
+    callbacks: dict[str, dict[str, Any]] = {
+        "echo": {"on_text": echo_text, "on_binary": echo_binary},
+        "broadcast": {"on_open": enter, "on_text": broadcast, "on_close": leave},
+        "stuck": {"on_text": stuck, "on_binary": stuck},
+        "sender": {"on_text": send_much, "on_binary": send_much},
+    }
+    compression: dict[Deflate, bool | wsbridge.Compression] = {
+        "off": False,
+        "default": True,
+        "no-takeover": wsbridge.Compression(context_takeover=False),
+        "small": wsbridge.Compression(window_bits=9, memory_level=1),
+    }
+    times: dict[str, Any] = {"ping_interval": None}
+    if setup.pings:
+        times = {"ping_interval": PING_SECONDS, "ping_timeout": PING_SECONDS, "idle_timeout": 3600}
+    return wsbridge.WebSocketOptions(**callbacks[setup.mode], compression=compression[setup.compression], **times)
 
 
 @asynccontextmanager
-async def native_aiohttp() -> AsyncIterator[int]:
-    """Serve an aiohttp handler that iterates over the messages; yield the port."""
-    from aiohttp import web
-
-    async def echo(request: web.Request) -> web.WebSocketResponse:
-        # aiohttp's limit is exclusive.
-        ws = web.WebSocketResponse(compress=False, max_msg_size=MAX_SIZE + 1)
-        await ws.prepare(request)
-        async for msg in ws:
-            await ws.send_str(msg.data)
-        return ws
-
-    app = web.Application()
-    app.router.add_get("/", echo)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, 0, shutdown_timeout=1).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def native_websockets() -> AsyncIterator[int]:
-    """Serve a websockets handler that iterates over the messages; yield the port."""
-    from websockets.asyncio.server import ServerConnection, serve
-
-    async def echo(ws: ServerConnection) -> None:
-        async for message in ws:
-            await ws.send(message)
-
-    async with serve(echo, HOST, 0, compression=None, ping_interval=None, max_size=MAX_SIZE, close_timeout=1) as server:
-        yield next(iter(server.sockets)).getsockname()[1]
-
-
-@asynccontextmanager
-async def native_tornado(*, nodelay: bool) -> AsyncIterator[int]:
-    """Serve a tornado handler that writes each message back; yield the port."""
-    from tornado.httpserver import HTTPServer
-    from tornado.netutil import bind_sockets
-    from tornado.web import Application
-    from tornado.websocket import WebSocketHandler
-
-    class Echo(WebSocketHandler):
-        def open(self, *args: str, **kwargs: str) -> None:
-            if nodelay:
-                self.set_nodelay(True)
-
-        def on_message(self, message: str | bytes) -> None:
-            self.write_message(message)
-
-    sockets = bind_sockets(0, HOST)
-    server = HTTPServer(Application([("/", Echo)], websocket_max_message_size=MAX_SIZE))
-    server.add_sockets(sockets)
-    try:
-        yield sockets[0].getsockname()[1]
-    finally:
-        server.stop()
-
-
-@asynccontextmanager
-async def native_uvicorn() -> AsyncIterator[int]:
-    """Serve a bare ASGI application on uvicorn, with its default implementation of WebSocket; yield the port."""
-    import socket
-    from typing import Any
-
-    import uvicorn
-
-    async def echo(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": event["text"]})
-
-    config = uvicorn.Config(
-        echo,
-        interface="asgi3",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        ws="websockets-sansio",
-        ws_max_size=MAX_SIZE,
-        ws_ping_interval=None,
-        ws_per_message_deflate=False,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    with socket.create_server((HOST, 0)) as sock:
-        await server.startup([sock])
-        try:
-            yield sock.getsockname()[1]
-        finally:
-            for listener in server.servers:
-                listener.close()
-
-
-@asynccontextmanager
-async def native_picows() -> AsyncIterator[int]:
-    """Serve a picows listener that sends each frame back; yield the port."""
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
-
-    class Echo(WSListener):
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type == WSMsgType.CLOSE:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
-                transport.disconnect()
-            else:
-                transport.send(frame.msg_type, frame.get_payload_as_bytes())
-
-    server = await ws_create_server(lambda request: Echo(), HOST, 0, max_frame_size=MAX_SIZE)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
-@asynccontextmanager
-async def wsbridge_echo(connector_name: str) -> AsyncIterator[int]:
+async def wsbridge_on(setup: Setup, *, connector: str) -> AsyncIterator[int]:
     """Serve a wsbridge application on a connector; yield the port."""
     import wsbridge
 
     try:
-        wsbridge.load_connector(connector_name)
+        wsbridge.load_connector(connector)
     except wsbridge.ConnectorNotFoundError as exc:
         raise ImportError(str(exc)) from exc
-
-    async def on_text(channel: wsbridge.WebSocketChannel, process: None, text: str) -> None:
-        await channel.send_text(text)
-
-    app = wsbridge.Application([("/", wsbridge.WebSocketOptions(on_text=on_text))])
-    async with wsbridge.serve(app, connector_name, port=0) as connector:
-        port = urlsplit(connector.url).port
-        assert port is not None
-        yield port
+    app = wsbridge.Application([("/", wsbridge_options(setup))])
+    try:
+        async with wsbridge.serve(app, connector, port=0) as server:
+            port = urlsplit(server.url).port
+            assert port is not None
+            yield port
+    except wsbridge.UnsupportedOptionError as exc:
+        raise UnsupportedError(str(exc)) from exc
 
 
 @asynccontextmanager
-async def stream_echo(connector_name: str) -> AsyncIterator[int]:
-    """Serve the same in the other style, a handler that iterates over the messages; yield the port."""
+async def stream_on(setup: Setup, *, connector: str) -> AsyncIterator[int]:
+    """Serve wsbridge's echo in its other style, a handler that iterates over the messages; yield the port."""
     import wsbridge
 
-    try:
-        wsbridge.load_connector(connector_name)
-    except wsbridge.ConnectorNotFoundError as exc:
-        raise ImportError(str(exc)) from exc
+    if setup != Setup():
+        raise UnsupportedError("this is the echo alone")
 
-    @wsbridge.stream_handler
     async def echo(stream: wsbridge.MessageStream, request: wsbridge.Request) -> None:
         async for message in stream:
             await stream.send(message)
 
-    async with wsbridge.serve(wsbridge.Application([("/", echo)]), connector_name, port=0) as connector:
-        port = urlsplit(connector.url).port
+    try:
+        wsbridge.load_connector(connector)
+    except wsbridge.ConnectorNotFoundError as exc:
+        raise ImportError(str(exc)) from exc
+    async with wsbridge.serve(
+        wsbridge.Application([("/", wsbridge.stream_handler(echo, ping_interval=None))]), connector, port=0
+    ) as server:
+        port = urlsplit(server.url).port
         assert port is not None
         yield port
 
 
-SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[int]]] = {
+NATIVES: dict[str, tuple[str, ...]] = {
+    "aiohttp": ("native-aiohttp", "native-aiohttp-best"),
+    "websockets": ("native-websockets", "native-websockets-best"),
+    "tornado": ("native-tornado", "native-tornado-default"),
+    "picows": ("native-picows", "native-picows-best"),
+    "uvicorn": ("native-uvicorn",),
+}
+"""By connector: the usual idiom of its server, then others."""
+
+SUBJECTS: dict[str, Subject] = {
     "native-aiohttp": native_aiohttp,
+    "native-aiohttp-best": partial(native_aiohttp, best=True),
     "native-websockets": native_websockets,
-    "native-tornado": partial(native_tornado, nodelay=True),
+    "native-websockets-best": partial(native_websockets, best=True),
+    "native-tornado": native_tornado,
     "native-tornado-default": partial(native_tornado, nodelay=False),
     "native-picows": native_picows,
-    "native-uvicorn": native_uvicorn,
-    "wsbridge-aiohttp": partial(wsbridge_echo, "aiohttp"),
-    "wsbridge-websockets": partial(wsbridge_echo, "websockets"),
-    "wsbridge-tornado": partial(wsbridge_echo, "tornado"),
-    "wsbridge-picows": partial(wsbridge_echo, "picows"),
-    "wsbridge-uvicorn": partial(wsbridge_echo, "uvicorn"),
-    "stream-aiohttp": partial(stream_echo, "aiohttp"),
-    "stream-websockets": partial(stream_echo, "websockets"),
-    "stream-tornado": partial(stream_echo, "tornado"),
-    "stream-picows": partial(stream_echo, "picows"),
+    "native-picows-best": partial(native_picows, best=True),
+    "native-uvicorn": partial(on_uvicorn, framework=""),
+    **{name: partial(on_uvicorn, framework=name) for name in FRAMEWORKS},
 }
 
 
-async def run(name: str) -> None:
+def subject(name: str) -> Subject:
+    """Return a subject.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    kind, _, connector = name.partition("-")
+    if kind == "wsbridge":
+        return partial(wsbridge_on, connector=connector)
+    if kind == "stream":
+        return partial(stream_on, connector=connector)
+    return SUBJECTS[name]
+
+
+def connectors() -> list[str]:
+    """Return the names of the connectors that serve a network, installed or not."""
+    import wsbridge
+
+    return wsbridge.connector_names(serving=True)
+
+
+async def run(name: str, setup: Setup) -> None:
     """Serve a subject until stdin closes or SIGTERM comes."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -213,7 +185,7 @@ async def run(name: str) -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             stop.set()
 
-    async with SUBJECTS[name]() as port:
+    async with subject(name.removesuffix(UVLOOP))(setup) as port:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_reader(sys.stdin.fileno(), on_stdin)
         print(f"PORT {port}", flush=True)
@@ -228,12 +200,27 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="python -m benchmarks.subjects",
     )
-    parser.add_argument("name", choices=SUBJECTS)
-    name = parser.parse_args().name
+    parser.add_argument("name")
+    parser.add_argument("--mode", choices=get_args(Mode), default="echo")
+    parser.add_argument("--compression", choices=get_args(Deflate), default="off")
+    parser.add_argument("--pings", action="store_true", help="pings every 20 s, and an idle timeout where there is one")
+    args = parser.parse_args()
     try:
-        asyncio.run(run(name))
+        subject(args.name.removesuffix(UVLOOP))
+    except KeyError:
+        parser.error(f"there is no subject {args.name!r}")
+    try:
+        factory = None
+        if args.name.endswith(UVLOOP):
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(run(args.name, Setup(args.mode, args.compression, args.pings)))
     except ImportError as exc:
         print(f"MISSING {exc}", flush=True)
+    except UnsupportedError as exc:
+        print(f"UNSUPPORTED {exc}", flush=True)
     return 0
 
 

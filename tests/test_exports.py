@@ -29,6 +29,7 @@ PUBLIC = {
     "Context",
     "InitializeWebSocket",
     "Interceptor",
+    "LoopNotInstalledError",
     "MessageDecodeError",
     "MessageKindError",
     "MessageStream",

@@ -335,6 +335,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1"]
     arguments += ["--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port"]
+    arguments.append("--loop=uvloop")
 
     result = CliRunner().invoke(
         cli, ["serve", "echo:app", f"--app-dir={app_dir}", "--connector=stub:Connector", *arguments]
@@ -354,6 +355,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
             "trusted_proxies": ("10.0.0.0/8", "::1"),
             "health": "/up",
             "grace": 2,
+            "loop": "uvloop",
         }
     ]
     for module in ("echo", "stub"):
@@ -371,7 +373,7 @@ def test_a_child_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (
         ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1", "--debug",
          "--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port",
-         "--certfile=a", "--keyfile=b", "--client-ca=c", "--connector=d"],
+         "--certfile=a", "--keyfile=b", "--client-ca=c", "--connector=d", "--loop=uvloop"],
         ["--unix-path=x"],
     ):  # fmt: skip
         asked.clear()

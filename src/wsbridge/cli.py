@@ -30,9 +30,11 @@ from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
+    LoopNotInstalledError,
     UnsupportedOptionError,
 )
 from wsbridge.http import parse_networks
+from wsbridge.loops import LOOPS, LoopName
 from wsbridge.options import WebSocketOptions, check_seconds
 from wsbridge.protocols import Connector, Deviation
 from wsbridge.serving import listening_urls, run
@@ -74,7 +76,7 @@ class Exit(enum.IntEnum):
     CONNECTOR_FAILED = 9, "the connector failed to import, is of another version or does not work"
     UNSUPPORTED = 10, "the connector cannot honour an option"
     CANNOT_LISTEN = 11, "the port is in use, or the address or Unix path cannot be bound"
-    NO_EXTRA = 12, "the command needs a package that is not installed"
+    NO_EXTRA = 12, "the command or an option needs a package that is not installed"
     NO_CONNECTION = 13, "connect: nobody there, or the handshake was refused"
     CLOSED = 14, "connect: closed with a code other than 1000, or the connection was lost"
     BAD_CERTIFICATE = 15, "a certificate or key file is missing, malformed or does not fit"
@@ -175,6 +177,7 @@ class ServeCommand:
     client_ca: str | None
     health: str | None
     grace: float | None
+    loop: LoopName
     debug: bool
 
     def arguments(self) -> list[str]:
@@ -191,6 +194,7 @@ class ServeCommand:
             "client-ca": self.client_ca,
             "health": self.health,
             "grace": self.grace,
+            "loop": self.loop,
         }
         if self.unix_path is None:
             options |= {"host": self.host, "port": self.port}
@@ -230,6 +234,7 @@ class ServeCommand:
             "trusted_proxies": self.trusted_proxies,
             "health": self.health,
             "grace": self.grace,
+            "loop": self.loop,
         }
 
 
@@ -322,6 +327,9 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     metavar="SECONDS",
     help="Serve on for so long after SIGTERM, so that a load balancer sees the 503 of --health and looks elsewhere.",
 )
+@click.option(
+    "--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop to serve on."
+)
 @click.option("--reload", is_flag=True, help="Start again when a Python file below --app-dir changes.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and log everything.")
 @click.pass_context
@@ -382,6 +390,8 @@ def _serve(
         run(application, connector, on_listening=listening, **options)
     except UnsupportedOptionError as exc:
         raise Failure(Exit.UNSUPPORTED, str(exc), debug=command.debug) from exc
+    except LoopNotInstalledError as exc:
+        raise Failure(Exit.NO_EXTRA, str(exc), debug=command.debug) from exc
     except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that IDNA cannot encode
         if is_listening:
             raise

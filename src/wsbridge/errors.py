@@ -3,6 +3,7 @@
 WSBridgeError
 |-- ConnectorNotFoundError (LookupError)      no connector of that name
 |-- ConnectorNotInstalledError (ImportError)  its server package is missing
+|-- LoopNotInstalledError (ImportError)       the package of an event loop is missing
 |-- ConnectorVersionError                     written for another connector interface
 |-- ConnectorConflictError (LookupError)      two distributions claim one name
 |-- ConnectorStateError (RuntimeError)        started twice, or asked for an address before
@@ -29,6 +30,7 @@ __all__ = [
     "ConnectorNotInstalledError",
     "ConnectorStateError",
     "ConnectorVersionError",
+    "LoopNotInstalledError",
     "MessageDecodeError",
     "MessageKindError",
     "SendError",
@@ -48,6 +50,10 @@ class ConnectorNotFoundError(WSBridgeError, LookupError):
 
 class ConnectorNotInstalledError(WSBridgeError, ImportError):
     """The connector is known, but the server package it needs is not installed (REG-3)."""
+
+
+class LoopNotInstalledError(WSBridgeError, ImportError):
+    """The event loop is known, but its package is not installed."""
 
 
 class ConnectorVersionError(WSBridgeError):

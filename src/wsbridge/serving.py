@@ -16,6 +16,7 @@ from wsbridge.application import Application
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.interceptor import Context, Interceptor
+from wsbridge.loops import LoopName, loop_factory
 from wsbridge.options import check_seconds
 from wsbridge.protocols import Connector
 from wsbridge.registry import load_connector
@@ -82,6 +83,7 @@ def run(
     on_listening: Callable[[Connector], object] | None = None,
     health: str | None = None,
     grace: float | None = None,
+    loop: LoopName | Callable[[], asyncio.AbstractEventLoop] = "asyncio",
     **options: Any,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then stop; for the main thread of a process.
@@ -95,15 +97,18 @@ def run(
         health: A path that answers plain HTTP, before any interceptor of ``app``: 200, and 503 from the signal on.
         grace: Seconds from SIGTERM to the stop, in which all is served as before while ``health`` says 503, so that a
             load balancer can look elsewhere first. A SIGINT ends them. None: stop at once.
+        loop: The event loop to run on: ``"asyncio"``, ``"uvloop"``, or what makes one.
         options: Those of `serve`.
 
     Raises:
+        LoopNotInstalledError: uvloop is not installed.
         OSError: It cannot listen there.
         ValueError: An option out of range; the message names it.
         WSBridgeError: No such connector, or an option that it cannot honour.
     """
     check_seconds("grace", grace, optional=True)
-    asyncio.run(_run(app, connector, on_listening, health, grace, options))
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(_run(app, connector, on_listening, health, grace, options))
 
 
 async def _run(

@@ -326,9 +326,10 @@ class Connector(BaseConnector):
     async def _stop(self) -> None:
         for connection in list(self.connections):
             connection.transport.abort()
-        if sys.version_info >= (3, 13):
-            for server in self._servers:
-                server.server.abort_clients()  # those in the TLS handshake too
+        for server in self._servers:
+            abort_clients: Callable[[], None] | None = getattr(server.server, "abort_clients", None)
+            if abort_clients is not None:  # since Python 3.13, and not in uvloop
+                abort_clients()  # those in the TLS handshake too
         tasks = [server.close_task for server in self._servers if server.close_task is not None]
         _, pending = await asyncio.wait(tasks, timeout=0.25)
         for task in pending:  # they wait for a callback that is given up
