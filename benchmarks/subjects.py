@@ -173,7 +173,7 @@ def connectors() -> list[str]:
     """Return the names of the connectors that serve a network, installed or not."""
     import wsbridge
 
-    return wsbridge.connector_names(serving=True)
+    return list(wsbridge.connector_names(serving=True))
 
 
 async def run(name: str, setup: Setup) -> None:

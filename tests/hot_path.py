@@ -35,6 +35,7 @@ PACKAGES = {
     "websockets": ("websockets",),
     "tornado": ("tornado",),
     "picows": ("picows",),
+    "uvicorn": ("uvicorn", "websockets"),
 }
 """The connectors that are counted, and the packages whose versions the number of all calls depends on."""
 
