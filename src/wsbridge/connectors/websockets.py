@@ -35,7 +35,6 @@ import email.utils
 import logging
 import re
 import socket
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
