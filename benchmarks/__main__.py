@@ -10,7 +10,7 @@ Examples:
     python -m benchmarks --only echo --connector tornado
     python -m benchmarks --only instructions          by callgrind, where valgrind is installed
 
-Exit status: 0 when it was measured, whatever the verdicts; 1 when the run is void; 2 on wrong usage.
+Exit status: 0 when it was measured, whatever the verdicts; 1 when the run, or a workload, is void; 2 on wrong usage.
 """
 
 import argparse
@@ -37,19 +37,18 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
     args = parser.parse_args()
     facts = report.machine()
-    try:
-        only = [name for name in args.only if name != "instructions"]
-        found = plan.Report()
-        if only or not args.only:
-            found = plan.run(full=args.full, only=only, names=args.connector)
-        if not args.only or "instructions" in args.only:
-            if shutil.which("valgrind"):
+    only = [name for name in args.only if name != "instructions"]
+    found = plan.Report()
+    if only or not args.only:
+        found = plan.run(full=args.full, only=only, names=args.connector)
+    if not args.only or "instructions" in args.only:
+        if shutil.which("valgrind"):
+            try:
                 instructions(found, names=args.connector, full=args.full)
-            else:
-                found.missing["instructions"] = "valgrind is not installed"
-    except VoidRunError as exc:
-        print(f"VOID: {exc}", file=sys.stderr)
-        return 1
+            except VoidRunError as exc:
+                found.void["instructions"] = str(exc)
+        else:
+            found.missing["instructions"] = "valgrind is not installed"
     if cores()[0] == cores()[1]:
         found.warnings.append("one core only, shared by servers and load: rates and latencies mean nothing")
     print(report.text(found), end="\n\n")
@@ -59,7 +58,7 @@ def main() -> int:
         command = "tox run -e bench" + (" -- --full" if args.full else "")
         whole = {"command": command, "machine": facts, "settings": SETTINGS, **found.as_json()}
         args.json.write_text(json.dumps(whole, indent=1) + "\n")
-    return 0
+    return 1 if found.void else 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.natives import Setup
-from benchmarks.processes import Figures, MissingError, drive, drive_idle, measure, serving
+from benchmarks.processes import Figures, MissingError, VoidRunError, drive, drive_idle, measure, serving
 from benchmarks.stats import Ratio, Verdict, compare
 from benchmarks.subjects import NATIVES, UVLOOP, connectors
 
@@ -63,36 +63,44 @@ class Report:
     samples: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    void: dict[str, str] = field(default_factory=dict)
+    """Workloads in which a server or the load failed: nothing of them is kept."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what a file keeps."""
         findings = [asdict(finding) | {"noisy": finding.noisy} for finding in self.findings]
-        return {"findings": findings, "missing": self.missing, "warnings": self.warnings, "samples": self.samples}
+        return {
+            "findings": findings,
+            "missing": self.missing,
+            "warnings": self.warnings,
+            "void": self.void,
+            "samples": self.samples,
+        }
 
 
 class Run:
     """One run of the benchmarks."""
 
-    def __init__(self, *, full: bool, only: Sequence[str], names: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, *, full: bool, names: Sequence[str], say: Callable[[str], None]) -> None:
         self.full = full
-        self.only = only
         self.report = Report()
         self._say = say
         self._start = time.monotonic()
-        self._present: dict[str, bool] = {}
+        self._present: dict[tuple[str, Setup], bool] = {}
         self.connectors = [name for name in connectors() if not names or name in names]
 
-    def present(self, names: Iterable[str]) -> list[str]:
+    def present(self, names: Iterable[str], setup: Setup | None = None) -> list[str]:
         """Return the subjects that can be had; the others are named in the report."""
+        setup = setup or Setup()
         for name in names:
-            if name not in self._present:
+            if (name, setup) not in self._present:
                 try:
-                    with serving(name):
-                        self._present[name] = True
+                    with serving(name, setup):
+                        self._present[name, setup] = True
                 except MissingError as exc:
-                    self._present[name] = False
+                    self._present[name, setup] = False
                     self.report.missing[name] = str(exc)
-        return [name for name in names if self._present[name]]
+        return [name for name in names if self._present[name, setup]]
 
     def group(self, connector: str) -> tuple[str, list[str]]:
         """Return the subject of a connector, or nothing, and its native baselines."""
@@ -197,7 +205,7 @@ class Run:
             names = [natives[0], candidate]
             work = [("echo", options) for options in SIZES.values()]
             gathered = self.rounds(
-                f"other sizes, {connector}", 5, names, lambda names=names, work=work: measure(names, work)
+                f"other sizes, {connector}", 3, names, lambda names=names, work=work: measure(names, work)
             )
             for size, samples in zip(SIZES, gathered, strict=True):
                 self.keep(f"echo {size}", samples)
@@ -208,7 +216,7 @@ class Run:
         names = self.present([*ORIENTATION, *(f"wsbridge-{connector}" for connector in self.connectors)])
         if "starlette" not in names:
             return
-        count, options = (5, {"messages": 10_000}) if self.full else (3, {"messages": 5_000})
+        count, options = (5, SMALL | {"messages": 10_000}) if self.full else (3, SMALL | {"messages": 5_000})
         (samples,) = self.rounds("frameworks", count, names, lambda: measure(names, [("echo", options)]))
         self.keep("frameworks, 64 B text", samples)
         for name in names:
@@ -226,7 +234,7 @@ class Run:
             title = "uvloop, 64 B text"
             (samples,) = self.rounds(
                 f"{title}, {connector}",
-                7 if self.full else 3,
+                5 if self.full else 3,
                 names,
                 lambda names=names: measure(names, [("echo", {"messages": 20_000})]),
             )
@@ -237,7 +245,7 @@ class Run:
         """Send one message after the other on one channel: reported, not judged."""
         names = [name for connector in self.connectors for name in self._pair(connector)]
         names += self.present(["starlette"])
-        options = {"messages": 5_000 if self.full else 1_000}
+        options: dict[str, object] = {"messages": 5_000 if self.full else 1_000}
         (samples,) = self.rounds(
             "latency", 3 if self.full else 1, names, lambda: measure(names, [("latency", options)])
         )
@@ -253,7 +261,7 @@ class Run:
             if len(names) < 2:
                 continue
             title = "connect, echo, close"
-            options = {"messages": 1_000}
+            options: dict[str, object] = {"messages": 1_000}
             (samples,) = self.rounds(
                 f"{title}, {connector}",
                 15 if self.full else 5,
@@ -286,7 +294,7 @@ class Run:
                     with serving(name, is_killed=True) as server:
                         return [drive([server], "growth", **options)]
 
-                (found,) = self.rounds(f"growth, {name}", 2 if self.full else 1, [name], work)
+                (found,) = self.rounds(f"growth, {name}", 1, [name], work)
                 samples |= found
             self.keep("growth", samples)
             self._judge_growth(connector, samples, steps)
@@ -328,7 +336,7 @@ class Run:
         """Send a message of one channel to 5,000."""
         connections = 5_000 if self.full else 1_000
         for connector in self.connectors:
-            names = self._pair(connector)
+            names = self._pair(connector, Setup("broadcast"))
 
             def work(names: list[str] = names) -> list[list[Figures]]:
                 with ExitStack() as stack:
@@ -346,14 +354,14 @@ class Run:
     def idle(self) -> None:
         """Hold 10,000 channels that do nothing, with pings every 20 s, and wsbridge's idle timeout."""
         connections = 10_000 if self.full else 1_000
-        names = [name for connector in self.connectors for name in self._pair(connector)]
+        names = [name for connector in self.connectors for name in self._pair(connector, Setup(pings=True))]
         title = f"{connections:,} idle channels with pings every 20 s"
         (samples,) = self.rounds(
             title, 1, names, lambda: [drive_idle(names, connections=connections, seconds=20 if self.full else 21)]
         )
         self.keep("idle", samples)
         for connector in self.connectors:
-            pair = self._pair(connector)
+            pair = self._pair(connector, Setup(pings=True))
             if len(pair) == 2:
                 values = {name: 100 * samples[name][0]["busy"] for name in pair}
                 native, candidate = pair
@@ -370,22 +378,25 @@ class Run:
                     )
                 )
 
-    def _pair(self, connector: str) -> list[str]:
-        """Return the usual native idiom and wsbridge, where both can be had."""
+    def _pair(self, connector: str, setup: Setup | None = None) -> list[str]:
+        """Return the usual native idiom and wsbridge, as far as they can be had."""
         candidate, natives = self.group(connector)
-        return [*natives[:1], *([candidate] if candidate else [])]
+        return self.present([*natives[:1], *([candidate] if candidate else [])], setup)
 
 
 def run(*, full: bool, only: Sequence[str], names: Sequence[str]) -> Report:
-    """Measure all, or some workloads.
-
-    Raises:
-        VoidRunError: A server or the load failed.
-    """
-    current = Run(full=full, only=only, names=names, say=lambda line: print(line, file=sys.stderr, flush=True))
+    """Measure all, or some workloads. One in which a server or the load fails is void, and the others go on."""
+    current = Run(full=full, names=names, say=lambda line: print(line, file=sys.stderr, flush=True))
+    report = current.report
     for workload in only or WORKLOADS:
-        getattr(current, workload)()
-    return current.report
+        found, samples = len(report.findings), dict(report.samples)
+        try:
+            getattr(current, workload)()
+        except VoidRunError as exc:
+            report.void[workload] = str(exc)
+            del report.findings[found:]
+            report.samples = samples
+    return report
 
 
-WORKLOADS = ("echo", "frameworks", "visits", "growth", "idle", "broadcast", "latency", "sizes", "uvloop")
+WORKLOADS = ("echo", "visits", "growth", "idle", "frameworks", "broadcast", "latency", "sizes", "uvloop")

@@ -85,6 +85,7 @@ def text(report: Report) -> str:
         kept = [index for index in range(len(HEAD)) if any(row[index] for row in rows)]
         head = [HEAD[index] for index in kept]
         parts.append(f"### {workload[0].upper()}{workload[1:]}\n\n" + table([[r[i] for i in kept] for r in rows], head))
+    parts += [f"VOID: {workload}: {reason}" for workload, reason in report.void.items()]
     parts += [f"WARNING: {warning}" for warning in report.warnings]
     parts += [f"left out: {name} ({reason})" for name, reason in report.missing.items()]
     return "\n\n".join(parts)
