@@ -181,6 +181,44 @@ async def test_a_server_that_says_nothing_more_is_left() -> None:
         assert (await closed).code == 1009
 
 
+@pytest.mark.rule("LIM-4", "CLOSE-5", "SEND-6")
+@pytest.mark.parametrize(
+    ("more", "closes", "code"),
+    [({"send_timeout": 0.05}, False, 1008), ({"close_timeout": 0.05}, True, 4003)],
+    ids=["send-timeout", "close-timeout"],
+)
+async def test_a_send_that_the_server_holds_back_for_ever(more: dict[str, Any], closes: bool, code: int) -> None:
+    loop = asyncio.get_running_loop()
+    sent: asyncio.Future[bool] = loop.create_future()
+    closed: asyncio.Future[CloseReason] = loop.create_future()
+
+    async def on_open(channel: Any, request: Request) -> None:
+        if closes:
+            loop.call_soon(channel.close, 4003)
+        sent.set_result(await channel.send_text("a"))
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] != "websocket.accept":
+            await loop.create_future()
+
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    app = asgi_app(
+        WebSocketOptions(
+            on_open=on_open,
+            on_close=lambda channel, process, reason: closed.set_result(reason),
+            ping_interval=None,
+            **more,
+        )
+    )
+    task = asyncio.create_task(app(scope(), events.get, send))
+    events.put_nowait({"type": "websocket.connect"})
+    async with asyncio.timeout(TIMEOUT):
+        assert await sent is False
+        assert (await closed).code == code
+        await task
+    assert task.cancelling() == 0
+
+
 @pytest.mark.parametrize(
     "event", [{"type": "websocket.connect"}, {"type": "websocket.receive"}, {"type": "http.request"}]
 )

@@ -11,6 +11,7 @@ ASGI says less than the contract needs, and each server says another part of it 
 - granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
 - granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
+- A send waits in the server as long as the peer does not read: at the channel's end it is interrupted.
 - A connection cannot be cut: what is cut off here ends when the application returns, as the server pleases.
 """
 
@@ -22,7 +23,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
 from wsbridge.application import Application
@@ -47,6 +48,8 @@ AsgiRequest: TypeAlias = Request[Scope]
 AsgiChannel: TypeAlias = WebSocketChannel[Scope]
 """A `WebSocketChannel` of an ASGI server, for annotations: ``native`` is the scope."""
 
+T = TypeVar("T")
+
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
@@ -55,7 +58,7 @@ _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 class Channel(BaseChannel):
     """A channel of an ASGI server; those of connectors that know their server do more by its own means."""
 
-    __slots__ = ("_ended", "_events", "_gets", "_held", "_interrupted", "_puts", "_sending", "_waits")
+    __slots__ = ("_ended", "_events", "_gets", "_held", "_interrupted", "_puts", "_senders_in", "_waits")
 
     native: Scope
     is_pulled = True
@@ -68,7 +71,7 @@ class Channel(BaseChannel):
         self._ended = False  # a disconnect was received: nothing more may be
         self._waits: asyncio.Task[Any] | None = None  # who waits in receive()
         self._interrupted = False
-        self._sending = 0
+        self._senders_in: dict[asyncio.Task[Any], bool] = {}  # who waits in send(), and whether it was interrupted
         self._events: set[asyncio.Task[None]] = set()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -82,19 +85,25 @@ class Channel(BaseChannel):
 
     async def _put(self, event: Event) -> None:
         """Send an event, and let the clock see that it is under way (LIM-4)."""
-        if not self._sending:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        if not self._senders_in:
             self._stalled = self._connector.clock.time()
             if self._timer is None and (send_timeout := self._options.send_timeout) is not None:
                 self._arm(self._stalled + send_timeout / 4)
-        self._sending += 1
+        self._senders_in[task] = False
         try:
             await self._puts(event)
+        except asyncio.CancelledError:
+            if not self._senders_in[task]:
+                raise
+            task.uncancel()
+            raise ConnectionResetError("the channel ended") from None
         except Exception:
             if self._gone:  # what a server raises behind the end says nothing more
                 raise ConnectionResetError("the channel ended") from None
             raise
         finally:
-            self._sending -= 1
+            del self._senders_in[task]
             self._stalled = self._connector.clock.time()
         if self._lost:
             raise ConnectionResetError("the channel was cut off")
@@ -103,7 +112,7 @@ class Channel(BaseChannel):
         """As `BaseChannel.tick`, and LIM-4 for sends that the server holds back."""
         send_timeout = self._options.send_timeout
         due: float | None = None
-        if self._sending and send_timeout is not None and not self._lost:
+        if self._senders_in and send_timeout is not None and not self._lost:
             if now - self._stalled >= send_timeout:
                 self._stop_sending()
                 self._set_reason(1008, "send timeout", "local")
@@ -146,9 +155,12 @@ class Channel(BaseChannel):
         event, self._held = self._held, None
         if event is not None:
             return event
+        return await self._unless_interrupted(self._gets())
+
+    async def _unless_interrupted(self, awaitable: Awaitable[T]) -> T | None:
         self._waits = asyncio.current_task()
         try:
-            return await self._gets()
+            return await awaitable
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
@@ -159,7 +171,7 @@ class Channel(BaseChannel):
             self._waits = None
 
     def _interrupt(self) -> None:
-        """Let a pending `_get` return."""
+        """Let a pending `_unless_interrupted` return."""
         if self._waits is not None and not self._interrupted:
             self._interrupted = True
             self._waits.cancel()
@@ -185,7 +197,7 @@ class Channel(BaseChannel):
 
     async def _after_interrupt(self) -> None:
         while self._events and not self._over:  # a close is under way: granian waits for whoever receives
-            await asyncio.wait(self._events)
+            await self._unless_interrupted(asyncio.wait(self._events))
 
     async def _read_ahead(self) -> None:
         while self._held is None and not self._over:
@@ -222,6 +234,12 @@ class Channel(BaseChannel):
     def _set_over(self) -> None:
         super()._set_over()
         self._interrupt()
+        for task, is_interrupted in self._senders_in.items():
+            if not is_interrupted:  # the server may hold it back for ever (SEND-6)
+                self._senders_in[task] = True
+                task.cancel()
+        for closing in self._events:
+            closing.cancel()
 
 
 def _nothing() -> None:
