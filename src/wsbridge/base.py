@@ -363,10 +363,11 @@ class BaseConnector(ABC):
         self, request: Request, source: BaseSource, run: Callable[[Context], Awaitable[Context]]
     ) -> BaseChannel | Response:
         """As `handle`, with what runs the context given."""
-        request.scheme, request.remote_address = self.connection_facts(
-            request.headers, request.scheme, request.remote_address
-        )
-        request.remote_addr = None if request.remote_address is None else request.remote_address[0]
+        if self._trusted:
+            request.scheme, request.remote_address = self.connection_facts(
+                request.headers, request.scheme, request.remote_address
+            )
+            request.remote_addr = None if request.remote_address is None else request.remote_address[0]
         context: Context = {
             "request": request,
             "response": None,
@@ -375,7 +376,7 @@ class BaseConnector(ABC):
         }
         if self.is_stopping:
             return plain_response(503)
-        if len(request.headers) > _MAX_HEADERS:
+        if len(request.header_lines()) > _MAX_HEADERS:
             return plain_response(431)
         task = asyncio.current_task()
         assert task is not None

@@ -80,6 +80,8 @@ class Request(_SansIORequest, Generic[N_co]):
             root_path: The decoded path that the application is mounted at.
             path_params: What a framework's own router matched before.
         """
+        self._lines = list(headers)
+        self._headers: Headers | None
         raw_path, _, query = _origin_form(target).partition("?")
         path = unquote(raw_path.encode("latin-1"), errors="replace")
         below = path.removeprefix(root_path)
@@ -92,7 +94,7 @@ class Request(_SansIORequest, Generic[N_co]):
             root_path=root_path,
             path=path,
             query_string=query.encode("latin-1"),
-            headers=Headers(list(headers)),
+            headers=cast(Headers, None),  # made of the lines when they are asked for
             remote_addr=None if remote_address is None else remote_address[0],
         )
         self.method = method  # as sent: HTTP methods have a case
@@ -105,6 +107,21 @@ class Request(_SansIORequest, Generic[N_co]):
             self.client_certificate = tls.getpeercert() or None
         self._native = native
         self.path_params: dict[str, str] = dict(path_params or {})
+
+    @property
+    def headers(self) -> Headers:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The headers: names in any case, repeated ones too, in latin-1."""
+        if self._headers is None:
+            self._headers = Headers(self._lines)
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+
+    def header_lines(self) -> list[tuple[str, str]]:
+        """Return names and values of all headers, in order."""
+        return self._lines if self._headers is None else list(self._headers)
 
     @property
     def native(self) -> N_co:

@@ -97,7 +97,7 @@ async def execute(
 
 async def _result(interceptor: Interceptor, stage: str, result: object, context: Context) -> Context:
     """Await what a stage returned where that is needed, and hold it to be a context."""
-    if inspect.isawaitable(result):
+    if type(result) is not dict and inspect.isawaitable(result):
         result = await result
     if result is None:
         return context

@@ -14,6 +14,8 @@ from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
 
+_NO_BODY = ["0"]
+
 _DEFLATE_PARAMETER = re.compile(  # RFC 7692, 7.1.1 and 7.1.2
     r"(?:server|client)_no_context_takeover"
     r"|client_max_window_bits"
@@ -98,27 +100,33 @@ def offers_deflate(request: Request) -> bool:
 
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Response | None:
     """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
-    headers = request.headers
     if request.method != "GET":
         return plain_response(405, {"Allow": "GET"})
     if request.http_version != "1.1":
         return plain_response(505)
-    upgrade = [item.lower() for item in request.header_list("Upgrade")]
-    connection = [item.lower() for item in request.header_list("Connection")]
-    if "websocket" not in upgrade or "upgrade" not in connection:
+    lines: dict[str, list[str]] = {}  # all at once: this runs for every handshake
+    for name, value in request.header_lines():
+        lines.setdefault(name.lower(), []).append(value)
+    if "websocket" not in _elements(lines, "upgrade") or "upgrade" not in _elements(lines, "connection"):
         return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    if headers.getlist("Sec-WebSocket-Version") != ["13"]:
+    if lines.get("sec-websocket-version") != ["13"]:
         return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
-    keys: list[str] = headers.getlist("Sec-WebSocket-Key")
+    keys = lines.get("sec-websocket-key", ())
     if len(keys) != 1 or not _is_key(keys[0]):
         return plain_response(400)
-    if len(headers.getlist("Host")) != 1 or not headers["Host"]:
+    hosts = lines.get("host", ())
+    if len(hosts) != 1 or not hosts[0]:
         return plain_response(400)
-    if headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers:
+    if lines.get("content-length", _NO_BODY)[0] != "0" or "transfer-encoding" in lines:
         return plain_response(400)  # a body would be taken for frames
-    if not is_allowed_origin(request, options.origins):
+    if "origin" in lines and not is_allowed_origin(request, options.origins):
         return plain_response(403)
     return None
+
+
+def _elements(lines: dict[str, list[str]], name: str) -> list[str]:
+    """Return the elements of a header over all its lines, in lower case."""
+    return [item.strip().lower() for line in lines.get(name, ()) for item in line.split(",")]
 
 
 def is_allowed_origin(request: Request, allowed: tuple[str, ...] | Any) -> bool:

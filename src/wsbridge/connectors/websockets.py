@@ -93,6 +93,8 @@ class _Protocol(ServerProtocol):
 class _Connection(FrameReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
+    __slots__ = ("_line", "_timeout", "_timer", "connector")
+
     def __init__(
         self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
     ) -> None:
