@@ -425,7 +425,11 @@ async def soak(arguments: argparse.Namespace) -> int:
     for one in found:
         print(f"FAILED: {one}")
     if arguments.json is not None:
-        result = {"arguments": {**vars(arguments), "json": None}, "samples": samples, "totals": asdict(totals)}
+        result = {
+            "arguments": {**vars(arguments), "json": None},
+            "samples": samples,
+            "totals": {**asdict(totals), "left": dict(totals.left)},
+        }
         arguments.json.write_text(json.dumps({**result, "failures": found}, indent=2) + "\n")
     return 1 if found else 0
 
