@@ -468,7 +468,8 @@ class _Server(HTTPServer):
                 return native(start_line, headers)
             except HTTPInputError:  # a bad Host, for which 6.5 logs a traceback and closes
                 stream = cast(HTTP1Connection, request_conn).detach()
-                stream.write(_BAD_REQUEST).add_done_callback(lambda _: stream.close())
+                with contextlib.suppress(StreamClosedError):  # the peer has left already
+                    stream.write(_BAD_REQUEST).add_done_callback(lambda _: stream.close())
 
         delegate.headers_received = headers_received  # type: ignore[method-assign]
         return delegate
