@@ -125,7 +125,8 @@ assert wsbridge.connector_names()
 
 def test_importing_wsbridge_starts_nothing() -> None:
     result = run(
-        "import threading, wsbridge, logging, signal, asyncio; print(threading.active_count(), "
-        "logging.getLogger('wsbridge').handlers, signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+        "import signal; before = signal.getsignal(signal.SIGINT); import threading, wsbridge, logging; "
+        "print(threading.active_count(), logging.getLogger('wsbridge').handlers, "
+        "signal.getsignal(signal.SIGINT) is before)"
     )
     assert result.stdout.split("\n")[0] == "1 [] True"
