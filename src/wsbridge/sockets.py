@@ -1,4 +1,4 @@
-"""The sockets that a connector listens on, bound here so that every server gets the same ones (STOP-1)."""
+"""The sockets that a connector listens on, bound here for every server (STOP-1); and how a connection is cut."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from wsbridge.protocols import Address
 
-__all__ = ["bind", "reserve", "socket_address", "unlink_socket"]
+__all__ = ["aborter", "bind", "reserve", "socket_address", "unlink_socket"]
 
 BACKLOG = 1024
 _TRIES = 20  # a free port of one address may be taken on the next
@@ -143,3 +144,18 @@ def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
     return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
+
+
+def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:
+    """Return a function that aborts ``transport``, whether or not it has ended by then.
+
+    asyncio's own ``abort`` raises AttributeError on one that was closed with bytes unsent and has sent them since
+    (selector_events.py: ``_write_ready`` ends it without counting it as lost).
+    """
+    return partial(_abort, transport)
+
+
+def _abort(transport: asyncio.WriteTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() >= 0:
+        transport.abort()

@@ -50,6 +50,7 @@ from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.sockets import aborter
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -199,7 +200,7 @@ class _Channel(BaseChannel):
             (self._transport.write_eof if self._failed else self._transport.close)()
 
     def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
+        return aborter(self._transport)
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()

@@ -64,7 +64,7 @@ from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import BACKLOG, aborter
 
 if TYPE_CHECKING:
 
@@ -169,7 +169,7 @@ class _Channel(QueuedChannel):
             self._transport.write_eof()
 
     def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
+        return aborter(self._transport)
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()

@@ -1,0 +1,199 @@
+"""One run: a connector, a proxy that harms, and 200 clients; and what it comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.actors import HANDSHAKE_TIMEOUT, Client, Deliberate, Ledger
+from tests.faults.judge import Figures, judge
+from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
+from tests.faults.proxy import Link, Mixer, Proxy
+from wsbridge.conformance.bench import Bench, Target, watched
+
+__all__ = ["CHANNELS", "Run", "run"]
+
+CHANNELS = 200
+LIMIT = 120.0  # seconds that a run may take
+SHUTDOWN_TIMEOUT = 6.0
+PATIENCE = 30.0  # seconds
+
+
+@dataclass(slots=True)
+class Run:
+    """What came of a run: ``found`` is empty if every rule held."""
+
+    connector: str
+    seed: int
+    channels: int
+    figures: Figures = field(default_factory=Figures)
+    found: list[str] = field(default_factory=list[str])
+    seconds: float = 0.0
+
+    @property
+    def command(self) -> str:
+        """What repeats it."""
+        return (
+            f"python -m tests.faults --connector {self.connector} --seed {self.seed} --runs 1 "
+            f"--channels {self.channels}"
+        )
+
+    def __str__(self) -> str:
+        """Return what is wrong, for people."""
+        shown = "\n  ".join(self.found[:30])
+        more = f"\n  and {len(self.found) - 30} more" if len(self.found) > 30 else ""
+        return f"{self.connector}, seed {self.seed}: {len(self.found)} found\n  {shown}{more}\nagain: {self.command}"
+
+
+def run(
+    target: Target,
+    seed: int,
+    *,
+    channels: int = CHANNELS,
+    faults: tuple[Any, ...] = FAULTS,
+    only: Sequence[int] = (),
+    patience: float = PATIENCE,
+    verbose: bool = False,
+) -> Run:
+    """Play the plans of ``seed`` against a connector, in an event loop of their own, and judge what came of it.
+
+    Args:
+        target: The connector.
+        seed: What all plans follow from.
+        channels: How many.
+        faults: The kinds of faults.
+        only: The numbers of the plans to play, if not all.
+        patience: Seconds within which what has ended must be gone, and what is sent must come.
+        verbose: Put the clients' wire logs into what is found.
+    """
+    result = Run(target.name, seed, channels)
+    bench = Bench(target)
+    started = time.perf_counter()
+    plans = make_plans(seed, channels, compression="compression" in target.features, faults=faults)
+    plans = [plan for plan in plans if not only or plan.number in only]
+    with watched(bench) as left, asyncio.Runner(loop_factory=target.loop_factory) as runner:
+        runner.get_loop().set_exception_handler(
+            lambda _, context: result.found.append(
+                f"the event loop reported {context.get('message')}: {context.get('exception')!r}"
+            )
+        )
+        runner.run(_play(bench, seed, plans, result, patience, verbose))
+    result.found += left
+    result.seconds = round(time.perf_counter() - started, 2)
+    return result
+
+
+async def _play(bench: Bench, seed: int, plans: list[Plan], result: Run, patience: float, verbose: bool) -> None:
+    target = bench.target
+    blocks = Blocks(seed)
+    ledger = Ledger(plans, blocks)
+    connector = target.connector
+    assert connector is not None
+    application = ledger.application(target.neutral, compression="compression" in target.features)
+    server = connector(application, shutdown_timeout=SHUTDOWN_TIMEOUT, handshake_timeout=HANDSHAKE_TIMEOUT)
+    await server.start()
+    proxy = Proxy(server.addresses[0][:2], seed)
+    clients = {plan.number: Client(plan, blocks, patience) for plan in plans}
+    try:
+        async with asyncio.timeout(LIMIT):
+            await _talk(plans, clients, ledger, proxy, server, result, patience)
+    except TimeoutError:
+        result.found.append(f"the run did not end within {LIMIT:g} s")
+    finally:
+        ledger.stopping = True
+        await server.stop()
+    result.found += await proxy.finish(patience)
+    result.found += ledger.faults
+    await _until(lambda: not ledger.tasks, "the sends that wait", result, patience)
+    for plan in plans:
+        figures, found = judge(plan, ledger, clients[plan.number], proxy.links.get(plan.number) or _never(plan, seed))
+        result.figures.add(figures)
+        result.found += [f"{text}\n    {plan}" for text in found]
+        if found and verbose:
+            result.found += clients[plan.number].log.lines()
+    del server, application
+    _read_logs(bench, result)
+    gc.collect()
+    await _until(lambda: not _others(), "the end of every task", result, patience)
+    result.found += [f"a task is left: {task.get_coro()!r}" for task in _others()]
+    kept = sum(reference() is not None for reference in ledger.channels)
+    if kept:
+        result.found.append(f"{kept} of {len(ledger.channels)} channels are kept alive behind their end")
+
+
+def _read_logs(bench: Bench, result: Run) -> None:
+    """Find what was logged and nobody asked for, and drop the records, whose tracebacks keep channels alive."""
+    for record in bench.logs:
+        error = record.exc_info[1] if record.exc_info else None
+        if record.levelno >= logging.WARNING and not isinstance(error, Deliberate):
+            result.found.append(f"logged: {record.getMessage()} ({error!r})")
+    bench.logs.clear()
+
+
+async def _talk(
+    plans: list[Plan],
+    clients: dict[int, Client],
+    ledger: Ledger,
+    proxy: Proxy,
+    server: Any,
+    result: Run,
+    patience: float,
+) -> None:
+    """Let all clients play; those that live until the connector stops go on until the others have ended."""
+    tasks = {plan.number: asyncio.create_task(clients[plan.number].play(proxy.open(plan))) for plan in plans}
+    watches = [asyncio.create_task(_lift(ledger, proxy, plan.number)) for plan in plans if plan.fault.kind == "stuck"]
+    staying = {plan.number for plan in plans if plan.ending == "stop"}
+    await _ended([task for number, task in tasks.items() if number not in staying])
+
+    def is_quiet() -> bool:
+        return len(getattr(server, "channels", ())) <= len(staying) and all(
+            len(seen.closes) >= seen.on_open_returned for number, seen in ledger.seen.items() if number not in staying
+        )
+
+    await _until(is_quiet, "on_close of every channel whose client has gone", result, patience)
+    if (left := len(getattr(server, "channels", ()))) > len(staying):
+        result.found.append(f"the connector keeps {left} channels, and {len(staying)} clients are connected")
+    ledger.stopping = True
+    await server.stop()
+    await _ended(list(tasks.values()))
+    for task in watches:
+        task.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    if tasks:
+        done, _ = await asyncio.wait(tasks)
+        for task in done:
+            task.result()
+
+
+async def _lift(ledger: Ledger, proxy: Proxy, number: int) -> None:
+    """Read on behind a server that is stuck, as soon as it has told the application of an end: it must have ended."""
+    await ledger.seen[number].closed.wait()
+    proxy.links[number].released.set()
+
+
+async def _until(condition: Any, what: str, result: Run, patience: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while not condition():
+        if loop.time() > deadline:
+            result.found.append(f"{what} did not come within {patience:g} s")
+            return
+        await asyncio.sleep(0.01)
+
+
+def _others() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+def _never(plan: Plan, seed: int) -> Link:
+    """Return a link on which nothing has happened, where the run ended before it was made."""
+    return Link(plan, Mixer(random.Random(seed)), seed)
