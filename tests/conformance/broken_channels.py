@@ -446,16 +446,16 @@ class ClosesInFrontOfSends(BrokenChannel):
     async def send_text(self: Any, text: str) -> bool:
         if self._gone:
             return False
-        self._connector.loop.call_later(0.05, self._later, self._send_text, text)
+        self._connector.loop.call_later(0.05, self._write_late, self._send_text, text)
         return True
 
     async def send_binary(self: Any, data: Any) -> bool:
         if self._gone:
             return False
-        self._connector.loop.call_later(0.05, self._later, self._send_binary, bytes(data))
+        self._connector.loop.call_later(0.05, self._write_late, self._send_binary, bytes(data))
         return True
 
-    def _later(self: Any, send: Any, message: Any) -> None:
+    def _write_late(self: Any, send: Any, message: Any) -> None:
         if not self._gone:
             send(message)
 

@@ -116,7 +116,7 @@ class Ledger:
         self.channels.append(weakref.ref(channel))
         seen.running = "on_open"
         if plan.opening == "slow":
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
         elif plan.opening == "raises":
             self._ends_here(seen, channel, 1011, "")
             seen.running = ""

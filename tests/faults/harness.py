@@ -23,6 +23,7 @@ CHANNELS = 200
 LIMIT = 120.0  # seconds that a run may take
 SHUTDOWN_TIMEOUT = 6.0
 PATIENCE = 30.0  # seconds
+KEPT = "the end of every channel, which something keeps alive,"
 
 
 @dataclass(slots=True)
@@ -117,14 +118,11 @@ async def _play(bench: Bench, seed: int, plans: list[Plan], result: Run, patienc
         result.found += [f"{text}\n    {plan}" for text in found]
         if found and verbose:
             result.found += clients[plan.number].log.lines()
-    del server, application
     _read_logs(bench, result)
     gc.collect()
     await _until(lambda: not _others(), "the end of every task", result, patience)
     result.found += [f"a task is left: {task.get_coro()!r}" for task in _others()]
-    kept = sum(reference() is not None for reference in ledger.channels)
-    if kept:
-        result.found.append(f"{kept} of {len(ledger.channels)} channels are kept alive behind their end")
+    await _until(lambda: not any(reference() for reference in ledger.channels), KEPT, result, patience)
 
 
 def _read_logs(bench: Bench, result: Run) -> None:

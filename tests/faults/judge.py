@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.faults.actors import Client, Ledger, Seen
+from tests.faults.actors import MAX_MESSAGE, Client, Ledger, Seen
 from tests.faults.plan import Plan
 from tests.faults.proxy import Link
 from wsbridge import CloseReason
@@ -72,10 +72,13 @@ class _Stream:
 
 
 def _frame(data: bytearray, start: int) -> _Frame | None:
-    """Return the frame that begins at ``start``, if it is all there; of one that is too long the head is enough."""
+    """Return the frame that begins at ``start``, if it is all there; of one that is illegal the head is enough."""
     if len(data) < start + 2:
         return None
     opcode, size = data[start] & 0x0F, data[start + 1] & 0x7F
+    if opcode not in (0, 1, 2, 8, 9, 10):
+        # a server may refuse it by its first byte, and need not before it is whole: 6 bytes of head, 1 of payload
+        return _Frame(opcode, True, False, b"", start + 7)
     position = start + 2
     if size > 125:
         width = 2 if size == 126 else 8
@@ -85,8 +88,10 @@ def _frame(data: bytearray, start: int) -> _Frame | None:
         position += width
     key = data[position : position + 4]
     position += 4
-    is_legal = opcode in (0, 1, 2, 8, 9, 10) and size <= 300_000
-    end = position + (size if is_legal else 0)
+    is_legal = size <= MAX_MESSAGE
+    if not is_legal:
+        return _Frame(opcode, True, False, b"", position)
+    end = position + size
     if len(data) < end:
         return None
     payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[position : min(end, position + 125)]))

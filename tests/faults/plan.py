@@ -217,7 +217,7 @@ def _plan(
         ending=ending,
         code=code,
         text=source.choice(("", "bye", "à bientôt")),
-        opening=source.choices(("plain", "slow", "raises", "closes"), (80, 12, 4, 4))[0],
+        opening=source.choices(("plain", "slow", "raises", "closes"), (72, 20, 4, 4))[0],
         messages=tuple(messages),
         replies=replies,
         senders=senders,

@@ -302,7 +302,7 @@ class Proxy:
         self._server = server
         self._seed = seed
         self._mixer = Mixer(random.Random(f"mixer {seed}"))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Plan] = {}
 
     def open(self, plan: Plan) -> Address:
         """Return where to connect for ``plan``, once."""
@@ -310,7 +310,7 @@ class Proxy:
         listener.setblocking(False)
         address: Address = listener.getsockname()[:2]
         link = self.links[plan.number] = Link(plan, self._mixer, self._seed)
-        self._tasks.add(asyncio.get_running_loop().create_task(link.run(listener, self._server)))
+        self._tasks[asyncio.get_running_loop().create_task(link.run(listener, self._server))] = plan
         return address
 
     async def finish(self, timeout: float) -> list[str]:
@@ -323,7 +323,8 @@ class Proxy:
         await asyncio.gather(*pending, return_exceptions=True)
         failed = [f"the proxy failed: {task.exception()!r}" for task in done if task.exception() is not None]
         if pending:
-            failed.append(f"{len(pending)} connections had not ended {timeout:g} s after the connector's stop")
+            plans = "\n    ".join(str(self._tasks[task]) for task in pending)
+            failed.append(f"connections had not ended {timeout:g} s after the connector's stop:\n    {plans}")
         self._tasks.clear()
         return failed
 

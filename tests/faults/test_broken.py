@@ -20,7 +20,7 @@ BROKEN = {
     "DropsWhatComesBeforeTheEnd": "messages had been read before the end",
     "DeliversOutOfOrder": "the messages were delivered as",
     "DeliversAfterALocalClose": "a message was delivered behind the local end",
-    "DropsMessagesWhileOpening": "the messages were delivered as",
+    "DropsMessagesWhileOpening": "messages had been read before the end",
     "AlwaysSaysTrue": "returned True",
     "ClosesInFrontOfSends": "the close frame came without them",
     "ForgetsOnClose": "on_close ran 0 times",
@@ -29,8 +29,8 @@ BROKEN = {
     "ReportsALossAsAnEmptyClose": "the reason is (1005, '', 'network')",
     "ReportsEveryEndAsThePeers": "the reason is",
     "OpensTwice": "on_open ran more than once",
-    "OpensInSpiteOfAnException": "on_open returned 0 times, on_close ran 1 times",
-    "IsKeptForEver": "channels are kept alive behind their end",
+    "OpensInSpiteOfAnException": "on_close got the process object None",
+    "IsKeptForEver": "which something keeps alive",
     "LeavesATask": "a task is left",
 }
 

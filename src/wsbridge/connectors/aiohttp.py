@@ -21,6 +21,8 @@ Mends, with public names of aiohttp only:
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
 to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
+``WebSocketResponse._reader``: a violation that was read while a callback ran is forgotten when the connection is lost
+before it ends (reader_py.py, ``feed_eof``).
 
 It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
 aiohttp's compiled reader, which offers no hook.
@@ -67,11 +69,13 @@ _NEVER = 2**62  # bytes: a writer limit that is not reached
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
 _TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
+_READER = "_reader"  # of a response: the queue of what was read
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
 
-if not hasattr(web.RequestHandler, "_close"):
-    raise ImportError("this version of aiohttp has no RequestHandler._close, which wsbridge.connectors.aiohttp needs")
+for _owner, _name in ((web.RequestHandler, "_close"), (web.WebSocketResponse(), _READER)):
+    if not hasattr(_owner, _name):
+        raise ImportError(f"this version of aiohttp has no {_name}, which wsbridge.connectors.aiohttp needs")
 
 
 class _WebSocket(web.WebSocketResponse):
@@ -85,6 +89,7 @@ class _Channel(BaseChannel):
     __slots__ = (
         "_deflates",
         "_draining",
+        "_failure",
         "_held",
         "_is_ahead",
         "_protocol",
@@ -106,6 +111,7 @@ class _Channel(BaseChannel):
         self._send_frame = self.native.send_frame
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
+        self._failure: BaseException | None = None  # what was read before the connection was lost, and not told yet
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_ahead = False
@@ -249,10 +255,17 @@ class _Channel(BaseChannel):
         elif message.type is WSMsgType.CLOSE:
             await self._read_rest(1002)
         elif message.type is WSMsgType.ERROR and not isinstance(message.data, OSError):
-            # aiohttp's own error, or what zlib raises about data that is not deflated
-            await self._read_rest(int(message.data.code) if isinstance(message.data, WebSocketError) else 1002)
+            await self._read_rest(_code_of(message.data))
         else:
+            if self._failure is not None:
+                self.failed(_code_of(self._failure))
             self.connection_lost()
+
+    def keep_failure(self) -> None:
+        """Keep why the reader failed, which a loss makes it forget."""
+        reader = getattr(self.native, _READER)
+        if reader is not None:
+            self._failure = reader.exception()
 
     async def _read_rest(self, code: int) -> None:
         """Fail the connection, then wait until the peer ends it or the clock cuts it."""
@@ -264,6 +277,11 @@ class _Channel(BaseChannel):
             self._rest = _Rest(self._transport, self)
             self.failed(code)
         await self._rest.ended.wait()
+
+
+def _code_of(error: BaseException) -> int:
+    """Return the code for aiohttp's own error, or for what zlib raises about data that is not deflated."""
+    return int(error.code) if isinstance(error, WebSocketError) else 1002
 
 
 class _Watch(asyncio.BaseProtocol):
@@ -289,6 +307,8 @@ class _Watch(asyncio.BaseProtocol):
         self._native.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if (channel := self._channel()) is not None:
+            channel.keep_failure()
         self._native.connection_lost(exc)
         if (channel := self._channel()) is not None:
             channel.lost_behind_messages()

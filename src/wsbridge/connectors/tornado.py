@@ -104,7 +104,7 @@ class _Frames(WebSocketProtocol13):
 
     def __init__(self, handler: _Handler, channel: _Channel, params: Any) -> None:
         params.compression_options = channel.deflate
-        params.max_message_size = max(channel.limits[_TEXT], channel.limits[_BINARY])
+        params.max_message_size = max(channel.limits[_TEXT], channel.limits[_BINARY]) + channel.room
         super().__init__(handler, False, params)
         self.channel = channel
         self.broken = False
@@ -181,6 +181,8 @@ class _Frames(WebSocketProtocol13):
             if limit is None or not data[1] & 0x80 or (opcode & 0x8 and data[0] & self.RSV1):
                 self._abort()
                 raise _Violation
+            if data[0] & self.RSV1 or (not opcode and self._frame_compressed):
+                limit += self.channel.room
             self.params.max_message_size = limit
             self._outer_compressed = self._frame_compressed
         return data
@@ -260,7 +262,7 @@ def _end_writing(stream: IOStream) -> None:
 
 
 class _Channel(QueuedChannel):
-    __slots__ = ("_frames", "_settings", "_stream", "deflate", "gate", "limits")
+    __slots__ = ("_frames", "_settings", "_stream", "deflate", "gate", "limits", "room")
 
     native: _Handler
 
@@ -271,11 +273,12 @@ class _Channel(QueuedChannel):
         self._settings = wanted if isinstance(wanted, Compression) else Compression()
         level = self._settings.memory_level
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
-        # sizes by opcode; with room for what deflate adds to random bytes, which the channel cuts off again
         self.limits: dict[int, int] = dict.fromkeys((_TEXT, _BINARY, _CLOSE, _PING, _PONG), sys.maxsize)
         for opcode, limit in ((_TEXT, options.max_text_size), (_BINARY, options.max_binary_size)):
             if limit is not None:
-                self.limits[opcode] = limit + (0 if wanted is False else (limit >> 8) + 64)
+                self.limits[opcode] = limit
+        most = max(self.limits[_TEXT], self.limits[_BINARY])
+        self.room = (most >> 8) + 64  # what deflate adds to random bytes at most, which the channel cuts off again
         self.gate: asyncio.Future[None] | None = None  # what reading waits for
 
     def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:

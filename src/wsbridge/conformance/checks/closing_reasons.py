@@ -257,6 +257,19 @@ async def the_connection_was_half_closed_unread(bench: Bench) -> None:
 
 
 @check("CLOSE-7")
+async def the_connection_was_half_closed_and_read_to_its_end(bench: Bench) -> None:
+    """A peer that half-closed and read the rest later: 1006, no text, network; nothing is logged of it."""
+    options = bench.options(close_timeout=0.2 * bench.scale)
+    async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
+        await clog(bench, channel)
+        await peer.half_close()
+        _is(bench, await bench.recorder.closed(), 1006, "", "network")
+        await peer.drain()
+        await asyncio.sleep(0.3 * bench.scale)  # past close_timeout
+    equal([record.getMessage() for record in bench.logs if record.levelname == "ERROR"], [], "what was logged")
+
+
+@check("CLOSE-7")
 async def a_local_close_that_is_answered(bench: Bench) -> None:
     """A local close: its code, its text, local; the answer's code and text do not matter."""
 
@@ -487,6 +500,34 @@ async def a_close_in_front_of_the_peers(bench: Bench) -> None:
 async def a_close_in_front_of_a_loss(bench: Bench) -> None:
     """A close in the callback of a message wins over the loss behind that message and others."""
     await _in_front_of_an_end(bench, b"", (4001, "local", "local"), raises=False)
+
+
+@check("CLOSE-10", wire=True)
+async def a_violation_in_front_of_a_loss(bench: Bench) -> None:
+    """A violation that was read before the connection ended is the reason, also if a callback ran meanwhile."""
+
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        if text == "0":
+            await asyncio.sleep(0.1 * bench.scale)  # until what is behind has come
+
+    async def half_close(peer: Peer) -> None:
+        await peer.half_close()
+
+    async def leave(peer: Peer) -> None:
+        peer.close()
+
+    count = 0
+    for end in (half_close, leave):
+        for messages in (1, 400):
+            count += 1
+            async with bench.serve(bench.options(on_text=on_text)) as served, served.peer() as peer:
+                texts = [b"0", *[b"x" * 1500] * (messages - 1)]
+                await peer.send_raw(b"".join(build_frame(Opcode.TEXT, text) for text in texts) + build_frame(3))
+                await end(peer)
+                reason = await bench.recorder.closed(count)
+            equal((reason.code, reason.initiator), (1002, "local"), f"code and initiator after {messages} messages")
+    raised = [record.getMessage() for record in bench.logs if record.levelname == "ERROR"]
+    equal(raised, [], "what was logged")
 
 
 @check("CLOSE-10")

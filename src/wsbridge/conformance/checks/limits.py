@@ -298,11 +298,12 @@ async def deflated_fragments_to_the_byte(bench: Bench) -> None:
 
 @check("LIM-1", needs=("size-limit", "compression"))
 async def plain_beside_deflated(bench: Bench) -> None:
-    """Where deflate is agreed on, a message that is not deflated has the same limit."""
+    """Where deflate is agreed on, a message that is not deflated has the same limit, from its head on."""
     async with bench.serve(bench.options(max_binary_size=1000, compression=True)) as served:
         async with served.peer(deflate=True) as peer:
             await _delivered(bench, peer, build_frame(Opcode.BINARY, bytes(1000)), bytes(1000))
-        await _too_big(bench, served, [build_frame(Opcode.BINARY, bytes(1001))], deflate=True)
+        for frame in (build_frame(Opcode.BINARY, bytes(1001)), build_frame(Opcode.BINARY, b"", length=1001)):
+            await _too_big(bench, served, [frame], deflate=True)
 
 
 def _deflated_frames(payload: bytes, size: int) -> list[bytes]:
