@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wsbridge import sockets
-from wsbridge.sockets import bind, socket_address, unlink_socket
+from wsbridge.sockets import aborter, bind, socket_address, unlink_socket
 
 pytestmark = pytest.mark.rule("STOP-1")
 
@@ -266,3 +266,43 @@ async def test_a_socket_that_refuses_otherwise_is_left_alone(tmp_path: Path) -> 
         with pytest.raises(OSError, match="Unix socket"):
             await bind("", 0, unix_path=path)
         assert (tmp_path / "s").exists()
+
+
+async def test_a_transport_that_has_sent_its_rest_and_ended_can_be_cut() -> None:
+    """asyncio's own ``abort`` raises there."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.set_result(exc)
+
+    transport, _ = await loop.create_connection(Protocol, sock=here)
+    abort = aborter(transport)
+    transport.write(bytes(4 << 20))
+    assert transport.get_write_buffer_size() > 0
+    transport.close()
+    with there:
+        while await loop.sock_recv(there, 1 << 20):
+            pass
+    assert await ended is None
+    abort()
+
+
+async def test_a_transport_with_a_rest_is_cut_at_once() -> None:
+    here, there = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.set_result(exc)
+
+    transport, _ = await loop.create_connection(Protocol, sock=here)
+    transport.write(bytes(4 << 20))
+    transport.close()
+    aborter(transport)()
+    assert await ended is None
+    there.close()

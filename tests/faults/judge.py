@@ -144,7 +144,7 @@ class _Case:
         if self.client.handshake == "101" and not seen.ids:
             self.found.append("the client got its 101, and on_open never ran")
         if self.client.handshake not in ("101", "cut", "timeout"):
-            allowed = ("503",) if self.stopping else ("408", "400") if self.link.struck else ()
+            allowed = ("503",) if self.plan.ending == "stop" else ("408", "400") if self.link.struck else ()
             if self.client.handshake not in allowed:
                 self.found.append(f"the handshake was answered with {self.client.handshake}")
         if self.client.handshake != "101" and not self.link.struck:

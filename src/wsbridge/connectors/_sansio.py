@@ -22,6 +22,7 @@ from websockets.streams import StreamReader
 
 from wsbridge.channel import QueuedChannel
 from wsbridge.options import Compression, WebSocketOptions
+from wsbridge.sockets import aborter
 
 __all__ = ["Channel", "FrameReader", "agree"]
 
@@ -94,7 +95,7 @@ class Channel(QueuedChannel):
             self._transport.write_eof()
 
     def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
+        return aborter(self._transport)
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
@@ -116,6 +117,7 @@ class FrameReader:
     __slots__ = (
         "_feed",
         "_held",
+        "_is_deflated",
         "_kind",
         "_length",
         "_opcode",
@@ -150,6 +152,7 @@ class FrameReader:
         self._size = 0
         self._opcode: int | None = None  # of the frame whose head is read, until its length is known
         self._length: int | None = None
+        self._is_deflated = False
 
     def parse_unopened(self, data: bytes) -> None:
         """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
@@ -248,10 +251,12 @@ class FrameReader:
             channel.failed(int(sent.code), sent.reason)
 
     def _read_exact(self, size: int) -> Generator[None, None, Any]:
-        """Read for the parser; refuse a message by its first frame's head, where its kind has a limit of its own."""
+        """Read for the parser; refuse a message by its first frame's head, where the parser's own limit is too high."""
         data = yield from StreamReader.read_exact(self.protocol.reader, size)
         if self._length is None:
             self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
+            if self._opcode == _TEXT or self._opcode == _BINARY:
+                self._is_deflated = bool(data[0] & 0x40)
             if self._length > 125:
                 return data  # the length itself comes next
         elif self._length in (126, 127) and self._opcode is not None:
@@ -260,8 +265,10 @@ class FrameReader:
             return data
         kind = self._kind if self._opcode == _CONT else self._opcode
         limit = None if kind is None else self.limits.get(kind)
-        if limit is not None and self._length > self._with_room(limit - self._size):
-            raise PayloadTooBig(self._length, limit)
+        if limit is not None:
+            left = limit - self._size
+            if self._length > (self._with_room(left) if self._is_deflated else left):
+                raise PayloadTooBig(self._length, limit)
         self._opcode = None  # the rest is read as it comes
         return data
 
@@ -312,7 +319,8 @@ class FrameReader:
         left = max(limits) - self._size
         unlimited = max(limits) == sys.maxsize
         setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
-        if left < _MAX_CONTROL or min(limits) < max(limits):
+        # a message that is not deflated, though others are, has no need of room
+        if left < _MAX_CONTROL or min(limits) < max(limits) or (self.protocol.extensions and not unlimited):
             setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
         else:
             cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)

@@ -16,6 +16,7 @@ from wsproto.utilities import LocalProtocolError
 
 from wsbridge.channel import QueuedChannel
 from wsbridge.options import WebSocketOptions
+from wsbridge.sockets import aborter
 
 __all__ = ["Channel", "Wire"]
 
@@ -85,7 +86,7 @@ class Channel(QueuedChannel):
             self._transport.write_eof()
 
     def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
+        return aborter(self._transport)
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
@@ -110,9 +111,9 @@ class _Deflate(PerMessageDeflate):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        self._in_control = opcode.iscontrol()
-        if self._in_control:
+        if opcode.iscontrol() and not self._in_control:  # it is asked again while the head is not all there
             self._outer = self._inbound_compressed
+        self._in_control = opcode.iscontrol()
         return super().frame_inbound_header(proto, opcode, rsv, payload_length)
 
     def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
@@ -125,6 +126,7 @@ class _Deflate(PerMessageDeflate):
 
     def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> bytes | CloseReason | None:
         if self._in_control:
+            self._in_control = False
             self._inbound_compressed = self._outer
             return None
         if not fin or not self._inbound_compressed:
@@ -176,10 +178,10 @@ class Wire(asyncio.Protocol):
         self._lost = lost
         options = channel.options
         self._limits: dict[type[Any], int | None] = {str: options.max_text_size, bytes: options.max_binary_size}
-        extensions = codec._proto.extensions
-        for extension in extensions:
+        self._deflates: list[Any] = codec._proto.extensions
+        for extension in self._deflates:
             extension.__class__ = _Deflate
-        self._piece = _DEFLATED_PIECE if extensions else _PIECE
+        self._piece = _DEFLATED_PIECE if self._deflates else _PIECE
         self._decoder = codec._proto._frame_decoder
         self._unread = bytearray()
         self._held = True
@@ -260,7 +262,7 @@ class Wire(asyncio.Protocol):
         limit = None if kind is None else self._limits[kind]
         if limit is None:
             return
-        if self._piece == _DEFLATED_PIECE:  # what is declared is deflated
+        if any(extension._inbound_compressed for extension in self._deflates):  # what is declared is deflated
             limit += (limit >> 8) + 64
         if self._size + left > limit:
             self._fail(channel, 1009, "message too big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import zlib
@@ -308,6 +309,19 @@ async def plain_messages_between(bench: Bench) -> None:
             equal(await peer.receive_text(), TEXT, "the echo")
             await peer.send_fragments(Opcode.BINARY, [NOISE, b"", NOISE], compress=compress)
             equal(await peer.receive_binary(), NOISE * 2, "the echo")
+
+
+@check("FRAME-44", needs=("compression",))
+async def pings_byte_by_byte_between(bench: Bench) -> None:
+    """Messages that are deflated come through behind pings, and plain messages, that come one byte at a time."""
+    async with deflating_peer(bench) as peer:
+        for compress in (True, False, True):
+            for byte in build_frame(Opcode.PING, b"p") + build_frame(Opcode.TEXT, b"plain"):
+                await peer.send_raw(bytes((byte,)))
+                await asyncio.sleep(0)  # lets the server, in the same loop, read the byte by itself
+            equal(await peer.receive_text(), "plain", "the echo")
+            await peer.send_text(TEXT, compress=compress)
+            equal(await peer.receive_text(), TEXT, "the echo")
 
 
 @check("FRAME-45", needs=("compression",))
