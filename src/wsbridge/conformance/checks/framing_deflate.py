@@ -313,13 +313,12 @@ async def plain_messages_between(bench: Bench) -> None:
 
 @check("FRAME-44", needs=("compression",))
 async def pings_byte_by_byte_between(bench: Bench) -> None:
-    """Messages that are deflated come through behind pings, and plain messages, that come one byte at a time."""
+    """Messages, deflated or not, come through behind pings that come one byte at a time."""
     async with deflating_peer(bench) as peer:
-        for compress in (True, False, True):
-            for byte in build_frame(Opcode.PING, b"p") + build_frame(Opcode.TEXT, b"plain"):
+        for compress in (True, False, True, True):
+            for byte in build_frame(Opcode.PING, b"p"):
                 await peer.send_raw(bytes((byte,)))
                 await asyncio.sleep(0)  # lets the server, in the same loop, read the byte by itself
-            equal(await peer.receive_text(), "plain", "the echo")
             await peer.send_text(TEXT, compress=compress)
             equal(await peer.receive_text(), TEXT, "the echo")
 
