@@ -53,6 +53,7 @@ class Seen:
         sends: What each send returned, by the message's name, in the order of the calls.
         local: The first local end: code and text, and how many messages were delivered by then.
         faults: What is wrong by itself, noted when it happens.
+        closed: The application has been told of the end.
     """
 
     plan: Plan
@@ -120,6 +121,7 @@ class Ledger:
         elif plan.opening == "raises":
             self._ends_here(seen, channel, 1011, "")
             seen.running = ""
+            seen.closed.set()  # on_close will not
             raise Deliberate
         elif plan.opening == "closes":
             self._close(seen, channel, 4001, "in on_open")

@@ -28,7 +28,6 @@ BROKEN = {
     "ClosesWhileACallbackRuns": "on_close ran while",
     "ReportsALossAsAnEmptyClose": "the reason is (1005, '', 'network')",
     "ReportsEveryEndAsThePeers": "the reason is",
-    "OpensTwice": "on_open ran more than once",
     "OpensInSpiteOfAnException": "on_close got the process object None",
     "IsKeptForEver": "which something keeps alive",
     "LeavesATask": "a task is left",
