@@ -33,7 +33,9 @@ class OpensTwice(BrokenChannel):
     __slots__ = ()
 
     async def _open(self: Any) -> None:
+        request = self._request
         await super()._open()
+        self._request = request  # which is let go of behind on_open
         await super()._open()
 
 

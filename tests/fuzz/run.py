@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+import hypothesis
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.client import ask
@@ -20,6 +22,7 @@ from tests.fuzz.strategies import Input, inputs, request
 __all__ = ["BATCH", "Report", "fuzz"]
 
 BATCH = 25  # inputs on as many connections at once
+CHUNK = 5000  # inputs of one seed; the next ones are of the next seed
 _GROWTH = 24 * 1024 * 1024  # bytes that the server's memory may grow by
 _SETTLE = 10.0  # seconds in which nothing of the connections may be left
 
@@ -86,16 +89,6 @@ def fuzz(connector: str, count: int, *, at: int = 0) -> Report:
     try:
         with asyncio.Runner() as runner:
 
-            @seed(at)
-            @settings(
-                max_examples=-(-count // BATCH),
-                deadline=None,
-                database=None,
-                phases=(Phase.generate, Phase.shrink),
-                suppress_health_check=list(HealthCheck),
-                print_blob=True,
-            )
-            @given(st.lists(inputs, min_size=BATCH, max_size=BATCH))
             def throw(batch: list[Input]) -> None:
                 if not report.before:
                     runner.run(_throw(server, batch, Counter()))  # what is needed once
@@ -103,13 +96,27 @@ def fuzz(connector: str, count: int, *, at: int = 0) -> Report:
                 runner.run(_throw(server, batch, report.answers))
                 report.inputs += len(batch)
 
-            throw()
+            for number in range(-(-count // CHUNK)):  # Hypothesis keeps what it has made in one run
+                _generated(throw, seed=at + number, batches=min(CHUNK, count - number * CHUNK) // BATCH)
             report.after = _settled(runner, server)
             _check(report)
     finally:
         server.close()
         report.seconds = time.monotonic() - began
     return report
+
+
+def _generated(throw: Callable[[list[Input]], None], *, seed: int, batches: int) -> None:
+    """Have Hypothesis call ``throw`` with batches of inputs, always the same for a seed."""
+    wanted = settings(
+        max_examples=batches,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    hypothesis.seed(seed)(wanted(given(st.lists(inputs, min_size=BATCH, max_size=BATCH))(throw)))()
 
 
 async def _throw(server: Server, batch: list[Input], answers: Counter[str]) -> None:

@@ -63,7 +63,9 @@ async def serve(connector: str) -> None:
     )
     lines = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with wsbridge.serve(Application([("/", options)]), connector, handshake_timeout=5, shutdown_timeout=2) as one:
+    async with wsbridge.serve(
+        Application([("/", options)]), connector, handshake_timeout=60, shutdown_timeout=2
+    ) as one:
         print(one.addresses[0][1], flush=True)
         while await lines.readline():
             print(json.dumps({**held(), **counts, "errors": errors.found}), flush=True)
