@@ -178,7 +178,7 @@ class Channel(BaseChannel):
 
     async def _receive(self) -> None:
         while not self._over:
-            event = await self._get()
+            event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
                 continue
