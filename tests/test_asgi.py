@@ -118,12 +118,17 @@ async def test_what_a_disconnect_means(event: dict[str, Any], expected: tuple[in
 
 
 @pytest.mark.rule("CLOSE-1", "CLOSE-4")
-async def test_a_close_interrupts_who_receives() -> None:
+@pytest.mark.parametrize("in_a_callback", [False, True])
+async def test_nobody_receives_while_a_close_is_under_way(in_a_callback: bool) -> None:
     """granian takes a close only while nobody receives."""
     waiting = 0
 
     def close_soon(channel: Any, request: Request) -> None:
-        asyncio.get_running_loop().call_later(0, channel.close, 4002, "enough")
+        if not in_a_callback:
+            asyncio.get_running_loop().call_later(0, channel.close, 4002, "enough")
+
+    def close(channel: Any, process: None, text: str) -> None:
+        channel.close(4002, "enough")
 
     server = Server.__new__(Server)
     server.events, server.sent = asyncio.Queue(), asyncio.Queue()
@@ -142,10 +147,12 @@ async def test_a_close_interrupts_who_receives() -> None:
         taken.append(waiting)
         server.sent.put_nowait(event)
 
-    app = asgi_app(WebSocketOptions(on_open=close_soon, ping_interval=None))
+    app = asgi_app(WebSocketOptions(on_open=close_soon, on_text=close, ping_interval=None))
     server.task = asyncio.create_task(app(scope(), receive, send))
     server.say("websocket.connect")
     assert (await server.told())["type"] == "websocket.accept"
+    if in_a_callback:
+        server.say("websocket.receive", text="close")
     assert await server.told() == {"type": "websocket.close", "code": 4002, "reason": "enough"}
     assert taken[-1] == 0
     server.say("websocket.disconnect", code=4002, reason="enough")
