@@ -472,6 +472,8 @@ class BaseChannel(ABC):
                 self.running = None
             if opened and self._options.on_close is not None:
                 await self._run_last("on_close", self._options.on_close, self._reason)
+            if self._closing is not None:
+                await asyncio.wait((self._closing,))  # the server may end the connection with this task (CLOSE-4)
         except (KeyboardInterrupt, SystemExit):
             self.cut_off()  # or a server that waits for the connection's end would hold it back (ERR-3)
             raise

@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--connector", action="append", help="by default every one that serves and is installed")
     parser.add_argument("--seed", type=int, help="of the first run; the others follow; by default a random one")
-    parser.add_argument("--runs", type=int, default=50, help="per connector")
+    parser.add_argument("--runs", type=int, default=25, help="per connector")
     parser.add_argument("--channels", type=int, default=CHANNELS, help="per run")
     parser.add_argument("--only", type=int, action="append", default=[], help="the number of a channel to play alone")
     parser.add_argument("--verbose", action="store_true", help="show what went over the wire where something is wrong")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.common import LEAVE, clog, pair
-from wsbridge.conformance.wire import Close, Closed, Opcode, Peer, Text, build_frame
+from wsbridge.conformance.wire import Binary, Close, Closed, Eof, Opcode, Peer, Text, build_frame
 from wsbridge.protocols import WebSocketChannel
 
 SENDABLE = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
@@ -422,6 +423,29 @@ async def an_empty_close_for_an_empty_one(bench: Bench) -> None:
         await peer.send_close()
         equal(await peer.receive(), Close(1005), "what the peer gets")
         await peer.wait_eof()
+
+
+@check("CLOSE-4", needs=("compression",))
+async def a_close_while_a_message_is_deflated(bench: Bench) -> None:
+    """A peer that closes while a message is deflated for it gets the message, if it was sent, and its code back."""
+    sends: list[asyncio.Task[bool]] = []
+    data = random.Random(4).randbytes(4 << 20)  # takes a while, in an executor where the server has one for that
+
+    def on_open(channel: WebSocketChannel, request: Any) -> None:
+        sends.append(asyncio.create_task(channel.send_binary(data)))
+
+    options = bench.options(on_open=on_open, compression=True)
+    async with bench.serve(options) as served, served.peer(deflate=True) as peer:
+        await bench.recorder.wait("open-end")
+        await peer.send_close(4001)
+        events = [await peer.receive()]
+        while not isinstance(events[-1], Close | Eof):
+            events.append(await peer.receive())
+        equal(events[-1], Close(4001), "what the peer gets")
+        sent = await bench.within(sends[0], "the send")
+        equal(events[:-1], [Binary(data)] if sent else [], "the messages before it")
+        await peer.wait_eof()
+    await _ends(bench, 4001, "", "peer")
 
 
 async def _let_go(bench: Bench, before: int) -> None:
