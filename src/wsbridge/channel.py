@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from struct import Struct
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from wsbridge.clock import Timer
 from wsbridge.close import CloseReason, Initiator, check_close, close_reason
@@ -903,6 +903,10 @@ class _Ahead:
             raise failure
 
 
+_EMPTY = cast("deque[str | bytes]", ())
+"""The queue of an idle channel: a deque has 760 bytes when it is empty, too."""
+
+
 class QueuedChannel(BaseChannel):
     """A channel of a server that pushes its messages: they wait here, in order, for the task of `run`.
 
@@ -910,7 +914,7 @@ class QueuedChannel(BaseChannel):
     leaves their writing to it may call `_written`, and fills `_flush`.
     """
 
-    __slots__ = ("_cork_until", "_held", "_later", "_queue", "_wakeup")
+    __slots__ = ("_cork_until", "_held", "_later", "_loop", "_queue", "_wakeup")
 
     def __init__(
         self,
@@ -920,7 +924,8 @@ class QueuedChannel(BaseChannel):
         subprotocol: str | None,
     ) -> None:
         super().__init__(connector, request, options, subprotocol)
-        self._queue: deque[str | bytes] = deque()
+        self._queue: deque[str | bytes] = _EMPTY
+        self._loop = connector.loop
         self._later: tuple[int, str, Initiator] | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._held = False
@@ -939,6 +944,8 @@ class QueuedChannel(BaseChannel):
         if self._reason is not None:
             return
         queue = self._queue
+        if queue is _EMPTY:
+            queue = self._queue = deque()
         queue.append(message)
         wakeup = self._wakeup
         if wakeup is not None:
@@ -950,9 +957,9 @@ class QueuedChannel(BaseChannel):
             self._hold_reading()
 
     async def _receive(self) -> None:
-        queue = self._queue
         message: str | bytes | None
         while True:
+            queue = self._queue
             while queue:
                 message = queue.popleft()
                 result = self.text_received(message) if isinstance(message, str) else self.binary_received(message)
@@ -965,7 +972,8 @@ class QueuedChannel(BaseChannel):
             if self._over:
                 return
             message = result = None  # an idle channel should not keep the last one alive
-            self._wakeup = self._connector.loop.create_future()
+            self._queue = _EMPTY
+            self._wakeup = self._loop.create_future()
             await self._wakeup
 
     def _emptied(self) -> None:
@@ -984,7 +992,8 @@ class QueuedChannel(BaseChannel):
             self._set_reason(code, text, initiator)
 
     def _drop_undelivered(self) -> None:
-        self._queue.clear()
+        if self._queue:
+            self._queue.clear()
         self._later = None
         if self._held:
             self._held = False

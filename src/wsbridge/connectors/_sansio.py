@@ -277,7 +277,7 @@ class FrameReader:
         kind = self._kind
         self._length = None
         if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
-            data = cast(bytes, frame.data)
+            data: bytes = frame.data  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
             self._feed(data.decode() if opcode is _TEXT else data)
         elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
             self._fragment_received(frame)
