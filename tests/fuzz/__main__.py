@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.fuzz.run import fuzz
@@ -23,7 +24,7 @@ def main() -> int:
     reports = []
     for name in args.connector:
         report = fuzz(name, args.inputs, at=args.seed)
-        reports.append(asdict(report))
+        reports.append({**asdict(replace(report, answers=Counter())), "answers": dict(report.answers)})
         answers = ", ".join(f"{kind}: {count}" for kind, count in report.answers.most_common())
         before, after = report.before, report.after
         print(
