@@ -33,7 +33,10 @@ def main() -> int:
         for seed in range(first, first + arguments.runs):
             result = run(target, seed, channels=arguments.channels, only=arguments.only, verbose=arguments.verbose)
             total.add(result.figures)
-            print(f"{name}: seed {seed}, {result.seconds:g} s, {len(result.found)} found", flush=True)
+            print(
+                f"{name}: seed {seed}, {result.seconds:g} s, {result.stall:.2f} s still, {len(result.found)} found",
+                flush=True,
+            )
             if result.found:
                 failed += 1
                 print(result, flush=True)

@@ -355,9 +355,11 @@ class Client:
         match plan.ending:
             case "close" | "crossing":
                 self.said_close = self.close is None
+                peer.auto_pong = False  # what comes behind a close frame may make the server's end a reset
                 await peer.send_close(plan.code, plan.text)
             case "empty-close":
                 self.said_close = self.close is None
+                peer.auto_pong = False
                 await peer.send_close()
             case "half-close":
                 await peer.half_close()

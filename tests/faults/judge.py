@@ -92,12 +92,13 @@ def _frame(data: bytearray, start: int) -> _Frame | None:
     if not is_legal:
         return _Frame(opcode, True, False, b"", position)
     end = position + size
+    first = data[position] ^ key[0] if size and len(data) > position else 0
+    if opcode == 1 and first == 0xFF:
+        return _Frame(opcode, True, False, b"\xff", end)  # no text begins so: what is there may be refused
     if len(data) < end:
         return None
     payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[position : min(end, position + 125)]))
-    if opcode == 1 and payload == b"\xff\xfe":
-        is_legal = False
-    return _Frame(opcode, bool(data[start] & 0x80), is_legal, payload, end)
+    return _Frame(opcode, bool(data[start] & 0x80), True, payload, end)
 
 
 class _Case:
@@ -203,7 +204,7 @@ class _Case:
     def _violation(self, frame: _Frame) -> tuple[int, ...]:
         if frame.opcode not in (0, 1, 2, 9, 10):
             return (1002,)
-        return (1007,) if frame.payload == b"\xff\xfe" else (1009,)
+        return (1007,) if frame.payload else (1009,)
 
     # ---- RECV-4 -----------------------------------------------------------------------------------------------------
 

@@ -314,7 +314,9 @@ class Proxy:
         return address
 
     async def finish(self, timeout: float) -> list[str]:
-        """Wait until every connection has ended on both sides; return what has not."""
+        """Wait until every connection has ended on both sides, read on where none was; return what has not."""
+        for link in self.links.values():
+            link.released.set()
         if not self._tasks:
             return []
         done, pending = await asyncio.wait(self._tasks, timeout=timeout)
