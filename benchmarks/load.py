@@ -82,6 +82,7 @@ class Load:
         self._by_fd: dict[int, _Connection] = {}
         self._epoll = select.epoll()
         self._next = 0
+        self._among = 1
         self._buffer = bytearray(1 << 18)
         self.open(connections)
 
@@ -110,8 +111,9 @@ class Load:
         if any(connection.owed for connection in self.connections):
             raise LoadError("the server sent more bytes than the echoes have")
 
-    def rotate(self, messages: int, *, deadline: float) -> None:
-        """Keep `IN_FLIGHT` messages under way, each on the next connection, all in turn."""
+    def rotate(self, messages: int, *, among: int, deadline: float) -> None:
+        """Keep `IN_FLIGHT` messages under way, each on the next of the first `among` connections."""
+        self._among = among
         left, echoes, size = messages, 0, len(self._talk.echo)
         for _ in range(min(IN_FLIGHT, left)):
             left -= 1
@@ -124,7 +126,7 @@ class Load:
                     self._send_next()
 
     def _send_next(self) -> None:
-        self._next = (self._next + 1) % len(self.connections)
+        self._next = (self._next + 1) % self._among
         self._send(self.connections[self._next], 1)
 
     def _events(self, deadline: float, size: int) -> list[tuple[_Connection, int]]:
@@ -358,11 +360,12 @@ def growth(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]
             time.sleep(0.3)
             if count == args.channels[-1]:
                 figures["bytes"] = (resident(server.pid) - before) / (count - open_before)
-            load.rotate(max(count, args.messages // 4), deadline=deadline)
-            meter = Meter(server)
-            messages = max(count, args.messages)
-            meter.turn(messages, lambda: load.rotate(messages, deadline=deadline))  # noqa: B023
-            figures[f"us at {count}"] = meter.figures()["us"]
+            for among, name in ((IN_FLIGHT, "some"), (count, "all")):
+                messages = max(among, args.messages)
+                load.rotate(max(among, messages // 4), among=among, deadline=deadline)
+                meter = Meter(server)
+                meter.turn(messages, lambda: load.rotate(messages, among=among, deadline=deadline))  # noqa: B023
+                figures[f"us, {name} of {count}"] = meter.figures()["us"]
         result.append(figures)
     return result
 

@@ -1,0 +1,168 @@
+"""Make the committed page of the JSON of a run: tables, and charts as SVG.
+
+Example:
+    python -m benchmarks --full --json docs/performance/results.json
+    python -m benchmarks.page docs/performance/results.json
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plan import Finding, Report
+from benchmarks.report import text
+from benchmarks.stats import Ratio
+
+OURS, NATIVE, OTHER = "#1f6f8b", "#c9a227", "#9a9a9a"
+
+
+def read(path: Path) -> tuple[Report, dict[str, Any]]:
+    """Return the report in a file, and all of the file."""
+    whole: dict[str, Any] = json.loads(path.read_text())
+    report = Report(samples=whole["samples"], missing=whole["missing"], warnings=whole["warnings"], void=whole["void"])
+    for fields in whole["findings"]:
+        fields = {name: value for name, value in fields.items() if name != "noisy"}
+        fields["ratio"] = None if fields["ratio"] is None else Ratio(**fields["ratio"])
+        report.findings.append(Finding(**fields))
+    return report, whole
+
+
+def _median(report: Report, workload: str, name: str, key: str = "us") -> float | None:
+    turns = report.samples.get(workload, {}).get(name)
+    return None if not turns else statistics.median(turn[key] for turn in turns)
+
+
+def _bars(path: Path, title: str, label: str, rows: Sequence[tuple[str, float]]) -> None:
+    """Draw horizontal bars, wsbridge's in its own colour."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.32 * len(rows)), layout="constrained")
+    names = [name for name, _ in rows]
+    values = [value for _, value in rows]
+    colours = [
+        OURS if name.startswith("wsbridge") else NATIVE if name.startswith("native") else OTHER for name in names
+    ]
+    bars = axes.barh(names, values, color=colours)
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(label)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _lines(path: Path, title: str, label: str, series: dict[str, list[tuple[float, float]]], **options: str) -> None:
+    """Draw lines, a native one dashed, in the colour of wsbridge's on that server."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    colours = {}
+    for name, points in series.items():
+        server = name.partition("-")[2]
+        colours.setdefault(server, f"C{len(colours)}")
+        style = "--" if name.startswith("native") else "-"
+        axes.plot(*zip(*points, strict=True), style, marker="o", color=colours[server], label=name)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(options["x"])
+    axes.set_ylabel(label)
+    axes.set_title(title, loc="left")
+    axes.legend(fontsize="small", ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def charts(report: Report, folder: Path) -> list[str]:
+    """Draw what there are figures for; return the names of the files."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "wsbridge"
+    drawn = []
+    cost = "server CPU, microseconds for each message"
+    for name, workload, title in (
+        ("echo", "echo 64 B text", "Echo of 64 B text, 50 channels with 8 in flight"),
+        ("large", "echo 64 KiB binary", "Echo of 64 KiB binary"),
+        ("frameworks", "frameworks, 64 B text", "The same echo on ASGI frameworks and on wsbridge"),
+    ):
+        samples = report.samples.get(workload, {})
+        rows = [
+            (subject, cost_of) for subject in samples if (cost_of := _median(report, workload, subject)) is not None
+        ]
+        rows = [row for row in rows if name != "echo" or not row[0].startswith("starlette")]
+        if name == "frameworks":
+            rows.sort(key=lambda row: row[1])
+        if rows:
+            _bars(folder / f"{name}.svg", title, cost, rows)
+            drawn.append(f"{name}.svg")
+    growth = report.samples.get("growth", {})
+    if growth:
+        series = {}
+        for subject, turns in growth.items():
+            steps = [key for key in turns[0] if key.startswith("us, all of ")]
+            series[subject] = [
+                (float(key.split()[-1]), statistics.median(turn[key] for turn in turns)) for key in steps
+            ]
+        _lines(
+            folder / "growth.svg",
+            "A message when more and more channels talk, 10 messages under way",
+            cost,
+            series,
+            x="open channels",
+        )
+        drawn.append("growth.svg")
+        rows = [
+            (subject, statistics.median(turn["bytes"] for turn in turns) / 1024) for subject, turns in growth.items()
+        ]
+        _bars(folder / "memory.svg", "Memory of an idle channel", "KiB", rows)
+        drawn.append("memory.svg")
+    return drawn
+
+
+def page(report: Report, whole: dict[str, Any]) -> str:
+    """Return the page of results."""
+    facts = "\n".join(f"| {key} | {value} |" for key, value in whole["machine"].items())
+    settings = "\n".join(f"| {key} | {value} |" for key, value in whole["settings"].items())
+    return f"""# Results
+
+Made by `{whole["command"]}` and `python -m benchmarks.page`; do not edit. How to read them: [README.md](README.md).
+
+{text(report)}
+
+### Where it was measured
+
+| | |
+|---|---|
+{facts}
+
+### What was made equal
+
+| | |
+|---|---|
+{settings}
+"""
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.page"
+    )
+    parser.add_argument("json", type=Path, help="what `python -m benchmarks --json` wrote; the page goes beside it")
+    path = parser.parse_args().json
+    report, whole = read(path)
+    for name in charts(report, path.parent):
+        print(path.parent / name)
+    (path.parent / "results.md").write_text(page(report, whole))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
