@@ -1,4 +1,4 @@
-"""uvicorn's own echo, by a bare ASGI application, and those of frameworks on it, each in its usual idiom."""
+"""The own echoes of ASGI servers, by a bare application, and those of frameworks, each in its usual idiom."""
 
 import asyncio
 import contextlib
@@ -173,3 +173,29 @@ async def on_uvicorn(setup: Setup, *, framework: str) -> AsyncIterator[int]:
         server.should_exit = True
         await task
         sock.close()
+
+
+@asynccontextmanager
+async def on_hypercorn(setup: Setup) -> AsyncIterator[int]:
+    """Serve a bare application on hypercorn; yield the port."""
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    if setup.mode not in ("echo", "broadcast") or setup.compression != "off":
+        raise UnsupportedError("not measured on hypercorn")
+    stop = asyncio.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
+        sock.bind((HOST, 0))
+        sock.listen(1024)
+        config = Config()
+        config.bind = [f"fd://{sock.fileno()}"]
+        config.errorlog = None
+        config.graceful_timeout = 0.1
+        config.websocket_max_message_size = MAX_SIZE
+        config.websocket_ping_interval = PING_SECONDS if setup.pings else None
+        task = asyncio.ensure_future(serve(bare(setup), config, shutdown_trigger=stop.wait))
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            stop.set()
+            await task

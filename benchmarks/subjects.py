@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from benchmarks.asgi import FRAMEWORKS, on_uvicorn
+from benchmarks.asgi import FRAMEWORKS, on_hypercorn, on_uvicorn
 from benchmarks.natives import (
     BLOCK,
     OFFERED,
@@ -138,6 +138,7 @@ NATIVES: dict[str, tuple[str, ...]] = {
     "tornado": ("native-tornado", "native-tornado-default"),
     "picows": ("native-picows", "native-picows-best"),
     "uvicorn": ("native-uvicorn",),
+    "hypercorn": ("native-hypercorn",),
 }
 """By connector: the usual idiom of its server, then others."""
 
@@ -151,6 +152,7 @@ SUBJECTS: dict[str, Subject] = {
     "native-picows": native_picows,
     "native-picows-best": partial(native_picows, best=True),
     "native-uvicorn": partial(on_uvicorn, framework=""),
+    "native-hypercorn": on_hypercorn,
     **{name: partial(on_uvicorn, framework=name) for name in FRAMEWORKS},
 }
 

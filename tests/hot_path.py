@@ -36,6 +36,7 @@ PACKAGES = {
     "tornado": ("tornado",),
     "picows": ("picows",),
     "uvicorn": ("uvicorn", "websockets"),
+    "hypercorn": ("hypercorn", "wsproto"),
 }
 """The connectors that are counted, and the packages whose versions the number of all calls depends on."""
 
