@@ -184,18 +184,19 @@ async def on_hypercorn(setup: Setup) -> AsyncIterator[int]:
     if setup.mode not in ("echo", "broadcast") or setup.compression != "off":
         raise UnsupportedError("not measured on hypercorn")
     stop = asyncio.Event()
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
-        sock.bind((HOST, 0))
-        sock.listen(1024)
-        config = Config()
-        config.bind = [f"fd://{sock.fileno()}"]
-        config.errorlog = None
-        config.graceful_timeout = 0.1
-        config.websocket_max_message_size = MAX_SIZE
-        config.websocket_ping_interval = PING_SECONDS if setup.pings else None
-        task = asyncio.ensure_future(serve(bare(setup), config, shutdown_trigger=stop.wait))
-        try:
-            yield sock.getsockname()[1]
-        finally:
-            stop.set()
-            await task
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.bind((HOST, 0))
+    sock.listen(1024)
+    port = sock.getsockname()[1]
+    config = Config()
+    config.bind = [f"fd://{sock.detach()}"]  # which hypercorn closes
+    config.errorlog = None
+    config.graceful_timeout = 0.1
+    config.websocket_max_message_size = MAX_SIZE
+    config.websocket_ping_interval = PING_SECONDS if setup.pings else None
+    task = asyncio.ensure_future(serve(bare(setup), config, shutdown_trigger=stop.wait))
+    try:
+        yield port
+    finally:
+        stop.set()
+        await task
