@@ -69,12 +69,14 @@ class Server:
     def close(self) -> None:
         """End it."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         try:
             self.process.wait(15)
         finally:
             self.process.kill()
             self.process.wait()
+            self.process.stdout.close()
 
 
 def fuzz(connector: str, count: int, *, at: int = 0) -> Report:
