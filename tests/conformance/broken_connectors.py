@@ -32,8 +32,9 @@ class TellsLessOfTheRequest(BrokenConnector):
 
 @breaks("HS-2")
 class BelievesAnyProxy(BrokenConnector):
-    def connection_facts(self, headers: Any, scheme: str, remote: Any) -> Any:
-        return "wss", ("192.0.2.1", 0)
+    async def handle_by(self, request: Any, source: Any, run: Any) -> Any:
+        request.scheme, request.remote_address = "wss", ("192.0.2.1", 0)
+        return await super().handle_by(request, source, run)
 
 
 @breaks("HS-3")
