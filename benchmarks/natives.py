@@ -3,8 +3,7 @@
 Each takes a `Setup` and yields the port. What could tell them apart besides the code is set equal: see `SETTINGS`.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +11,6 @@ from typing import Any, Literal
 MAX_SIZE = 1024 * 1024
 HOST = "127.0.0.1"
 PING_SECONDS = 20
-BLOCK = bytes(64 * 1024)
-OFFERED = 4096
-"""Blocks that a "sender" offers: 256 MiB."""
 
 SETTINGS = {
     "compression": "off",
@@ -25,13 +21,13 @@ SETTINGS = {
     "event loop": "asyncio",
 }
 
-Mode = Literal["echo", "broadcast", "stuck", "sender"]
+Mode = Literal["echo", "broadcast"]
 Deflate = Literal["off", "default", "no-takeover", "small"]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a subject does and how: ``stuck`` takes one message for ever, ``sender`` answers one with 256 MiB."""
+    """What a subject does, and how."""
 
     mode: Mode = "echo"
     compression: Deflate = "off"
@@ -40,10 +36,6 @@ class Setup:
 
 class UnsupportedError(Exception):
     """A server has no such setting."""
-
-
-def _never() -> Awaitable[object]:
-    return asyncio.get_running_loop().create_future()
 
 
 @asynccontextmanager
@@ -82,16 +74,7 @@ async def native_aiohttp(setup: Setup, *, best: bool = False) -> AsyncIterator[i
         finally:
             everybody.discard(ws)
 
-    async def stuck(ws: web.WebSocketResponse) -> None:
-        await ws.receive()
-        await _never()
-
-    async def sender(ws: web.WebSocketResponse) -> None:
-        await ws.receive()
-        for _ in range(OFFERED):
-            await ws.send_bytes(BLOCK)
-
-    modes = {"echo": fast if best else usual, "broadcast": broadcast, "stuck": stuck, "sender": sender}
+    modes = {"echo": fast if best else usual, "broadcast": broadcast}
     talk = modes[setup.mode]
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
@@ -140,16 +123,7 @@ async def native_websockets(setup: Setup, *, best: bool = False) -> AsyncIterato
         finally:
             everybody.discard(ws)
 
-    async def stuck(ws: ServerConnection) -> None:
-        await ws.recv()
-        await _never()
-
-    async def sender(ws: ServerConnection) -> None:
-        await ws.recv()
-        for _ in range(OFFERED):
-            await ws.send(BLOCK)
-
-    modes = {"echo": fast if best else usual, "broadcast": to_all, "stuck": stuck, "sender": sender}
+    modes = {"echo": fast if best else usual, "broadcast": to_all}
     factories = {
         "no-takeover": {"server_no_context_takeover": True, "client_no_context_takeover": True},
         "small": {"server_max_window_bits": 9, "client_max_window_bits": 9, "compress_settings": {"memLevel": 1}},
@@ -204,16 +178,7 @@ async def native_tornado(setup: Setup, *, nodelay: bool = True) -> AsyncIterator
             for other in everybody:
                 other.write_message(message)
 
-    class Stuck(Handler):
-        async def on_message(self, message: str | bytes) -> None:
-            await _never()
-
-    class Sender(Handler):
-        async def on_message(self, message: str | bytes) -> None:
-            for _ in range(OFFERED):
-                self.write_message(BLOCK, binary=True)
-
-    modes = {"echo": Echo, "broadcast": Broadcast, "stuck": Stuck, "sender": Sender}
+    modes = {"echo": Echo, "broadcast": Broadcast}
     pings = {"websocket_ping_interval": PING_SECONDS, "websocket_ping_timeout": PING_SECONDS} if setup.pings else {}
     sockets = bind_sockets(0, HOST)
     app = Application(
@@ -237,11 +202,9 @@ async def native_picows(setup: Setup, *, best: bool = False) -> AsyncIterator[in
 
     if setup.compression != "off":
         raise UnsupportedError("picows has no compression")
-    if setup.mode == "stuck":
-        raise UnsupportedError("a listener of picows cannot wait")
     everybody: set[WSTransport] = set()
 
-    class Listener(WSListener):
+    class Broadcast(WSListener):
         def on_ws_connected(self, transport: WSTransport) -> None:
             everybody.add(transport)
 
@@ -253,21 +216,9 @@ async def native_picows(setup: Setup, *, best: bool = False) -> AsyncIterator[in
                 transport.send_close(frame.get_close_code(), frame.get_close_message())
                 transport.disconnect()
             else:
-                self.message(transport, frame)
-
-        def message(self, transport: WSTransport, frame: WSFrame) -> None:
-            raise NotImplementedError
-
-    class Broadcast(Listener):
-        def message(self, transport: WSTransport, frame: WSFrame) -> None:
-            payload = frame.get_payload_as_bytes()
-            for other in everybody:
-                other.send(frame.msg_type, payload)
-
-    class Sender(Listener):
-        def message(self, transport: WSTransport, frame: WSFrame) -> None:
-            for _ in range(OFFERED):
-                transport.send(WSMsgType.BINARY, BLOCK)
+                payload = frame.get_payload_as_bytes()
+                for other in everybody:
+                    other.send(frame.msg_type, payload)
 
     class Usual(WSListener):
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -288,7 +239,6 @@ async def native_picows(setup: Setup, *, best: bool = False) -> AsyncIterator[in
     modes: dict[str, Callable[[], WSListener]] = {
         "echo": Fast if best else Usual,
         "broadcast": Broadcast,
-        "sender": Sender,
     }
     pings: dict[str, Any] = {"enable_auto_ping": setup.pings}
     if setup.pings:

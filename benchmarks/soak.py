@@ -61,7 +61,7 @@ def raise_descriptor_limit(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def measured(counts: Counter[str], reasons: Counter[str]) -> dict[str, Any]:
+def held() -> dict[str, int]:
     """Return what this process holds now, garbage left out."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -72,6 +72,13 @@ def measured(counts: Counter[str], reasons: Counter[str]) -> dict[str, Any]:
         "tasks": len(asyncio.all_tasks()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
+    }
+
+
+def measured(counts: Counter[str], reasons: Counter[str]) -> dict[str, Any]:
+    """Return what this process holds, and what has happened in it."""
+    return {
+        **held(),
         "opened": counts["opened"],
         "closed": counts["closed"],
         "messages": counts["messages"],

@@ -24,8 +24,6 @@ from urllib.parse import urlsplit
 
 from benchmarks.asgi import FRAMEWORKS, on_hypercorn, on_uvicorn
 from benchmarks.natives import (
-    BLOCK,
-    OFFERED,
     PING_SECONDS,
     Deflate,
     Mode,
@@ -63,19 +61,9 @@ def wsbridge_options(setup: Setup) -> Any:
     def leave(channel: wsbridge.WebSocketChannel, process: None, reason: wsbridge.CloseReason) -> None:
         everybody.discard(channel)
 
-    async def stuck(channel: wsbridge.WebSocketChannel, process: None, message: str | bytes) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    async def send_much(channel: wsbridge.WebSocketChannel, process: None, message: str | bytes) -> None:
-        for _ in range(OFFERED):
-            if not await channel.send_binary(BLOCK):
-                return
-
     callbacks: dict[str, dict[str, Any]] = {
         "echo": {"on_text": echo_text, "on_binary": echo_binary},
         "broadcast": {"on_open": enter, "on_text": broadcast, "on_close": leave},
-        "stuck": {"on_text": stuck, "on_binary": stuck},
-        "sender": {"on_text": send_much, "on_binary": send_much},
     }
     compression: dict[Deflate, bool | wsbridge.Compression] = {
         "off": False,

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 from werkzeug.datastructures import Headers
 
 from wsbridge.application import Application
-from wsbridge.channel import BaseChannel, QueuedChannel
+from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
@@ -29,7 +29,16 @@ from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
-__all__ = ["ALL_FEATURES", "BaseChannel", "BaseConnector", "BaseSource", "Mount", "QueuedChannel", "close_keywords"]
+__all__ = [
+    "ALL_FEATURES",
+    "BaseChannel",
+    "BaseConnector",
+    "BaseSource",
+    "Mount",
+    "QueuedChannel",
+    "TransportChannel",
+    "close_keywords",
+]
 
 logger = logging.getLogger("wsbridge")
 
@@ -344,12 +353,6 @@ class BaseConnector(ABC):
         ):
             raise self.unsupported("max_text_size and max_binary_size", "its server has no limit; set both to None")
 
-    def connection_facts(
-        self, headers: Headers, scheme: str, remote: tuple[str, int] | None
-    ) -> tuple[str, tuple[str, int] | None]:
-        """Return scheme and remote address of a request, as a trusted proxy tells them or as they are."""
-        return forwarded(headers, scheme, remote, trusted=self._trusted) if self._trusted else (scheme, remote)
-
     async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
         """Run a request through the application (HS-4 to HS-9, CTX-3).
 
@@ -364,8 +367,8 @@ class BaseConnector(ABC):
     ) -> BaseChannel | Response:
         """As `handle`, with what runs the context given."""
         if self._trusted:
-            request.scheme, request.remote_address = self.connection_facts(
-                request.headers, request.scheme, request.remote_address
+            request.scheme, request.remote_address = forwarded(
+                request.headers, request.scheme, request.remote_address, trusted=self._trusted
             )
             request.remote_addr = None if request.remote_address is None else request.remote_address[0]
         context: Context = {

@@ -2,7 +2,7 @@
 
 A connector's channel writes frames through its server and reports what the server read; what that means for the
 application is decided here. Servers that are asked for messages fill `BaseChannel._receive`; those that push them use
-`QueuedChannel`.
+`QueuedChannel`, or, on an asyncio transport, `TransportChannel`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendEr
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryFormat, BinaryLike
+from wsbridge.sockets import aborter
 
 if TYPE_CHECKING:
     from wsbridge.base import BaseConnector
 
-__all__ = ["BaseChannel", "QueuedChannel"]
+__all__ = ["BaseChannel", "QueuedChannel", "TransportChannel"]
 
 logger = logging.getLogger("wsbridge")
 
@@ -1011,7 +1012,7 @@ class QueuedChannel(BaseChannel):
         if (not self._queue and self.running is not None) or size > _SMALL:
             self._flush()
             return
-        loop = self._connector.loop
+        loop = self._loop
         if self._cork_until is None:
             self._cork_until = loop.time() + _CORK
             loop.call_soon(self._uncork)
@@ -1032,3 +1033,29 @@ class QueuedChannel(BaseChannel):
             self._wakeup = None
             if not wakeup.done():
                 wakeup.set_result(None)
+
+
+class TransportChannel(QueuedChannel):
+    """A `QueuedChannel` whose connection is an asyncio transport, which the connector puts into `_transport`."""
+
+    __slots__ = ("_transport",)
+
+    _transport: asyncio.Transport
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _aborter(self) -> Callable[[], object]:
+        return aborter(self._transport)
+
+    def _unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def _hold_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._transport.resume_reading()

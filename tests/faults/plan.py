@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["ENDINGS", "FAULTS", "PACES", "Blocks", "Fault", "Message", "Plan", "make_plans"]
 
@@ -50,22 +50,7 @@ Ending = Literal[
     "idle",
     "stop",
 ]
-ENDINGS: tuple[Ending, ...] = (
-    "close",
-    "empty-close",
-    "half-close",
-    "leave",
-    "drop",
-    "asks-close",
-    "asks-close-unanswered",
-    "crossing",
-    "asks-raise",
-    "reserved-opcode",
-    "invalid-text",
-    "too-big",
-    "idle",
-    "stop",
-)
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
 """How a channel ends that no fault ends. With ``stop``, it lives until the connector stops."""
 
 Opening = Literal["plain", "slow", "raises", "closes"]

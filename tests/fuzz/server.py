@@ -6,16 +6,12 @@ It prints its port; each line on stdin is answered by what it holds then, as JSO
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import json
 import logging
-import os
-import resource
 import sys
-import threading
-from pathlib import Path
 from typing import Any
+
+from benchmarks.soak import held
 
 import wsbridge
 from wsbridge import Application, WebSocketChannel, WebSocketOptions
@@ -70,19 +66,6 @@ async def serve(connector: str) -> None:
         while await lines.readline():
             print(json.dumps({**held(), **counts, "errors": errors.found}), flush=True)
     pipe.close()
-
-
-def held() -> dict[str, int]:
-    """Return what this process holds, garbage left out."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {
-        "rss": pages * resource.getpagesize(),
-        "tasks": len(asyncio.all_tasks()),
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": threading.active_count(),
-    }
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from wsbridge.channel import QueuedChannel
+from wsbridge.channel import TransportChannel
 from wsbridge.options import Compression, WebSocketOptions
-from wsbridge.sockets import aborter
 
 __all__ = ["Channel", "FrameReader", "agree"]
 
@@ -49,10 +48,10 @@ def _check_names() -> str:
 _LIMIT_NAME = _check_names()
 
 
-class Channel(QueuedChannel):
+class Channel(TransportChannel):
     """A channel whose frames websockets' core makes and parses."""
 
-    __slots__ = ("_connection", "_protocol", "_transport")
+    __slots__ = ("_connection", "_protocol")
 
     native: Any
     closed_errors = (InvalidState,)
@@ -87,18 +86,6 @@ class Channel(QueuedChannel):
     def _pong(self, payload: bytes) -> None:
         self._protocol.send_pong(payload)
         self._written(len(payload))
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _aborter(self) -> Callable[[], object]:
-        return aborter(self._transport)
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
 
     def _hold_reading(self) -> None:
         self._connection.hold()

@@ -14,9 +14,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtocol, Opcode, ParseFailed, RsvBits
 from wsproto.utilities import LocalProtocolError
 
-from wsbridge.channel import QueuedChannel
-from wsbridge.options import WebSocketOptions
-from wsbridge.sockets import aborter
+from wsbridge.channel import TransportChannel
 
 __all__ = ["Channel", "Wire"]
 
@@ -28,10 +26,10 @@ _MAX_RESTARTS = 16  # of an inflater in one frame
 _SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
 
 
-class Channel(QueuedChannel):
+class Channel(TransportChannel):
     """A channel whose frames wsproto makes and parses."""
 
-    __slots__ = ("_codec", "_pending", "_transport", "_wire")
+    __slots__ = ("_codec", "_pending", "_wire")
 
     native: Any
     closed_errors = (LocalProtocolError,)
@@ -42,11 +40,6 @@ class Channel(QueuedChannel):
         self._codec = wire.codec
         self._transport = wire.transport
         self._pending: list[bytes] = []
-
-    @property
-    def options(self) -> WebSocketOptions[Any]:
-        """Its options."""
-        return self._options
 
     def _send_text(self, text: str) -> None:
         text.encode()  # wsproto would do so behind the deflater, whose state cannot be put back
@@ -78,18 +71,6 @@ class Channel(QueuedChannel):
     def _pong(self, payload: bytes) -> None:
         self._pending.append(self._codec.send(Pong(payload)))
         self._written(len(payload))
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _aborter(self) -> Callable[[], object]:
-        return aborter(self._transport)
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
 
     def _hold_reading(self) -> None:
         self._wire.hold()

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar, cast
@@ -51,6 +52,7 @@ AsgiChannel: TypeAlias = WebSocketChannel[Scope]
 T = TypeVar("T")
 
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 
@@ -384,6 +386,29 @@ async def respond(send: Send, kind: str, response: Response, *, has_body: bool =
         has_body = False
     await send({"type": f"{kind}.start", "status": response.status_code, "headers": _encoded(headers)})
     await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
+
+
+def may_upgrade(method: str, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request may become a WebSocket, for servers that look too closely or not closely enough.
+
+    wsbridge checks the rest of it (HS-4). Names are in lower case.
+    """
+    lines: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
+    has_body = b"transfer-encoding" in lines or any(item != b"0" for item in lines.get(b"content-length", ()))
+    return (
+        method == "GET"
+        and version == "1.1"
+        and b"websocket" in lines.get(b"upgrade", ())
+        and b"upgrade" in lines.get(b"connection", ())
+        and not has_body
+    )
+
+
+def has_controls(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a header's value has a control character, which h11 lets pass."""
+    return any(_CONTROL.search(value) for _, value in headers)
 
 
 def _is_large(scope: Scope) -> bool:

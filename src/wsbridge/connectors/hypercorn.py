@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import sys
 from http import HTTPStatus
@@ -59,7 +58,6 @@ HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
     (b"host", b"localhost"),
@@ -115,12 +113,11 @@ class _Http(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         self.request = request
-        has_controls = any(_CONTROL.search(value) for _, value in request.headers)  # which h11 lets pass
-        if has_controls or request.http_version not in (b"1.0", b"1.1"):
+        if asgi.has_controls(request.headers) or request.http_version not in (b"1.0", b"1.1"):
             await self._send_error_response(400)
             await self.send(Closed())
             return
-        if not _is_handshake(request):
+        if not asgi.may_upgrade(request.method.decode("latin-1"), request.http_version.decode(), request.headers):
             await super()._create_stream(request)
             return
         self.stream = stream = WSStream(
@@ -145,21 +142,6 @@ class _Http(H11Protocol):
                 state=self.connection_state,
             )
         )
-
-
-def _is_handshake(request: h11.Request) -> bool:
-    """Tell whether a request may become a WebSocket; wsbridge checks the rest."""
-    lines: dict[bytes, list[bytes]] = {}
-    for name, value in request.headers:
-        lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
-    has_body = b"transfer-encoding" in lines or any(item != b"0" for item in lines.get(b"content-length", ()))
-    return (
-        request.method == b"GET"
-        and request.http_version == b"1.1"
-        and b"websocket" in lines.get(b"upgrade", ())
-        and b"upgrade" in lines.get(b"connection", ())
-        and not has_body
-    )
 
 
 class _Tcp(TCPServer):

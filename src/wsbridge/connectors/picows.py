@@ -55,7 +55,7 @@ from picows import (
 )
 
 from wsbridge.application import Application
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
+from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
@@ -64,7 +64,7 @@ from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG, aborter
+from wsbridge.sockets import BACKLOG
 
 if TYPE_CHECKING:
 
@@ -106,8 +106,8 @@ _TAKEN = (
 )
 
 
-class _Channel(QueuedChannel):
-    __slots__ = ("_frame", "_framed", "_pending", "_transport")
+class _Channel(TransportChannel):
+    __slots__ = ("_frame", "_framed", "_pending")
 
     native: WSTransport
 
@@ -161,24 +161,6 @@ class _Channel(QueuedChannel):
         self._pending += self._framed
         self._framed.clear()
         self._written(len(payload))
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _aborter(self) -> Callable[[], object]:
-        return aborter(self._transport)
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _hold_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        self._transport.resume_reading()
 
 
 class _Framer:

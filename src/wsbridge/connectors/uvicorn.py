@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 from email.utils import formatdate
 from typing import Any, ClassVar, TypeAlias, cast
@@ -59,7 +58,6 @@ logger = logging.getLogger("wsbridge")
 
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.protocol"  # in the scope
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DECODING = ("latin-1",) if websockets_version >= "17" else ("ascii", "surrogateescape")  # as uvicorn encodes it again
 _IMPLEMENTATION = "websockets-sansio"
 
@@ -69,7 +67,6 @@ class _Http(H11Protocol):
 
     connector: ClassVar[Connector]
     _timer: Timer | None = None
-    _has_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -98,17 +95,7 @@ class _Http(H11Protocol):
         cast(Any, self.scope)[_KEY] = self
         date = [(b"date", formatdate(usegmt=True).encode())] if self.config.date_header else []
         self.server_state.default_headers = date + self.config.encoded_headers
-        lines: dict[bytes, list[bytes]] = {}
-        for name, value in self.headers:
-            lines.setdefault(name, []).extend(item.strip().lower() for item in value.split(b","))
-        has_body = b"transfer-encoding" in lines or any(item != b"0" for item in lines.get(b"content-length", ()))
-        return (
-            self.scope["method"] == "GET"
-            and self.scope["http_version"] == "1.1"
-            and b"websocket" in lines.get(b"upgrade", ())
-            and b"upgrade" in lines.get(b"connection", ())
-            and not has_body
-        )
+        return asgi.may_upgrade(self.scope["method"], self.scope["http_version"], self.headers)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, without a word of why."""
@@ -131,7 +118,7 @@ class _Http(H11Protocol):
             self._wait_for_request()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        if any(_CONTROL.search(value) for _, value in event.headers):  # which h11 lets pass
+        if asgi.has_controls(event.headers):
             self.send_400_response("")
             return
         headers = Headers([(name.decode("ascii"), value.decode(*_DECODING)) for name, value in event.headers])

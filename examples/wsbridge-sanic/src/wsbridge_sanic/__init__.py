@@ -32,7 +32,7 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -50,7 +50,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, QueuedChannel, close_keywords
+from wsbridge.base import BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
@@ -73,8 +73,8 @@ def _check_names() -> None:
 _check_names()
 
 
-class _Channel(QueuedChannel):
-    __slots__ = ("_transport", "core")
+class _Channel(TransportChannel):
+    __slots__ = ("core",)
 
     native: _WebSocket
     core: _Core
@@ -112,26 +112,6 @@ class _Channel(QueuedChannel):
         """Write what the core has to say; the mark of the end, an empty one, is left to the channel."""
         if data := b"".join(self.core.data_to_send()):
             self._transport.write(data)
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    # ---- the connection ---------------------------------------------------------------------------------------------
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _aborter(self) -> Callable[[], object]:
-        return self._transport.abort
-
-    def _hold_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        self._transport.resume_reading()
 
 
 class _Source(BaseSource):
