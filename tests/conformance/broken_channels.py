@@ -235,7 +235,8 @@ class DropsWhatComesBeforeTheEnd(BrokenChannel):
     __slots__ = ()
 
     def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
-        self._queue.clear()
+        if self._queue:  # an idle channel has none
+            self._queue.clear()
         super()._note_end(code, text, initiator)
 
 
