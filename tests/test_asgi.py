@@ -171,6 +171,35 @@ async def test_a_callback_that_raises_closes_with_1011(caplog: pytest.LogCapture
     assert "raised RuntimeError" in caplog.text
 
 
+@pytest.mark.rule("CLOSE-4")
+@pytest.mark.parametrize("refused", [{4004}, {4004, 1000}])
+async def test_a_code_that_the_server_refuses(refused: set[int]) -> None:
+    """As daphne does; a close with 1000 is better than none, and the reason stays."""
+    closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    tried: list[int] = []
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] == "websocket.close":
+            tried.append(event["code"])
+            if event["code"] in refused:
+                raise ValueError("invalid close code")
+            events.put_nowait({"type": "websocket.disconnect", "code": event["code"]})
+
+    options = WebSocketOptions(
+        on_text=lambda channel, process, text: channel.close(4004),
+        on_close=lambda channel, process, reason: closed.set_result(reason),
+        ping_interval=None,
+    )
+    task = asyncio.create_task(asgi_app(options)(scope(), events.get, send))
+    events.put_nowait({"type": "websocket.connect"})
+    events.put_nowait({"type": "websocket.receive", "text": "close"})
+    async with asyncio.timeout(TIMEOUT):
+        assert (await closed).code == 4004
+        await task
+    assert tried == [4004, 1000]
+
+
 @pytest.mark.rule("LIM-1")
 async def test_what_is_too_big_closes_with_1009() -> None:
     async with opened(max_text_size=3) as (server, closed):

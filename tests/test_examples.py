@@ -45,8 +45,9 @@ def test_every_example_is_told_about_and_run() -> None:
         source = (EXAMPLES / name).read_text()
         docstring = source.split('"""')[1]
         is_mount = name.startswith("mount_")
+        told = f'"{name[:-3].removeprefix("mount_")}"'
         assert (f"python examples/{name}" if is_mount else f"wsbridge serve {name[:-3]}:app") in docstring
-        assert f'"{name[:-3]}"' in Path(__file__).read_text() + LIBRARIES.read_text()
+        assert told in Path(__file__).read_text() + LIBRARIES.read_text()
 
 
 @pytest.mark.rule("SEND-1", "RECV-1", "RECV-2")
@@ -100,40 +101,52 @@ async def test_countdown(connector: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def mounting(example: str, framework: str) -> AsyncGenerator[tuple[Process, str]]:
-    """Run an example that brings its own server; yield the process and the host and port of its URL."""
-    pytest.importorskip(framework)
+async def mounting(example: str, *packages: str, server: str = "") -> AsyncGenerator[tuple[Process, str]]:
+    """Run an example on its own server, or on another one; yield the process and the host and port of its URL."""
+    for package in packages:
+        pytest.importorskip(package)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    async with running(sys.executable, "-W", "error", str(EXAMPLES / f"{example}.py"), PORT=str(port)) as process:
+    command = ["-m", "tests.asgi_servers", server, example] if server else [str(EXAMPLES / f"{example}.py")]
+    async with running(sys.executable, "-W", "error", *command, cwd=EXAMPLES.parent, PORT=str(port)) as process:
         yield process, (await process.line(r"Running on http://(127\.0\.0\.1:\d+)", stdout=True))[1]
 
 
+SHUTDOWN = ClosedReason(1001, "server shutdown")
+
+
+async def is_mounted(process: Process, host: str, framework: str, *, end: ClosedReason = SHUTDOWN) -> None:
+    """Make sure that the framework and the mount are served, and that the mount's channels end as they should."""
+    status, _, body = await http_get(f"http://{host}/")
+    assert (status.split()[1], body) == ("200", "an ordinary route\n")
+    assert (await http_get(f"http://{host}/ws/ada"))[0].startswith("HTTP/1.1 426 ")
+    assert (await http_get(f"http://{host}/nowhere"))[0].split()[1] in ("404", "426")
+    async with client_for(framework).connect(Target(f"ws://{host}/ws/ada")) as client:
+        await client.send_text("hello")
+        assert await received(client) == "ada: hello"
+        code = asyncio.ensure_future(process.end(signal.SIGINT))
+        assert await received(client) == end
+    assert await code == 0
+
+
+ASGI = ("starlette", "fastapi", "litestar", "django", "quart")
+
+
 @pytest.mark.rule("MOUNT-1")
-@pytest.mark.parametrize(
-    ("example", "framework"),
-    [
-        ("mount_aiohttp", "aiohttp"),
-        ("mount_tornado", "tornado"),
-        ("mount_websockets", "websockets"),
-        ("mount_starlette", "starlette"),
-        ("mount_fastapi", "fastapi"),
-        ("mount_litestar", "litestar"),
-        ("mount_django", "django"),
-    ],
-)
-async def test_mount_1(example: str, framework: str) -> None:
+@pytest.mark.parametrize("framework", ["aiohttp", "tornado", "websockets", *ASGI])
+async def test_mount_1(framework: str) -> None:
+    example = f"mount_{framework}"
     async with mounting(example, framework) as (process, host):
-        status, _, body = await http_get(f"http://{host}/")
-        assert (status, body) == ("HTTP/1.1 200 OK", "an ordinary route\n")
-        assert (await http_get(f"http://{host}/ws/ada"))[0].startswith("HTTP/1.1 426 ")
-        assert (await http_get(f"http://{host}/nowhere"))[0].split()[1] in ("404", "426")
-        async with client_for(framework).connect(Target(f"ws://{host}/ws/ada")) as client:
-            await client.send_text("hello")
-            assert await received(client) == "ada: hello"
-            code = asyncio.ensure_future(process.end(signal.SIGINT))
-            assert await received(client) == ClosedReason(1001, "server shutdown")
-        assert await code == 0
+        await is_mounted(process, host, framework)
+
+
+@pytest.mark.rule("MOUNT-1")
+@pytest.mark.parametrize("framework", ASGI)
+@pytest.mark.parametrize("server", ["hypercorn", "granian", "daphne"])
+async def test_mount_1_on_other_servers(framework: str, server: str) -> None:
+    async with mounting(f"mount_{framework}", framework, server, "uvicorn", server=server) as (process, host):
+        end = ClosedReason(1000, "") if server == "daphne" else SHUTDOWN  # which it will not send
+        await is_mounted(process, host, framework, end=end)
 
 
 @pytest.mark.rule("MOUNT-1")

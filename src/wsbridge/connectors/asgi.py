@@ -1,7 +1,8 @@
 """wsbridge as an ASGI 3 application: `asgi_app`, for any server and inside any framework; needs no package.
 
 Event -> call: ``websocket.receive`` -> ``text_received``, ``binary_received``; ``websocket.disconnect`` ->
-``peer_closed`` or ``connection_lost``. Tried on uvicorn 0.54, hypercorn 0.18 and granian 2.8.7.
+``peer_closed`` or ``connection_lost``. Tried on uvicorn 0.54, hypercorn 0.18, granian 2.8.7 and
+daphne 4.2.
 
 ASGI says less than the contract needs, and each server says another part of it (docs/asgi.md). What is done on all:
 
@@ -11,6 +12,7 @@ ASGI says less than the contract needs, and each server says another part of it 
 - granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
 - granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
+- daphne raises for a close with a code other than 1000 and 3000-4999 (autobahn's ``sendClose``): 1000 is sent then.
 - A send waits in the server as long as the peer does not read: at the channel's end it is interrupted.
 - A connection cannot be cut: what is cut off here ends when the application returns, as the server pleases.
 """
@@ -136,10 +138,14 @@ class Channel(BaseChannel):
     async def _put_close(self, event: Event) -> None:
         try:
             await self._puts(event)
-        except Exception as exc:
-            if not isinstance(exc, OSError):
-                logger.debug("the server did not take the close of channel %s", self.id, exc_info=exc)
+        except OSError:
             self.connection_lost()
+        except Exception as exc:
+            logger.debug("the server did not take the close of channel %s", self.id, exc_info=exc)
+            if event["code"] == 1000 or self._over:
+                self.connection_lost()
+            else:
+                await self._put_close({**event, "code": 1000})  # better than none
 
     def _disconnect(self) -> None:
         pass  # the server does, when the application returns
