@@ -114,6 +114,17 @@ def test_no_timer_is_set_when_nothing_waits(time: FakeTime, clock: Clock) -> Non
     assert time.timers == []
 
 
+def test_a_timer_whose_deadline_was_cancelled_sets_the_next(time: FakeTime, clock: Clock) -> None:
+    later = Alarm()
+    clock.at(1008, later)
+    clock.cancel(clock.at(1005, Alarm()))
+    assert time.timers == [1005]
+    time.advance(6)
+    assert (later.rang, time.timers) == ([], [1008])
+    time.advance(4)
+    assert later.rang == [1008]
+
+
 def test_cancelled_ones_do_not_pile_up(time: FakeTime, clock: Clock) -> None:
     clock.at(2000, Alarm())
     for _ in range(1000):

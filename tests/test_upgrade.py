@@ -212,7 +212,9 @@ def test_a_host_that_is_missing_or_repeated_is_400(host: Any) -> None:
 
 
 @pytest.mark.rule("HS-4")
-@pytest.mark.parametrize("headers", [{"Content_Length": "5"}, {"Transfer_Encoding": "chunked"}])
+@pytest.mark.parametrize(
+    "headers", [{"Content_Length": "5"}, {"Content_Length": ["0", "5"]}, {"Transfer_Encoding": "chunked"}]
+)
 def test_a_request_with_a_body_is_400(headers: dict[str, Any]) -> None:
     assert refusal(request(**headers)).status_code == 400
 

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl as ssl_module
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -353,14 +353,14 @@ class BaseConnector(ABC):
         ):
             raise self.unsupported("max_text_size and max_binary_size", "its server has no limit; set both to None")
 
-    async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
+    def handle(self, request: Request, source: BaseSource) -> Coroutine[Any, Any, BaseChannel | Response]:
         """Run a request through the application (HS-4 to HS-9, CTX-3).
 
         Returns:
-            The response to send, or a channel: send its 101, with ``source.response_headers``, and await its `run`, or
-            call its `abandon` if that fails.
+            To be awaited, the response to send, or a channel: send its 101, with ``source.response_headers``, and await
+            its `run`, or call its `abandon` if that fails.
         """
-        return await self.handle_by(request, source, self._application_chain)
+        return self.handle_by(request, source, self._application_chain)
 
     async def handle_by(
         self, request: Request, source: BaseSource, run: Callable[[Context], Awaitable[Context]]
@@ -381,7 +381,7 @@ class BaseConnector(ABC):
             return plain_response(503)
         if len(request.header_lines()) > _MAX_HEADERS:
             return plain_response(431)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._handshakes.add(task)
         channel: BaseChannel | None = None
@@ -404,8 +404,8 @@ class BaseConnector(ABC):
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
 
-    async def _application_chain(self, context: Context) -> Context:
-        return await execute(context, self.app.interceptors, self.app.route)
+    def _application_chain(self, context: Context) -> Coroutine[Any, Any, Context]:
+        return execute(context, self.app.interceptors, self.app.route)
 
     def _outcome(self, context: Context, source: BaseSource) -> BaseChannel | Response:
         response = context.get("response")

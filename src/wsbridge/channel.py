@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import secrets
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
@@ -126,7 +126,7 @@ class BaseChannel(ABC):
         options: WebSocketOptions[Any],
         subprotocol: str | None,
     ) -> None:
-        self.id = secrets.token_hex(16)
+        self.id = os.urandom(16).hex()
         self.subprotocol = subprotocol
         self.native: Any = None
         self.running: Running | None = None

@@ -50,10 +50,11 @@ class Clock:
     """Wakes what is due, at a cost that grows with that and not with what waits.
 
     A heap of deadlines and at most one timer of the event loop, so that idle channels cost none. It keeps nothing alive
-    that was cancelled, and no timer when nothing waits (MOUNT-2).
+    that was cancelled, and no timer when nothing waits (MOUNT-2). A timer whose deadline was cancelled comes too early
+    and sets the next: that is cheaper than to set it anew for each channel that ends.
     """
 
-    __slots__ = ("_cancelled", "_handle", "_heap", "_last", "_loop")
+    __slots__ = ("_cancelled", "_handle", "_heap", "_last", "_loop", "_wake")
 
     def __init__(self, loop: TimeSource) -> None:
         self._loop = loop
@@ -61,6 +62,7 @@ class Clock:
         self._handle: TimerHandle | None = None
         self._cancelled = 0
         self._last = float("-inf")
+        self._wake = 0.0  # what `_handle` is for
 
     def time(self) -> float:
         """Return the time now, in the seconds of the event loop."""
@@ -70,7 +72,7 @@ class Clock:
         """Have ``timed.tick`` called at ``when``, and after that as often as it asks for."""
         timer = Timer(when, timed)
         heapq.heappush(self._heap, timer)
-        if self._heap[0] is timer:
+        if self._handle is None or when < self._wake:
             self._set()
         return timer
 
@@ -84,7 +86,8 @@ class Clock:
             self._heap = [timer for timer in self._heap if timer.timed is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0
-            self._set()
+            if not self._heap:
+                self._set()
 
     def _set(self) -> None:
         """Set the event loop's timer to the first deadline, or to none."""
@@ -92,7 +95,8 @@ class Clock:
             self._handle.cancel()
             self._handle = None
         if self._heap:
-            self._handle = self._loop.call_at(max(self._heap[0].when, self._last + RESOLUTION), self._sweep)
+            self._wake = self._heap[0].when
+            self._handle = self._loop.call_at(max(self._wake, self._last + RESOLUTION), self._sweep)
 
     def _sweep(self) -> None:
         self._handle = None
@@ -115,4 +119,5 @@ class Clock:
         for timer in again:
             if timer.timed is not None:
                 heapq.heappush(self._heap, timer)
-        self._set()
+        if self._handle is None or not self._heap or self._heap[0].when < self._wake:
+            self._set()

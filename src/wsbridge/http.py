@@ -82,11 +82,14 @@ class Request(_SansIORequest, Generic[N_co]):
         """
         self._lines = list(headers)
         self._headers: Headers | None
-        raw_path, _, query = _origin_form(target).partition("?")
-        path = unquote(raw_path.encode("latin-1"), errors="replace")
-        below = path.removeprefix(root_path)
-        if not below or below.startswith("/"):  # the mount is whole segments
-            path = below
+        raw_path, _, query = (target if target[:1] == "/" else _origin_form(target)).partition("?")
+        path = raw_path
+        if "%" in path or not path.isascii():
+            path = unquote(raw_path.encode("latin-1"), errors="replace")
+        if root_path:
+            below = path.removeprefix(root_path)
+            if not below or below.startswith("/"):  # the mount is whole segments
+                path = below
         super().__init__(
             method=method,
             scheme=scheme,
@@ -106,7 +109,7 @@ class Request(_SansIORequest, Generic[N_co]):
         if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
             self.client_certificate = tls.getpeercert() or None
         self._native = native
-        self.path_params: dict[str, str] = dict(path_params or {})
+        self.path_params: dict[str, str] = {} if path_params is None else dict(path_params)
 
     @property
     def headers(self) -> Headers:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -184,8 +187,6 @@ def plain_response(status: int, headers: Mapping[str, str] | None = None) -> Res
 
 def _origin_form(target: str) -> str:
     """Return the path and query of a target that may be in absolute form (RFC 9112, 3.2.2)."""
-    if target.startswith("/"):
-        return target
     _, separator, rest = target.partition("://")
     if not separator:
         return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -62,21 +61,21 @@ async def execute(
     Raises:
         Exception: What a stage raised and no error stage took.
     """
-    waiting = deque(interceptors)
     entered: list[Interceptor] = []
     failure: Exception | None = None
     try:
-        while context.get("response") is None:
-            if not waiting:
-                if route is None:
+        while True:
+            for interceptor in interceptors:
+                if context.get("response") is not None:
                     break
-                waiting.extend(route(context))
-                route = None
-                continue
-            interceptor = waiting.popleft()
-            entered.append(interceptor)
-            if interceptor.enter is not None:
-                context = await _result(interceptor, "enter", interceptor.enter(context), context)
+                entered.append(interceptor)
+                if interceptor.enter is not None:
+                    result = interceptor.enter(context)
+                    # by far the most return the context that they got, which costs no call here
+                    context = context if result is context else await _result(interceptor, "enter", result, context)
+            if route is None or context.get("response") is not None:
+                break
+            interceptors, route = route(context), None
     except Exception as exc:
         failure = exc
     while entered:

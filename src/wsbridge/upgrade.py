@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
+from collections import Counter
 from typing import Any
 
 from wsbridge.errors import UpgradeError
@@ -13,8 +13,6 @@ from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
-
-_NO_BODY = ["0"]
 
 _DEFLATE_PARAMETER = re.compile(  # RFC 7692, 7.1.1 and 7.1.2
     r"(?:server|client)_no_context_takeover"
@@ -104,29 +102,34 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Respons
         return plain_response(405, {"Allow": "GET"})
     if request.http_version != "1.1":
         return plain_response(505)
-    lines: dict[str, list[str]] = {}  # all at once: this runs for every handshake
-    for name, value in request.header_lines():
-        lines.setdefault(name.lower(), []).append(value)
-    if "websocket" not in _elements(lines, "upgrade") or "upgrade" not in _elements(lines, "connection"):
-        return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    if lines.get("sec-websocket-version") != ["13"]:
+    lines = request.header_lines()
+    last = {name.lower(): value for name, value in lines}  # all at once: this runs for every handshake
+    repeated: set[str] = set() if len(last) == len(lines) else _repeated(lines)
+    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
+        if last.get(name, "").lower() != token and token not in _elements(lines, name):
+            return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
+    if last.get("sec-websocket-version") != "13" or "sec-websocket-version" in repeated:
         return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
-    keys = lines.get("sec-websocket-key", ())
-    if len(keys) != 1 or not _is_key(keys[0]):
+    if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
         return plain_response(400)
-    hosts = lines.get("host", ())
-    if len(hosts) != 1 or not hosts[0]:
+    if not last.get("host") or "host" in repeated:
         return plain_response(400)
-    if lines.get("content-length", _NO_BODY)[0] != "0" or "transfer-encoding" in lines:
+    if last.get("content-length", "0") != "0" or "content-length" in repeated or "transfer-encoding" in last:
         return plain_response(400)  # a body would be taken for frames
-    if "origin" in lines and not is_allowed_origin(request, options.origins):
+    if "origin" in last and not is_allowed_origin(request, options.origins):
         return plain_response(403)
     return None
 
 
-def _elements(lines: dict[str, list[str]], name: str) -> list[str]:
+def _repeated(lines: list[tuple[str, str]]) -> set[str]:
+    """Return the headers that have more than one line, in lower case."""
+    counts = Counter(name.lower() for name, _ in lines)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _elements(lines: list[tuple[str, str]], name: str) -> list[str]:
     """Return the elements of a header over all its lines, in lower case."""
-    return [item.strip().lower() for line in lines.get(name, ()) for item in line.split(",")]
+    return [item.strip().lower() for found, line in lines if found.lower() == name for item in line.split(",")]
 
 
 def is_allowed_origin(request: Request, allowed: tuple[str, ...] | Any) -> bool:
@@ -155,6 +158,6 @@ def _same_port(own: tuple[str, str, int], origin: tuple[str, str, int]) -> bool:
 def _is_key(key: str) -> bool:
     """Tell whether ``key`` is the base64 of 16 bytes (RFC 6455, 4.2.1)."""
     try:
-        return len(key) == 24 and len(base64.b64decode(key, validate=True)) == 16
+        return len(key) == 24 and len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except (binascii.Error, ValueError):
         return False

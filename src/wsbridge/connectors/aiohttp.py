@@ -556,12 +556,13 @@ async def _answer(
         return _native_response(plain_response(400))
     tls: Any = native.get_extra_info("ssl_object")
     remote: Any = native.get_extra_info("peername")
+    target = native.raw_path
     request = Request(
         native.method,
-        native.raw_path.encode("utf-8", "surrogateescape").decode("latin-1"),
+        target if target.isascii() else target.encode("utf-8", "surrogateescape").decode("latin-1"),
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
         scheme="wss" if tls else "ws",
-        http_version=f"{native.version.major}.{native.version.minor}",
+        http_version="1.1" if native.version == HttpVersion11 else "1.0",
         remote_address=(str(remote[0]), int(remote[1])) if remote and not isinstance(remote, str) else None,
         tls=tls,
         native=native,
