@@ -20,7 +20,6 @@ from wsbridge.conformance.result import RuleInfo, dump_results
 from wsbridge.conformance.runner import CheckResult
 from wsbridge.conformance.target import TargetInfo
 from wsbridge.conformance.wire import LogEntry
-from wsbridge.registry import SERVERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -340,9 +339,9 @@ def test_refresh_checks_the_connectors_and_writes(tmp_path: Path, monkeypatch: p
     assert [(name, options["model"], options["scale"]) for name, options in asked] == [("aiohttp", True, 2.0)]
     assert (root / "docs/reports/aiohttp.json").read_text() == dump_results([named("aiohttp").stable()])
     assert report.main(["--refresh", "--root", str(root)]) == 1  # tornado's is not conformant
-    assert [name for name, _ in asked[1:]] == [*SERVERS, "memory"]
+    assert [name for name, _ in asked[1:]] == [report.VARIANTS.get(name, (name,))[0] for name in report.NAMES]
     assert sorted(path.name for path in (root / "docs/reports").iterdir()) == [
-        f"{name}.json" for name in sorted([*SERVERS, "memory"])
+        f"{name}.json" for name in sorted(report.NAMES)
     ]
 
 
@@ -355,7 +354,7 @@ def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None
 HINT = "run: python -m wsbridge.conformance.report --refresh"
 
 
-@pytest.mark.parametrize("name", [*SERVERS, "memory"])
+@pytest.mark.parametrize("name", report.NAMES)
 def test_the_committed_report_is_fresh(name: str) -> None:
     """Of the checks that there are now, each once; how they ended is the suite's business."""
     found = {result.target.name: result for result in report.committed(ROOT)}

@@ -20,6 +20,7 @@ ALIASES = {
     "websockets": ("WebsocketsChannel", "WebsocketsRequest"),
     "tornado": ("TornadoChannel", "TornadoRequest"),
     "uvicorn": ("UvicornChannel", "UvicornRequest"),
+    "uvicorn_wsproto": ("UvicornWsprotoChannel", "UvicornWsprotoRequest"),
     "hypercorn": ("HypercornChannel", "HypercornRequest"),
     "picows": ("PicowsChannel", "PicowsRequest"),
 }
@@ -27,15 +28,15 @@ ALIASES = {
 
 @pytest.mark.parametrize("name", ALIASES)
 async def test_natives_are_what_the_aliases_say(name: str) -> None:
-    pytest.importorskip(name)
+    pytest.importorskip(name.partition("_")[0])
+    module = importlib.import_module(f"wsbridge.connectors.{name}")
     seen: asyncio.Future[tuple[WebSocketChannel, Request]] = asyncio.get_running_loop().create_future()
     options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)))
     async with (
-        wsbridge.serve(Application([("/", options)]), name, port=0) as connector,
+        wsbridge.serve(Application([("/", options)]), f"{module.__name__}:Connector", port=0) as connector,
         client_for(name).connect(Target(connector.url)),
     ):
         channel, request = await asyncio.wait_for(seen, 5)
-    module = importlib.import_module(f"wsbridge.connectors.{name}")
     for native, alias in zip((channel.native, request.native), ALIASES[name], strict=True):
         (expected,) = get_args(getattr(module, alias))
         assert isinstance(native, get_origin(expected) or expected)

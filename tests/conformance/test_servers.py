@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
@@ -9,35 +11,39 @@ from wsproto.frame_protocol import CloseReason
 from wsbridge.base import ALL_FEATURES
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
-from wsbridge.conformance.report import failure_text
+from wsbridge.conformance.report import VARIANTS, failure_text
 from wsbridge.conformance.runner import Verdict, run_check
 from wsbridge.registry import load_connector
 
-LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}, "hypercorn": {"mount"}}
+LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}, "uvicorn-wsproto": {"mount"}, "hypercorn": {"mount"}}
 """The features that a connector does not have, beside ``fragments``."""
+
+
+def load(name: str) -> Any:
+    return load_connector(VARIANTS.get(name, (name,))[0])
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", LACKING)
 def test_check(name: str, check: Check) -> None:
-    result = run_check(check, Target(name, load_connector(name)))
+    result = run_check(check, Target(name, load(name)))
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
-        assert check.needs - load_connector(name).features <= {"fragments"} | LACKING[name]
+        assert check.needs - load(name).features <= {"fragments"} | LACKING[name]
 
 
 @pytest.mark.parametrize("name", LACKING)
 def test_features_are_those_that_are_told(name: str) -> None:
-    assert set(load_connector(name).features) == set(ALL_FEATURES) - {"fragments"} - LACKING[name]
+    assert set(load(name).features) == set(ALL_FEATURES) - {"fragments"} - LACKING[name]
 
 
 @pytest.mark.rule("CLOSE-9")
 def test_close_keywords_cover_every_code_that_the_server_names() -> None:
     for name, codes in (("uvicorn", CloseCode), ("hypercorn", CloseReason)):
-        table = load_connector(name).close_keywords
+        table = load(name).close_keywords
         assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
 
 
 @pytest.mark.parametrize("name", LACKING)
 def test_none_declares_a_deviation(name: str) -> None:
-    assert not load_connector(name).deviations
+    assert not load(name).deviations

@@ -17,6 +17,7 @@ from picows import WSTransport, WSUpgradeRequest
 from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request as WebsocketsNative
 
@@ -27,6 +28,7 @@ from wsbridge.connectors.memory import ClientRequest, Connection, MemoryChannel,
 from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
 from wsbridge.connectors.tornado import TornadoChannel, TornadoRequest
 from wsbridge.connectors.uvicorn import UvicornChannel, UvicornRequest
+from wsbridge.connectors.uvicorn_wsproto import UvicornWsprotoChannel, UvicornWsprotoRequest
 from wsbridge.connectors.websockets import WebsocketsChannel, WebsocketsRequest
 
 # ---- each connector's ----------------------------------------------------------------------------------------------
@@ -68,6 +70,12 @@ def open_uvicorn(channel: UvicornChannel, request: UvicornRequest) -> str:
     return str(request.native["path"])
 
 
+def open_uvicorn_on_wsproto(channel: UvicornWsprotoChannel, request: UvicornWsprotoRequest) -> bool:
+    assert_type(channel.native, WSProtocol)
+    assert_type(request.native, MutableMapping[str, Any])
+    return channel.native.handshake_complete
+
+
 def open_hypercorn(channel: HypercornChannel, request: HypercornRequest) -> None:
     assert_type(channel.native, WSStream)
     assert_type(request.native, MutableMapping[str, Any])
@@ -84,6 +92,7 @@ assert_type(WebSocketOptions(on_open=open_websockets), WebSocketOptions[None])
 assert_type(WebSocketOptions(on_open=open_tornado), WebSocketOptions[None])
 assert_type(WebSocketOptions(on_open=open_picows), WebSocketOptions[int])
 assert_type(WebSocketOptions(on_open=open_uvicorn), WebSocketOptions[str])
+assert_type(WebSocketOptions(on_open=open_uvicorn_on_wsproto), WebSocketOptions[bool])
 
 
 # ---- of a framework of one's own, of two, of none ------------------------------------------------------------------

@@ -11,7 +11,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree
@@ -65,6 +66,14 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "unchecked": "not checked",
     }
 )
+
+VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"uvicorn-wsproto": ("wsbridge.connectors.uvicorn_wsproto:Connector", "uvicorn", "wsproto")}
+)
+"""What has a report of its own and no entry point: where it is, and the packages that it rests on."""
+
+NAMES = (*SERVERS, *VARIANTS, "memory")
+"""What has a committed report, in the order of the pages."""
 
 REPORTS = Path("docs", "reports")
 SUPPORT = Path("docs", "support.md")
@@ -430,9 +439,8 @@ run the suite in [conformance](conformance.md).
 def committed(root: Path) -> list[SuiteResult]:
     """Return the committed reports of the project in ``root``: those that come with wsbridge first."""
     found = [result for path in sorted((root / REPORTS).glob("*.json")) for result in load_results(path)]
-    order = list(SERVERS)
     return sorted(
-        found, key=lambda r: (order.index(r.target.name) if r.target.name in order else len(order), r.target.name)
+        found, key=lambda r: (NAMES.index(r.target.name) if r.target.name in NAMES else len(NAMES), r.target.name)
     )
 
 
@@ -467,7 +475,11 @@ def refresh(root: Path, names: Iterable[str], *, scale: float, tell: Callable[[s
             if progress.result is not None and progress.result.verdict is Verdict.FAIL:
                 tell(f"{name}: {failure_text(progress.result, '')}")
 
-        result = run(name, model=True, scale=scale, progress=progress)
+        target, *packages = VARIANTS.get(name, (name,))
+        result = run(target, model=True, scale=scale, progress=progress)
+        if packages:
+            versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
+            result = replace(result, target=replace(result.target, name=name, packages=versions))
         tell(f"{name}: {verdict_line(result)}")
         for problem in result.problems:
             tell(f"{name}: {problem}")
@@ -493,9 +505,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say --refresh or --write-docs")
     conformant = True
     if options.refresh is not None:
-        conformant = refresh(
-            options.root, options.refresh or (*SERVERS, "memory"), scale=options.timeout_scale, tell=print
-        )
+        conformant = refresh(options.root, options.refresh or NAMES, scale=options.timeout_scale, tell=print)
     for path, text in documents(options.root).items():
         (options.root / path).write_text(text, encoding="utf-8")
         print(f"wrote {path}")

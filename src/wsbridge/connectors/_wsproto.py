@@ -15,8 +15,11 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge.channel import TransportChannel
+from wsbridge.http import Request
+from wsbridge.options import Compression
+from wsbridge.upgrade import offers_deflate
 
-__all__ = ["Channel", "Wire"]
+__all__ = ["Channel", "Wire", "deflate_offer"]
 
 _OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED
 _BAD_GATEWAY = (1014).to_bytes(2)
@@ -77,6 +80,20 @@ class Channel(TransportChannel):
 
     def _resume_reading(self) -> None:
         self._wire.resume()
+
+
+def deflate_offer(request: Request, compression: bool | Compression) -> list[str]:
+    """Return what of a request's ``Sec-WebSocket-Extensions`` wsproto shall accept: one offer of deflate, or none.
+
+    It makes one answer of several offers, knows no quoted value, and no window of 8 bits (extensions.py, ``accept``).
+    """
+    if compression is False or not offers_deflate(request):
+        return []
+    for offer in request.header_list("Sec-WebSocket-Extensions"):
+        name, *parameters = ("".join(part.replace('"', "").split()) for part in offer.split(";"))
+        if name == PerMessageDeflate.name and not any(parameter.endswith("=8") for parameter in parameters):
+            return ["; ".join((name, *parameters))]
+    return []
 
 
 class _Deflate(PerMessageDeflate):

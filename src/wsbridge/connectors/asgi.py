@@ -55,6 +55,7 @@ T = TypeVar("T")
 
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 
@@ -424,7 +425,7 @@ def _is_large(scope: Scope) -> bool:
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     for name, value in headers:
-        if not name or any(char <= " " for char in name) or any(char in "\r\n\0" for char in value):
+        if not _NAME.fullmatch(name) or _CONTROL.search(value.encode("latin-1")):
             raise ValueError(f"the header {name!r} cannot be sent")
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 

@@ -24,7 +24,7 @@ import asyncio
 import logging
 import socket
 import sys
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
 import h11
@@ -42,12 +42,11 @@ from wsproto.frame_protocol import CloseReason
 
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
-from wsbridge.connectors._wsproto import Channel, Wire
+from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
-from wsbridge.upgrade import offers_deflate
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
 
@@ -107,7 +106,7 @@ class _Http(H11Protocol):
     async def _send_h11_event(self, event: Any) -> None:
         """Send the words of a status too, which hypercorn leaves out."""
         if isinstance(event, h11.Response) and not event.reason:
-            reason = HTTPStatus(event.status_code).phrase.encode()
+            reason = responses.get(event.status_code, "").encode()
             event = h11.Response(headers=event.headers, status_code=event.status_code, reason=reason)
         await super()._send_h11_event(event)
 
@@ -258,8 +257,7 @@ class Connector(asgi.Connector):
         handshake = stream.handshake
         handshake.key = source.request.headers["Sec-WebSocket-Key"].strip().encode()
         handshake.subprotocols = [] if channel.subprotocol is None else [channel.subprotocol]
-        deflates = channel.options.compression is not False and offers_deflate(source.request)
-        handshake.extensions = source.request.header_list("Sec-WebSocket-Extensions") if deflates else None
+        handshake.extensions = deflate_offer(source.request, channel.options.compression)
         await send(asgi.accept_event(source, channel))
         writer = http.tcp.writer
         transport = cast(asyncio.Transport, writer.transport)

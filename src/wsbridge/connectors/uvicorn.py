@@ -3,14 +3,14 @@
 The handshake goes through uvicorn as with any ASGI application; then the frames of websockets' sans-I/O core, on which
 its default implementation stands, go to the channel past the event stream, as in the websockets connector
 (`wsbridge.connectors._sansio`): what is mended there is mended here, and no event, queue or pause of reading is needed
-for each message.
+for each message. Its other implementation, by wsproto, is in `wsbridge.connectors.uvicorn_wsproto`.
 
 Mends, by ``Config(http=, ws=)``, which take classes:
 
 - The first request may take for ever: `_Http` holds it to ``handshake_timeout``.
 - What stands behind the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, HTTP/1.0 is taken for HTTP/1.1, and a bad key
-  or another version is refused before the application is asked: `_Http._should_upgrade`, `_Protocol.take`.
+  or another version is refused before the application is asked: `_Http._should_upgrade`, ``take`` of the protocol.
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
 - Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
 
@@ -22,8 +22,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Mapping
 from email.utils import formatdate
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
 from uvicorn import Config, Server
@@ -41,6 +42,7 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
 from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -56,10 +58,9 @@ UvicornChannel: TypeAlias = WebSocketChannel[WebSocketsSansIOProtocol]
 
 logger = logging.getLogger("wsbridge")
 
-_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
-_KEY = "wsbridge.protocol"  # in the scope
+MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+KEY = "wsbridge.protocol"  # in the scope
 _DECODING = ("latin-1",) if websockets_version >= "17" else ("ascii", "surrogateescape")  # as uvicorn encodes it again
-_IMPLEMENTATION = "websockets-sansio"
 
 
 class _Http(H11Protocol):
@@ -92,7 +93,7 @@ class _Http(H11Protocol):
 
     def _should_upgrade(self) -> bool:
         self._forget_timer()
-        cast(Any, self.scope)[_KEY] = self
+        cast(Any, self.scope)[KEY] = self
         date = [(b"date", formatdate(usegmt=True).encode())] if self.config.date_header else []
         self.server_state.default_headers = date + self.config.encoded_headers
         return asgi.may_upgrade(self.scope["method"], self.scope["http_version"], self.headers)
@@ -121,23 +122,47 @@ class _Http(H11Protocol):
         if asgi.has_controls(event.headers):
             self.send_400_response("")
             return
-        headers = Headers([(name.decode("ascii"), value.decode(*_DECODING)) for name, value in event.headers])
-        native = NativeRequest(event.target.decode("latin-1"), headers)
         self.connections.discard(self)
-        protocol = self.connector.make_protocol(self)
+        protocol = self.connector.protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
-        protocol.take(native)
+        protocol.take(event)
         early, _ = self.conn.trailing_data
         if early:
             protocol.data_received(early)
 
 
-class _Protocol(FrameReader, WebSocketsSansIOProtocol):
-    """A connection from its upgrade on."""
+class Upgraded:
+    """A mixin for uvicorn's WebSocket protocols: a connection from its upgrade on."""
 
-    task: asyncio.Task[Any] | None = None
+    app: Any
+    scope: Any
+    receive: Any
+    send: Any
+    transport: asyncio.Transport
+    send_500_response: Any
+    offers_deflate: ClassVar[bool] = False
+    """Whether uvicorn offers it, where the request does."""
 
+    def take(self, event: h11.Request) -> None:
+        """Take the request, which wsbridge checks by itself (HS-4), as one that is fit to be accepted."""
+        raise NotImplementedError
+
+    async def run_asgi(self) -> None:
+        """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except Exception:
+            logger.exception("the handshake for %r failed", self.scope["path"])
+            self.send_500_response()
+        finally:
+            if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
+                self.transport.close()
+
+
+class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.protocol = self.conn
@@ -148,28 +173,17 @@ class _Protocol(FrameReader, WebSocketsSansIOProtocol):
     def paused(self) -> bool:  # type: ignore[override]
         return not self.writable.is_set()
 
-    def take(self, native: NativeRequest) -> None:
-        """Take the request, which wsbridge checks by itself (HS-4), as one that is fit to be accepted."""
-        self.request = native
+    def take(self, event: h11.Request) -> None:
+        headers = Headers([(name.decode("ascii"), value.decode(*_DECODING)) for name, value in event.headers])
+        self.request = native = NativeRequest(event.target.decode("latin-1"), headers)
         self.conn.receive_data(b"GET / HTTP/1.1\r\n\r\n")
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
         self.handle_connect(native)
-        cast(Any, self.scope)[_KEY] = self
-
-    async def run_asgi(self) -> None:
-        """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
-        try:
-            await cast(Any, self).app(self.scope, self.receive, self.send)
-        except Exception:
-            logger.exception("the handshake for %r failed", self.scope["path"])
-            self.send_500_response()
-        finally:
-            if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
-                self.transport.close()
+        self.scope[KEY] = self
 
     def keep(self) -> None:
-        if len(self._unread) > _MAX_EARLY:
+        if len(self._unread) > MAX_EARLY:
             self.transport.pause_reading()
 
     def parse_unopened(self, data: bytes) -> None:
@@ -182,8 +196,6 @@ class _Protocol(FrameReader, WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.lost()
-        if self.task is not None:
-            self.task.cancel()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -204,10 +216,24 @@ def _accept(request: NativeRequest) -> NativeResponse:
     return NativeResponse(101, "Switching Protocols", headers)
 
 
+def _on_wsproto() -> type[Connector]:
+    try:
+        from wsbridge.connectors import uvicorn_wsproto
+    except ModuleNotFoundError as exc:
+        if exc.name != "wsproto":
+            raise
+        raise ConnectorNotInstalledError(
+            "the uvicorn connector needs wsproto for native_options['ws'] = 'wsproto', which is not installed. Run: "
+            'pip install ".[uvicorn-wsproto]" (in a checkout of wsbridge) or pip install wsproto'
+        ) from exc
+    return uvicorn_wsproto.Connector
+
+
 class Connector(asgi.Connector):
     """Serves by `uvicorn.Server`. ``native_options``: keyword arguments of `uvicorn.Config`, and ``ws``.
 
-    Of uvicorn's implementations of WebSocket that is ``"websockets-sansio"``; the others are refused.
+    Of uvicorn's implementations of WebSocket that is ``"websockets-sansio"``, or ``"wsproto"``, which makes it a
+    `wsbridge.connectors.uvicorn_wsproto.Connector`; the others are refused.
     """
 
     name = "uvicorn"
@@ -217,25 +243,31 @@ class Connector(asgi.Connector):
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names = frozenset(("ws", "access_log", "date_header", "headers", "server_header"))
 
+    implementation: ClassVar[str] = "websockets-sansio"
+    protocol_class: ClassVar[Any] = _Protocol
+
     _server: Server
+
+    def __new__(cls, app: Application, **options: Any) -> Self:
+        """Return one of the class for ``native_options["ws"]``: what can be set differs between them."""
+        native: Any = options.get("native_options")
+        if cls is Connector and isinstance(native, Mapping) and cast(Any, native).get("ws") == "wsproto":
+            cls = cast("type[Self]", _on_wsproto())
+        return super().__new__(cls)
 
     def __init__(self, app: Application, **options: Any) -> None:
         super().__init__(app, **options)
-        if (ws := self.native_options.pop("ws", _IMPLEMENTATION)) != _IMPLEMENTATION:
+        if (ws := self.native_options.pop("ws", self.implementation)) != self.implementation:
             raise self.unsupported(
-                f"native_options['ws'] = {ws!r}", f"its channels stand on {_IMPLEMENTATION!r}; see asgi_app for others"
+                f"native_options['ws'] = {ws!r}", f"its channels stand on {self.implementation!r}; see asgi_app"
             )
 
-    def make_protocol(self, http: _Http) -> Any:
-        """Return the protocol for a connection that is upgraded."""
-        return _Protocol(config=http.config, server_state=http.server_state, app_state=http.app_state)
-
     def make_request(self, scope: asgi.Scope) -> Request:
-        return asgi.make_request(scope, tls=scope[_KEY].transport.get_extra_info("ssl_object"))
+        return asgi.make_request(scope, tls=scope[KEY].transport.get_extra_info("ssl_object"))
 
     def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
         channel = Channel(self, request, options, subprotocol)
-        channel.native = cast(Any, request.native)[_KEY]
+        channel.native = cast(Any, request.native)[KEY]
         return channel
 
     async def _start(self, sockets: list[socket.socket]) -> None:
@@ -243,14 +275,14 @@ class Connector(asgi.Connector):
         config = Config(
             cast(Any, self._serve),
             http=cast(Any, type("_Http", (_Http,), {"connector": self})),
-            ws=_Protocol,
+            ws=self.protocol_class,
             interface="asgi3",
             loop="none",
             lifespan="off",
             log_config=None,
             backlog=BACKLOG,
             ws_ping_interval=None,
-            ws_per_message_deflate=False,
+            ws_per_message_deflate=self.protocol_class.offers_deflate,
             proxy_headers=False,
             **native,
         )

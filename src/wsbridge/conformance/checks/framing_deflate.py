@@ -149,14 +149,14 @@ async def client_without_context_takeover(bench: Bench) -> None:
 async def server_window(bench: Bench) -> None:
     """Each server_max_window_bits of 9 to 15 is declined, or agreed to by that size or less and kept to."""
     async with deflating(bench) as served:
-        for bits in range(9, 16):
-            async with served.peer(deflate=f"{NAME}; server_max_window_bits={bits}") as peer:
+        for bits, value in [*((bits, f"{bits}") for bits in range(9, 16)), (10, '"10"')]:  # RFC 7692, 5.2: or quoted
+            async with served.peer(deflate=f"{NAME}; server_max_window_bits={value}") as peer:
                 told = [part for part in agreed(peer) if part.startswith("server_max_window_bits=")]
                 sizes = [int(part.partition("=")[2]) for part in told]
                 kept = (
                     sizes[0] <= bits if sizes else bits == 15
                 )  # which limits nothing, so that there is nothing to tell
-                true(kept or not peer.deflated, f"{bits} was answered by {peer.response}")
+                true(kept or not peer.deflated, f"{value} was answered by {peer.response}")
                 half = NOISE[: (1 << bits) * 3 // 4]  # repeats from beyond the window, for all but the largest
                 await echoed(peer, [half + half, half, half])
 
@@ -186,10 +186,10 @@ async def server_window_of_8_bits(bench: Bench) -> None:
 async def client_window(bench: Bench) -> None:
     """client_max_window_bits, offered without a value or with one of 8 to 15, is agreed to by that size or less."""
     async with deflating(bench) as served:
-        for value in ("", *(f"={bits}" for bits in range(9, 16))):
+        for value in ("", *(f"={bits}" for bits in range(9, 16)), '="10"'):
             async with served.peer(deflate=f"{NAME}; client_max_window_bits{value}") as peer:
                 told = [part for part in agreed(peer) if part.startswith("client_max_window_bits=")]
-                limit = int(value[1:] or "15")
+                limit = int(value[1:].strip('"') or "15")
                 true(all(int(part.partition("=")[2]) <= limit for part in told), f"{value} was answered by {told}")
                 await echoed(peer, [TEXT, NOISE, NOISE, TEXT])
 

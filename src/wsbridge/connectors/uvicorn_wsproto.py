@@ -1,0 +1,123 @@
+"""The uvicorn connector on uvicorn's wsproto implementation, by ``native_options={"ws": "wsproto"}``. wsproto 1.3.
+
+As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `wsbridge.connectors._wsproto` takes the
+connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py, ``handle_message``), a
+lost connection is an empty close for it, and a close is sent as 1000 where it should be empty.
+
+Mends, beside those:
+
+- The handshake is wsproto's own affair, which takes a key of any form and refuses another version by itself: it is told
+  of a request that is surely taken, when wsbridge has checked the real one (`_Protocol.take`, `_Handshake`).
+- A refusal is sent without the words of its status (wsproto, handshake.py, ``_reject``) and without the headers that
+  uvicorn sends with all else: `_Handshake.send`.
+- Messages are deflated for every peer that offers it, or for none: what is offered is told to wsproto or not.
+
+What can be set of `Compression` is nothing: wsproto takes any window that a peer asks for, and has no other setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from http.client import responses
+from typing import Any, TypeAlias
+
+import h11
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import Event, RejectConnection
+from wsproto.events import Request as RequestEvent
+from wsproto.typing import Headers
+
+from wsbridge.base import BaseChannel, BaseSource
+from wsbridge.connectors import asgi, uvicorn
+from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
+from wsbridge.http import Request
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+
+__all__ = ["Connector", "UvicornWsprotoChannel", "UvicornWsprotoRequest"]
+
+UvicornWsprotoRequest: TypeAlias = Request[asgi.Scope]
+"""A `Request` of this connector, for annotations."""
+
+UvicornWsprotoChannel: TypeAlias = WebSocketChannel[WSProtocol]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
+_FIT = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
+
+
+class _Handshake(WSConnection):
+    """Is told of a request when it is answered."""
+
+    default_headers: Headers  # uvicorn's own
+
+    def tell(self, *headers: bytes) -> None:
+        """Tell of a request that may be accepted, with these headers besides."""
+        self.receive_data(b"\r\n".join((_FIT, *headers, b"Connection: upgrade", b"", b"")))
+
+    def send(self, event: Event) -> bytes:
+        if not isinstance(event, RejectConnection):
+            return super().send(event)
+        self.tell(b"Connection: close", b"Sec-WebSocket-Key: ")
+        phrase = responses.get(event.status_code, "").encode()
+        data = super().send(replace(event, headers=[*self.default_headers, *event.headers]))
+        return data.replace(b" \r\n", b" " + phrase + b"\r\n", 1)
+
+
+class _Protocol(uvicorn.Upgraded, WSProtocol):
+    """A connection from its upgrade to its 101."""
+
+    offers_deflate = True
+
+    conn: _Handshake
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.conn = _Handshake(ConnectionType.SERVER)
+        self.conn.default_headers = self.default_headers
+        self.early = bytearray()
+
+    def take(self, event: h11.Request) -> None:
+        self.handle_connect(RequestEvent(host="", target=event.target.decode("ascii")))
+        scope: Any = self.scope
+        scope["headers"] = list(event.headers)
+        scope[uvicorn.KEY] = self
+
+    def data_received(self, data: bytes) -> None:
+        self.early += data
+        if len(self.early) > uvicorn.MAX_EARLY:
+            self.transport.pause_reading()
+
+
+class Connector(uvicorn.Connector):
+    """As `wsbridge.connectors.uvicorn.Connector`, with ``"wsproto"`` for its implementation."""
+
+    name = "uvicorn-wsproto"
+    connector_api = 1
+    compression_settings = frozenset()
+    implementation = "wsproto"
+    protocol_class = _Protocol
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        channel = Channel(self, request, options, subprotocol)
+        scope: Any = request.native
+        channel.native = scope[uvicorn.KEY]
+        return channel
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
+        protocol: _Protocol = channel.native
+        request = source.request
+        headers = [("Sec-WebSocket-Key", request.headers["Sec-WebSocket-Key"])]
+        if channel.subprotocol is not None:
+            headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
+        offers = deflate_offer(request, channel.options.compression)
+        headers += [("Sec-WebSocket-Extensions", offer) for offer in offers]
+        protocol.conn.tell(*(f"{name}: {value}".encode("latin-1") for name, value in headers))
+        await send(asgi.accept_event(source, channel))
+        if protocol.transport.is_closing() or protocol.conn.connection is None:
+            raise ConnectionResetError("the peer left before the 101")
+        wire = Wire(protocol.transport, protocol.conn.connection, channel, protocol.connection_lost)
+        wire.data_received(bytes(protocol.early))
+        protocol.early.clear()
+        self.loop.call_soon(wire.begin)
