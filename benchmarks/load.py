@@ -24,11 +24,13 @@ from dataclasses import dataclass
 
 from benchmarks.wire import (
     CLOSE,
+    PAYLOAD,
     STALL_SECONDS,
     LoadError,
     Talk,
     connect,
     cpu_seconds,
+    deflated,
     frame,
     open_echo,
     receive,
@@ -370,6 +372,28 @@ def growth(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]
     return result
 
 
+def memory(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
+    """Open channels that deflate, each of which has echoed a message, and tell what one of them takes."""
+    message = frame(1, deflated(PAYLOAD), masked=True, rsv1=True)
+    result = []
+    for server in servers:
+        kept: list[socket.socket] = []
+        before, counted = 0, 0
+        for number in range(args.connections + args.connections // 10):
+            if number == args.connections // 10:  # the first ones find the allocator empty
+                time.sleep(0.3)
+                before, counted = resident(server.pid), number
+            sock = connect(server.port, extensions="permessage-deflate")
+            sock.sendall(message)
+            first, _ = receive_frame(sock)
+            if first != 0xC1:
+                raise LoadError(f"a frame {first:#x} instead of a deflated echo")
+            kept.append(sock)
+        time.sleep(0.3)
+        result.append({"bytes": (resident(server.pid) - before) / (len(kept) - counted)})
+    return result
+
+
 def broadcast(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
     """Have messages of one channel sent to all; counted is each delivery."""
     talk = Talk.of(64, "text", "")
@@ -425,6 +449,7 @@ WORKLOADS = {
     "latency": latency,
     "visits": visits,
     "growth": growth,
+    "memory": memory,
     "broadcast": broadcast,
     "idle": idle,
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.natives import Setup
 from benchmarks.processes import Figures, MissingError, VoidRunError, drive, drive_idle, measure, serving
+from benchmarks.startup import startup
 from benchmarks.stats import Ratio, Verdict, compare
 from benchmarks.subjects import NATIVES, UVLOOP, connectors
 
@@ -25,6 +26,8 @@ BUSY_ENOUGH = 0.90
 
 SIZES: dict[str, dict[str, object]] = {
     "16 B text": {"size": 16, "messages": 15_000},
+    "16 B binary": {"size": 16, "kind": "binary", "messages": 15_000},
+    "64 B binary": {"size": 64, "kind": "binary", "messages": 15_000},
     "1 KiB text": {"size": 1024, "messages": 12_000},
     "1 KiB binary": {"size": 1024, "kind": "binary", "messages": 12_000},
     "64 KiB text": {"size": 65536, "messages": 1_500, "connections": 10, "window": 2},
@@ -99,7 +102,8 @@ class Run:
                         self._present[name, setup] = True
                 except MissingError as exc:
                     self._present[name, setup] = False
-                    self.report.missing[name] = str(exc)
+                    with_what = "" if setup.compression == "off" else " with compression"
+                    self.report.missing[name + with_what] = str(exc)
         return [name for name in names if self._present[name, setup]]
 
     def group(self, connector: str) -> tuple[str, list[str]]:
@@ -333,6 +337,54 @@ class Run:
                 )
             )
 
+    def memory(self) -> None:
+        """Hold 10,000 idle channels that deflate, by each server's own defaults."""
+        connections = 10_000 if self.full else 1_000
+        setup = Setup(compression="default")
+        for connector in self.connectors:
+            samples: dict[str, list[Figures]] = {}
+            for name in self._pair(connector, setup):
+
+                def work(name: str = name) -> list[list[Figures]]:
+                    with serving(name, setup, is_killed=True) as server:
+                        return [drive([server], "memory", connections=connections)]
+
+                (found,) = self.rounds(f"memory with compression, {name}", 1, [name], work)
+                samples |= found
+            title = "memory of an idle channel with compression"
+            self.keep(title, samples)
+            kib = {name: turns[0]["bytes"] / 1024 for name, turns in samples.items()}
+            candidate, native = f"wsbridge-{connector}", NATIVES.get(connector, ("",))[0]
+            if candidate in kib:
+                self.report.findings.append(
+                    Finding(title, candidate, "KiB", kib[candidate], native, kib.get(native))
+                    if native in kib
+                    else Finding(title, candidate, "KiB", kib[candidate])
+                )
+
+    def startup(self) -> None:
+        """Start a process, shake hands for the first time, and end it; and import what it imports."""
+        for connector in self.connectors:
+            names = self._pair(connector)
+            if len(names) < 2:
+                continue
+            title = "start-up"
+            (samples,) = self.rounds(
+                f"{title}, {connector}",
+                7 if self.full else 3,
+                names,
+                lambda names=names: [[startup(name) for name in names]],
+            )
+            self.keep(title, samples)
+            native, candidate = names
+            for key, unit in (
+                ("ms", "ms until the first handshake"),
+                ("CPU ms", "ms of CPU time until then"),
+                ("import ms", "ms to import"),
+                ("modules", "modules imported"),
+            ):
+                self.found(title, samples, key, unit, subject=candidate, baseline=native)
+
     def broadcast(self) -> None:
         """Send a message of one channel to 5,000."""
         connections = 5_000 if self.full else 1_000
@@ -400,4 +452,7 @@ def run(*, full: bool, only: Sequence[str], names: Sequence[str]) -> Report:
     return report
 
 
-WORKLOADS = ("echo", "visits", "growth", "idle", "frameworks", "broadcast", "latency", "sizes", "uvloop")
+WORKLOADS = (
+    *("echo", "visits", "growth", "memory", "idle", "frameworks", "broadcast"),
+    *("latency", "startup", "sizes", "uvloop"),
+)
