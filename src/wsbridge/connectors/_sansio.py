@@ -344,6 +344,8 @@ class FrameReader:
 def agree(protocol: ServerProtocol, request_headers: Headers, compression: bool | Compression) -> str | None:
     """Return what ``Sec-WebSocket-Extensions`` of the 101 says; what cannot be understood is not accepted."""
     protocol.available_extensions = _deflate(compression)
+    if not protocol.available_extensions:
+        return None
     with contextlib.suppress(InvalidHandshake, ValueError):
         extensions, protocol.extensions = protocol.process_extensions(request_headers)
         return extensions

@@ -78,7 +78,8 @@ _DEFLATED_PIECE = 4 * 1024
 _MAX_RESTARTS = 16  # of a decoder in one frame
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
-_NO_BODY = re.compile(rb"content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE)
+_NO_BODY = re.compile(rb"^content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)
+_END = b"\r\n\r\n"
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
 
@@ -129,8 +130,13 @@ class _Connection(FrameReader, ServerConnection):
             self._timer = None
 
     def keep(self) -> None:
-        """Let the request be parsed, line by line, and nothing behind it (HS-11)."""
+        """Let the request be parsed, line by line if it came in pieces, and nothing behind it (HS-11)."""
         unread = self._unread
+        if self._line is None and (end := unread.find(_END) + len(_END)) >= len(_END):
+            head = bytes(unread[:end])
+            del unread[:end]
+            first = head.find(b"\n") + 1
+            self.parse_unopened(self._request_line(head[:first]) + _NO_BODY.sub(b"", head[first:]))
         while self.request is None and (end := unread.find(b"\n") + 1):
             line = bytes(unread[:end])
             del unread[:end]
@@ -164,11 +170,13 @@ class _Connection(FrameReader, ServerConnection):
         method, target, version = self._line
         remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
         tls = self.transport.get_extra_info("ssl_object")
-        headers = ((name, value.encode("latin-1", "surrogateescape")) for name, value in native.headers.raw_items())
         return Request(
             method,
             target,
-            headers=[(name, value.decode("latin-1")) for name, value in headers],
+            headers=[
+                (name, value if value.isascii() else value.encode("latin-1", "surrogateescape").decode("latin-1"))
+                for name, value in native.headers.raw_items()
+            ],
             scheme="wss" if tls else "ws",
             http_version=version,
             remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
@@ -187,7 +195,8 @@ class _Connection(FrameReader, ServerConnection):
             if self.protocol.state is not _CONNECTING:
                 raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
             response = _refusal(outcome, request.method) if isinstance(outcome, Response) else source.accept(outcome)
-            response.serialize()  # what cannot be sent is found before anything is
+            if isinstance(outcome, Response) or source.response_headers:
+                response.serialize()  # what cannot be sent is found before anything is
         except BaseException:
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
@@ -265,7 +274,7 @@ class _Source(BaseSource):
         headers = Headers()
         headers["Upgrade"] = "websocket"
         headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Accept"] = accept_key(self.request.headers["Sec-WebSocket-Key"])
+        headers["Sec-WebSocket-Accept"] = accept_key(native.request.headers["Sec-WebSocket-Key"])
         extensions = agree(protocol, native.request.headers, channel.options.compression)
         if extensions is not None:
             headers["Sec-WebSocket-Extensions"] = extensions
