@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -36,6 +37,8 @@ async def _granian(app: Any, until_stopped: Callable[[], Awaitable[None]]) -> No
     await until_stopped()
     server.stop()
     await serving
+    del server, serving
+    gc.collect()  # its threads end with it; those that outlive the interpreter abort the process
 
 
 def _daphne(app: Any, until_stopped: Callable[[], Awaitable[None]]) -> None:

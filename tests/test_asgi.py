@@ -108,6 +108,10 @@ async def test_messages_and_the_peer_s_close() -> None:
         ({"code": 1012}, (1012, "", "local")),  # and for its own shutdown
         ({"code": 1012, "reason": ""}, (1012, "", "peer")),
         ({}, (1006, "", "network")),
+        ({"code": 1002, "reason": "invalid opcode"}, (1002, "invalid opcode", "local")),  # uvicorn's for a violation
+        ({"code": 1007, "reason": "invalid start byte"}, (1007, "invalid start byte", "local")),
+        ({"code": 1002, "reason": ""}, (1002, "", "peer")),
+        ({"code": 1009, "reason": "too big for me"}, (1009, "too big for me", "peer")),
     ],
 )
 async def test_what_a_disconnect_means(event: dict[str, Any], expected: tuple[int, str, str]) -> None:
@@ -169,6 +173,117 @@ async def test_a_callback_that_raises_closes_with_1011(caplog: pytest.LogCapture
         assert await server.told() == {"type": "websocket.close", "code": 1011, "reason": ""}
         server.say("websocket.disconnect", code=1011, reason="")
     assert "raised RuntimeError" in caplog.text
+
+
+@pytest.mark.rule("SEND-1")
+async def test_a_callback_that_sends_for_ever_to_a_server_that_takes_it_all() -> None:
+    """As hypercorn, granian and daphne do when the peer has left: its end is read while the callback runs."""
+    ended: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+
+    async def stream(channel: Any, process: Any, text: str) -> None:
+        while await channel.send_text("more"):
+            pass
+
+    async def swallow(event: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    options = WebSocketOptions(
+        on_text=stream, on_close=lambda channel, process, reason: ended.set_result(reason), ping_interval=None
+    )
+    task = asyncio.create_task(asgi_app(options)(scope(), events.get, swallow))
+    for event in (
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "stream"},
+        {"type": "websocket.disconnect", "code": 4001, "reason": "left"},
+    ):
+        events.put_nowait(event)
+    async with asyncio.timeout(TIMEOUT):
+        reason = await ended
+        await task
+    assert (reason.code, reason.text, reason.initiator) == (4001, "left", "peer")
+
+
+@pytest.mark.rule("RECV-4", "SEND-1")
+async def test_what_is_read_while_a_callback_sends_is_delivered_after_it() -> None:
+    read = asyncio.Event()
+    got: list[str] = []
+
+    async def on_text(channel: Any, process: Any, text: str) -> None:
+        got.append(text)
+        while not read.is_set():
+            assert await channel.send_text("more")
+            await asyncio.sleep(0)
+
+    server = Server.__new__(Server)
+    server.events, server.sent = asyncio.Queue(), asyncio.Queue()
+
+    async def receive() -> dict[str, Any]:
+        event = await server.events.get()
+        if event.get("text") == "2":
+            read.set()
+        return event
+
+    async def send(event: dict[str, Any]) -> None:
+        pass
+
+    server.task = asyncio.create_task(
+        asgi_app(WebSocketOptions(on_text=on_text, ping_interval=None))(scope(), receive, send)
+    )
+    server.say("websocket.connect")
+    for text in "123":
+        server.say("websocket.receive", text=text)
+    server.say("websocket.disconnect", code=1000, reason="")
+    await server.ends()
+    assert got == ["1", "2", "3"]
+
+
+@pytest.mark.rule("FLOW-2", "SEND-4")
+async def test_one_message_at_a_time_is_handed_to_the_server() -> None:
+    """What a server holds of those that wait is its own: hypercorn keeps each."""
+    held: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+    texts: list[str] = []
+    sending: list[asyncio.Future[bool]] = []
+
+    def on_open(channel: Any, request: Request) -> None:
+        sending.extend(asyncio.ensure_future(channel.send_text(text)) for text in "abc")
+
+    async def send(event: dict[str, Any]) -> None:
+        if event["type"] == "websocket.send":
+            texts.append(event["text"])
+            taken = asyncio.get_running_loop().create_future()
+            held.put_nowait(taken)
+            await taken
+
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    task = asyncio.create_task(
+        asgi_app(WebSocketOptions(on_open=on_open, ping_interval=None))(scope(), events.get, send)
+    )
+    events.put_nowait({"type": "websocket.connect"})
+    async with asyncio.timeout(TIMEOUT):
+        for number in range(2):
+            taken = await held.get()
+            assert texts == list("abc")[: number + 1]
+            if number == 1:  # the third waits behind it when the end comes
+                events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            else:
+                taken.set_result(None)
+        assert await asyncio.gather(*sending) == [True, False, False]
+        await task
+    assert texts == ["a", "b"]
+
+
+@pytest.mark.rule("HS-3")
+@pytest.mark.parametrize(("known", "expected"), [(["b"], "b"), (["c"], None), ([], None)])
+async def test_a_subprotocol_that_the_server_has_not_seen_is_not_agreed(known: list[str], expected: str | None) -> None:
+    """hypercorn and daphne see the last line of offers alone, and hypercorn raises for another's."""
+    made = scope(subprotocols=known)
+    made["headers"] += [(b"sec-websocket-protocol", b"a"), (b"sec-websocket-protocol", ",".join(known).encode())]
+    server = Server(asgi_app(WebSocketOptions(subprotocols=["a", "b"], ping_interval=None)), made)
+    server.say("websocket.connect")
+    assert (await server.told())["subprotocol"] == expected
+    server.say("websocket.disconnect", code=1000, reason="")
+    await server.ends()
 
 
 @pytest.mark.rule("CLOSE-4")

@@ -8,6 +8,10 @@ ASGI says less than the contract needs, and each server says another part of it 
 
 - No event tells a lost connection from an empty close. uvicorn leaves out the key ``reason`` for a loss, so a code 1005
   without it is one; so is 1006 (hypercorn: any close). A 1012 without it is uvicorn's own shutdown.
+- No event tells a violation from a peer that closes with 1002 or 1007 either. uvicorn alone gives a text for it, and no
+  peer has a reason to say so: one with a text is taken for a violation.
+- Servers take messages for a peer that left, and keep those of many tasks: one is sent at a time, and while a callback
+  sends, the next event is read.
 - Most servers send no close frame for an application that raised or returned: it is always sent here.
 - granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
 - granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
@@ -23,7 +27,7 @@ import asyncio
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar, cast
@@ -57,13 +61,25 @@ _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
+_GLANCE = 0.25  # seconds
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 
 
 class Channel(BaseChannel):
     """A channel of an ASGI server; those of connectors that know their server do more by its own means."""
 
-    __slots__ = ("_ended", "_events", "_gets", "_held", "_interrupted", "_puts", "_senders_in", "_waits")
+    __slots__ = (
+        "_ahead",
+        "_ended",
+        "_events",
+        "_gets",
+        "_held",
+        "_interrupted",
+        "_puts",
+        "_senders_in",
+        "_turn",
+        "_waits",
+    )
 
     native: Scope
     is_pulled = True
@@ -75,6 +91,8 @@ class Channel(BaseChannel):
         self._held: Event | None = None
         self._ended = False  # a disconnect was received: nothing more may be
         self._waits: asyncio.Task[Any] | None = None  # who waits in receive()
+        self._ahead: asyncio.Task[None] | None = None  # reads while a callback sends
+        self._turn = asyncio.Lock()
         self._interrupted = False
         self._senders_in: dict[asyncio.Task[Any], bool] = {}  # who waits in send(), and whether it was interrupted
         self._events: set[asyncio.Task[None]] = set()
@@ -89,15 +107,18 @@ class Channel(BaseChannel):
         return self._put({"type": "websocket.send", "bytes": data})
 
     async def _put(self, event: Event) -> None:
-        """Send an event, and let the clock see that it is under way (LIM-4)."""
+        """Send an event, when those before it are sent (FLOW-2), and let the clock see that it is under way (LIM-4)."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         if not self._senders_in:
             self._stalled = self._connector.clock.time()
-            if self._timer is None and (send_timeout := self._options.send_timeout) is not None:
-                self._arm(self._stalled + send_timeout / 4)
+            if self._timer is None:
+                self._arm(self._stalled + self._glance())
         self._senders_in[task] = False
         try:
-            await self._puts(event)
+            async with self._turn:
+                if self._gone:
+                    raise ConnectionResetError("the channel ended")
+                await self._puts(event)
         except asyncio.CancelledError:
             if not self._senders_in[task]:
                 raise
@@ -115,17 +136,32 @@ class Channel(BaseChannel):
 
     def tick(self, now: float) -> float | None:
         """As `BaseChannel.tick`, and LIM-4 for sends that the server holds back."""
+        self._look_ahead()
         send_timeout = self._options.send_timeout
         due: float | None = None
-        if self._senders_in and send_timeout is not None and not self._lost:
-            if now - self._stalled >= send_timeout:
+        if self._senders_in and not self._lost:
+            if send_timeout is not None and now - self._stalled >= send_timeout:
                 self._stop_sending()
                 self._set_reason(1008, "send timeout", "local")
                 self._cut()
             else:
-                due = min(now + send_timeout / 4, self._stalled + send_timeout)
+                due = now + self._glance()
+        timer = self._timer
         when = super().tick(now)
+        if due is not None:
+            self._timer = timer
         return due if when is None else when if due is None else min(when, due)
+
+    def _glance(self) -> float:
+        """Return the seconds between two looks at a channel that sends."""
+        send_timeout = self._options.send_timeout
+        return _GLANCE if send_timeout is None else min(_GLANCE, send_timeout / 4)
+
+    def _look_ahead(self) -> None:
+        """Read the next event while a callback sends: most servers take messages for a peer that left (SEND-1)."""
+        is_read = self._waits is not None or self._held is not None or self._ahead is not None
+        if self.running is not None and not (is_read or self._over or self._ended or self._events):
+            self._ahead = self._connector.loop.create_task(self._read_ahead())
 
     def _close(self, code: int | None, text: str) -> None:
         if self._ended:
@@ -187,6 +223,9 @@ class Channel(BaseChannel):
 
     async def _receive(self) -> None:
         while not self._over:
+            if self._ahead is not None:
+                await self._ahead
+                self._ahead = None
             event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
@@ -236,6 +275,10 @@ class Channel(BaseChannel):
             if code == 1012:
                 self._stop_sending()
                 self._set_reason(1012, "", "local")
+            self.connection_lost()
+        elif code in (1002, 1007) and event.get("reason"):
+            self._stop_sending()
+            self._set_reason(code, event["reason"], "local")
             self.connection_lost()
         else:
             self.peer_closed(None if code == 1005 else code, event.get("reason") or "")
@@ -290,8 +333,12 @@ class Connector(BaseConnector):
 
     def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
         """Return a channel for a handshake; its native object is the scope, or what the server has for it."""
+        scope = cast(Scope, request.native)
+        known: Sequence[str] = scope.get("subprotocols") or ()
+        if subprotocol not in known:  # hypercorn and daphne see the last line alone, and fail for another's
+            subprotocol = next((own for own in options.subprotocols if own in known), None)
         channel = Channel(self, request, options, subprotocol)
-        channel.native = cast(Scope, request.native)
+        channel.native = scope
         return channel
 
     def make_request(self, scope: Scope) -> Request:
