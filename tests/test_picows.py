@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +21,7 @@ pytest.importorskip("httptools")
 pytest.importorskip("wsproto")
 
 from wsbridge.conformance.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
+from wsbridge.connectors import _http1
 from wsbridge.connectors._http1 import BadRequestError, final_response, parse_head
 from wsbridge.connectors.picows import Connector, PicowsChannel, PicowsRequest
 
@@ -289,6 +292,26 @@ def test_a_head_is_parsed_to_the_letter() -> None:
 def test_a_bad_head(head: bytes) -> None:
     with pytest.raises(BadRequestError):
         parse_head(head)
+
+
+@pytest.mark.rule("HS-4")
+def test_what_is_parsed_without_llhttp_is_what_llhttp_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [b"A:b\r\n", b"Host: \tc d\t \r\n", b"e:\r\n", b"f: \xe9,:\r\n", b"Upgrade: websocket\r\n", b"a: B\r\n"]
+    lines += [b"b : c\r\n", b"@: c\r\n", b"d: \0\r\n", b"e: \x7f\r\n", b" f\r\n", b"g\r\n", b"h: i\n", b"j: \rk\r\n"]
+    with_llhttp = 0
+    for chosen in itertools.product(lines, repeat=3):
+        head = b"GET / HTTP/1.1\r\n%b\r\n" % b"".join(chosen)
+        found: list[object] = []
+        for plain in (_http1._PLAIN, re.compile("(?!)")):
+            with monkeypatch.context() as patched:
+                patched.setattr(_http1, "_PLAIN", plain)
+                try:
+                    found.append(parse_head(head))
+                except BadRequestError:
+                    found.append(None)
+        assert found[0] == found[1], head
+        with_llhttp += found[0] is None
+    assert 0 < with_llhttp < len(lines) ** 3
 
 
 @pytest.mark.rule("HS-7")

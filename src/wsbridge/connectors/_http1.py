@@ -17,7 +17,12 @@ __all__ = ["MAX_HEAD", "BadRequestError", "Head", "final_response", "parse_head"
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_VALUE = r"[\t\x20-\x7e\x80-\xff]*+"
+_REQUEST_LINE = re.compile(rf"({_TOKEN}) ([\x21-\xff]++) HTTP/(1\.[01])\r\n")
+_HEADER = re.compile(rf"({_TOKEN}):({_VALUE})\r\n")
+_PLAIN = re.compile(rf"(?:(?!content-length:|transfer-encoding:){_TOKEN}:{_VALUE}\r\n)*\r\n", re.IGNORECASE)
+"""The headers of nearly all handshakes; those that are not like these are left to llhttp, which is slower."""
 
 
 class BadRequestError(ValueError):
@@ -39,15 +44,10 @@ class _Collector:
 
     def __init__(self) -> None:
         self.headers: list[tuple[str, str]] = []
-        self.has_body = False
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        text = name.decode("latin-1")
-        lower = text.lower()
-        if lower == "transfer-encoding" or (lower == "content-length" and value.strip(b" \t0")):
-            self.has_body = True
-        self.headers.append((text, value.strip(b" \t").decode("latin-1")))
+        self.headers.append((name.decode("latin-1"), value.strip(b" \t").decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -61,21 +61,35 @@ def parse_head(head: bytes) -> Head:
     Raises:
         BadRequestError: It is none.
     """
-    end = head.find(b"\n") + 1
-    match = _REQUEST_LINE.fullmatch(head, 0, end)
+    text = head.decode("latin-1")
+    match = _REQUEST_LINE.match(text)
     if match is None:
         raise BadRequestError("the request line")
+    method, target, version = match.groups()
+    end = match.end()
+    if _PLAIN.fullmatch(text, end) is not None:
+        plain = [(name, value.strip(" \t")) for name, value in _HEADER.findall(text, end)]
+        return Head(method, target, version, plain, has_body=False)
+    headers = _collected(head[end:])
+    has_body = any(
+        name.lower() == "transfer-encoding" or (name.lower() == "content-length" and value.strip("0"))
+        for name, value in headers
+    )
+    return Head(method, target, version, headers, has_body)
+
+
+def _collected(lines: bytes) -> list[tuple[str, str]]:
+    """Return the headers as llhttp finds them."""
     collector = _Collector()
     try:
-        httptools.HttpRequestParser(collector).feed_data(b"GET / HTTP/1.1\r\n" + head[end:])
+        httptools.HttpRequestParser(collector).feed_data(b"GET / HTTP/1.1\r\n" + lines)
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as exc:
         raise BadRequestError(str(exc)) from exc
     if not collector.complete:
         raise BadRequestError("the headers have no end")
-    method, target, version = (group.decode("latin-1") for group in match.groups())
-    return Head(method, target, version, collector.headers, collector.has_body)
+    return collector.headers
 
 
 def final_response(response: Response, method: str) -> bytes:

@@ -287,12 +287,16 @@ class _Handshake(asyncio.Protocol):
 
     async def _answer_or_abort(self, head: Head) -> None:
         try:
-            await self._answer(head)
+            listener = await self._answer(head)
         except BaseException:
             self._transport.abort()
             raise
+        early = bytes(self._data)
+        del self, head  # not to be kept for the life of the channel
+        if listener is not None:
+            await listener.live(early)
 
-    async def _answer(self, head: Head) -> None:
+    async def _answer(self, head: Head) -> _Listener | None:
         transport, connector = self._transport, self._connector
         native = WSUpgradeRequest()
         native.method, native.path = head.method.encode(), head.target.encode("latin-1")
@@ -314,19 +318,20 @@ class _Handshake(asyncio.Protocol):
         if self._lost or transport.is_closing():
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
-            return
+            return None
         if isinstance(outcome, Response):
             self._respond(outcome, head.method)
-            return
+            return None
         assert isinstance(outcome, _Channel)
         try:
-            listener = _Listener(connector, outcome, transport, native, source)
+            if self._data:
+                transport.pause_reading()  # what comes must not overtake what came
+            return _Listener(connector, outcome, transport, native, source)
         except Exception:
             outcome.abandon()
             logger.exception("the 101 for %r could not be sent", request.path)
             self._respond(plain_response(500))
-            return
-        connector.loop.create_task(listener.live(bytes(self._data)))
+            return None
 
     def _respond(self, response: Response, method: str = "GET") -> None:
         """Answer by plain HTTP, and end the connection when the peer has left."""
@@ -534,7 +539,6 @@ class _Listener(WSListener):
         response = WSUpgradeResponse.create_101_response(headers)
         answer = WSUpgradeResponseWithListener(response, self)
         self._protocol = protocol = _Protocol(connector, self, answer, self.assembler.max_frame)
-        transport.pause_reading()
         protocol.connection_made(cast(asyncio.Transport, _Wire(transport, self)))
         protocol.feed(_TAKEN % native.headers["Sec-WebSocket-Key"].encode())
         channel.native = protocol.transport
@@ -547,11 +551,13 @@ class _Listener(WSListener):
         transport.set_protocol(protocol)
 
     async def live(self, early: bytes) -> None:
-        """Live the channel's life; ``early`` came behind the request."""
+        """Live the channel's life, beginning in the turn that made this; ``early`` came behind the request."""
         channel, connector = self._channel, self._connector
         assert channel is not None
         channel.opened(self._transport, connector.framer)
-        connector.loop.call_soon(self._begin, early)  # when on_open has begun
+        if early:
+            connector.loop.call_soon(self._begin, early)  # when on_open has begun
+            early = b""
         try:
             await channel.run()
         finally:
@@ -559,7 +565,7 @@ class _Listener(WSListener):
 
     def _begin(self, early: bytes) -> None:
         self._transport.resume_reading()  # before, since the channel may pause it again
-        if early and not self._ended:
+        if not self._ended:
             self._protocol.feed(early)
 
     def _let_go(self) -> None:
