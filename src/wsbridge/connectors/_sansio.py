@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge.channel import TransportChannel
+from wsbridge.connectors._pieces import PieceReader, inflate_rest
 from wsbridge.options import Compression, WebSocketOptions
 
 __all__ = ["Channel", "FrameReader", "agree"]
@@ -30,9 +31,7 @@ _CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 _OPEN = State.OPEN
 _MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
 _SMALL = 4 * 1024  # bytes: fragments up to this size are put together
-_PIECE = 64 * 1024  # bytes that are parsed at once
-_DEFLATED_PIECE = 4 * 1024
-_MAX_RESTARTS = 16  # of a decoder in one frame
+_MAX_SMALL = 64 * 1024  # bytes of those that are
 
 
 def _check_names() -> str:
@@ -94,7 +93,7 @@ class Channel(TransportChannel):
         self._connection.resume()
 
 
-class FrameReader:
+class FrameReader(PieceReader):
     """A mixin for the protocol class of a connection: reads it frame by frame, once `begin` was called, for a channel.
 
     Before, everything that comes is kept unread. The class has `asyncio.Protocol`'s methods, and these attributes.
@@ -103,22 +102,18 @@ class FrameReader:
     # beside the dictionary of the server's own class: beyond 30 names CPython shares no keys, which costs 1.3 KiB
     __slots__ = (
         "_feed",
-        "_held",
         "_is_deflated",
         "_kind",
         "_length",
         "_opcode",
         "_parts",
-        "_piece",
         "_size",
         "_started",
-        "_unread",
         "channel",
         "limits",
     )
 
     protocol: Any  # ServerProtocol
-    transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     paused: bool
     """Whether the transport's buffer is full."""
@@ -127,13 +122,10 @@ class FrameReader:
     _feed: Callable[[str | bytes], None]
 
     def prepare(self) -> None:
-        """Be ready to keep what comes."""
+        super().prepare()
         self.channel = None
         self.limits: dict[int, int | None] = {}  # by opcode
-        self._unread = bytearray()  # what came and may not be parsed yet
-        self._held = True
         self._started = False
-        self._piece = _PIECE
         self._kind: Opcode | None = None  # of the fragmented message that has begun
         self._parts: list[bytes | bytearray] = []  # small ones are put together
         self._size = 0
@@ -169,7 +161,7 @@ class FrameReader:
         """Take the limits and extensions that the channel will have."""
         self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
         if self.protocol.extensions:
-            self._piece = _DEFLATED_PIECE
+            self.read_deflated()
             for extension in self.protocol.extensions:
                 extension.__class__ = _Deflate
         self._limit()
@@ -184,37 +176,9 @@ class FrameReader:
 
     # ---- receiving --------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        if self._held or self._unread or len(data) > self._piece:
-            self._unread += data
-            if not self._held:
-                self._read()
-            elif not self._started:
-                self.keep()
-        else:
-            self._parse(data)
-
-    def hold(self) -> None:
-        """Parse and read no more."""
-        self._held = True
-        self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Parse and read on."""
-        self._held = False
-        if self._unread:
-            self.loop.call_soon(self._read)  # not below the channel, which calls this
-        else:
-            self.transport.resume_reading()
-
-    def _read(self) -> None:
-        unread = self._unread
-        while unread and not self._held:
-            piece = bytes(unread[: self._piece])
-            del unread[: self._piece]
-            self._parse(piece)
-        if not self._held:
-            self.transport.resume_reading()
+    def _kept(self) -> None:
+        if not self._started:
+            self.keep()
 
     def _parse(self, data: bytes) -> None:
         protocol, channel, state = self.protocol, self.channel, self.protocol.state
@@ -288,7 +252,7 @@ class FrameReader:
             raise PayloadTooBig(self._size, limit)
         if len(data) > _SMALL:
             parts.append(data)
-        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _PIECE:
+        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _MAX_SMALL:
             parts[-1] += data
         elif data:
             parts.append(bytearray(data))
@@ -376,18 +340,14 @@ class _Deflate(PerMessageDeflate):
             raise ProtocolError("RSV1 bit set in continuation frame")
         inflated = super().decode(frame, max_size=max_size)
         decoder = getattr(self, "decoder", None)
-        restarts = 0
-        while decoder is not None and decoder.eof:
-            restarts += 1
-            rest = decoder.unused_data
-            decoder = self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
-            room = 0 if max_size is None else max_size - len(inflated.data) + 1
-            try:
-                inflated.data = bytes(inflated.data) + decoder.decompress(rest, room)
-            except zlib.error as exc:
-                raise ProtocolError("decompression failed") from exc
-            if max_size is not None and len(inflated.data) > max_size:
-                raise PayloadTooBig(None, max_size)
-            if restarts > _MAX_RESTARTS:
-                raise ProtocolError("too many final blocks")
+        if decoder is None or not decoder.eof:
+            return inflated
+        room = None if max_size is None else max_size - len(inflated.data)
+        try:
+            self.decoder, rest = inflate_rest(decoder, self.remote_max_window_bits, room)
+        except zlib.error as exc:
+            raise ProtocolError("decompression failed") from exc
+        if room is not None and len(rest) > room:
+            raise PayloadTooBig(None, max_size)
+        inflated.data = bytes(inflated.data) + rest
         return inflated

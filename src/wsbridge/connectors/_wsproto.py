@@ -15,6 +15,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge.channel import TransportChannel
+from wsbridge.connectors._pieces import PieceReader, inflate_rest
 from wsbridge.http import Request
 from wsbridge.options import Compression
 from wsbridge.upgrade import offers_deflate
@@ -23,9 +24,6 @@ __all__ = ["Channel", "Wire", "deflate_offer"]
 
 _OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED
 _BAD_GATEWAY = (1014).to_bytes(2)
-_PIECE = 64 * 1024  # bytes that are parsed at once
-_DEFLATED_PIECE = 4 * 1024
-_MAX_RESTARTS = 16  # of an inflater in one frame
 _SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
 
 
@@ -142,13 +140,10 @@ class _Deflate(PerMessageDeflate):
         inflater = self._decompressor
         assert inflater is not None
         inflated = inflater.decompress(data)
-        for _ in range(_MAX_RESTARTS):
-            if not inflater.eof:
-                return inflated
-            rest = inflater.unused_data
-            inflater = self._decompressor = zlib.decompressobj(-int(self.client_max_window_bits))
-            inflated += inflater.decompress(rest)
-        raise zlib.error("too many final blocks")
+        if inflater.eof:
+            self._decompressor, rest = inflate_rest(inflater, int(self.client_max_window_bits))
+            inflated += rest
+        return inflated
 
 
 def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
@@ -163,13 +158,14 @@ def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
     return Frame(frame.opcode, cast(Any, (1014, reason)), frame.frame_finished, frame.message_finished)
 
 
-class Wire(asyncio.Protocol):
+class Wire(PieceReader, asyncio.Protocol):
     """Takes a connection over from the server's own protocol, when the 101 is written, and reads it for a channel."""
 
     def __init__(
         self, transport: asyncio.Transport, codec: Connection, channel: Channel, lost: Callable[[Any], object]
     ) -> None:
         """Take it over; ``lost`` is told of its end."""
+        self.prepare()
         self.transport = transport
         self.codec = codec
         self._channel: Channel | None = channel
@@ -179,10 +175,9 @@ class Wire(asyncio.Protocol):
         self._deflates: list[Any] = codec._proto.extensions
         for extension in self._deflates:
             extension.__class__ = _Deflate
-        self._piece = _DEFLATED_PIECE if self._deflates else _PIECE
+        if self._deflates:
+            self.read_deflated()
         self._decoder = codec._proto._frame_decoder
-        self._unread = bytearray()
-        self._held = True
         self._dropping = False
         self.ended = False  # the peer sends no more than what is unread
         self._kind: type[Any] | None = None  # of the message that has begun
@@ -204,37 +199,6 @@ class Wire(asyncio.Protocol):
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        if self._dropping:
-            return
-        self._unread += data
-        if not self._held:
-            self._read()
-
-    def hold(self) -> None:
-        """Parse and read no more."""
-        self._held = True
-        self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Parse and read on."""
-        self._held = False
-        if self._unread:
-            asyncio.get_running_loop().call_soon(self._read)  # not below the channel, which calls this
-        else:
-            self._read_on()
-
-    def _read(self) -> None:
-        unread = self._unread
-        while unread and not self._held and not self._dropping:
-            piece = bytes(unread[: self._piece])
-            del unread[: self._piece]
-            self._parse(piece)
-        if self._dropping:
-            unread.clear()
-        if not self._held:
-            self._read_on()
-
     def _read_on(self) -> None:
         if not self.ended:
             self.transport.resume_reading()
@@ -242,6 +206,8 @@ class Wire(asyncio.Protocol):
             self.transport.close()
 
     def _parse(self, data: bytes) -> None:
+        if self._dropping:
+            return
         try:
             self.codec.receive_data(data)
         except LocalProtocolError:
