@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import os
 import signal
@@ -37,8 +36,7 @@ async def _granian(app: Any, until_stopped: Callable[[], Awaitable[None]]) -> No
     await until_stopped()
     server.stop()
     await serving
-    del server, serving
-    gc.collect()  # its threads end with it; those that outlive the interpreter abort the process
+    os._exit(0)  # in the interpreter's own end a thread of granian's may abort the process
 
 
 def _daphne(app: Any, until_stopped: Callable[[], Awaitable[None]]) -> None:

@@ -238,6 +238,37 @@ async def test_what_is_read_while_a_callback_sends_is_delivered_after_it() -> No
     assert got == ["1", "2", "3"]
 
 
+@pytest.mark.rule("CLOSE-3", "SEND-1")
+async def test_the_end_comes_after_a_callback_during_which_it_was_waited_for() -> None:
+    looked, returned = asyncio.Event(), asyncio.Event()
+    server = Server.__new__(Server)
+    server.events, server.sent = asyncio.Queue(), asyncio.Queue()
+    received = 0
+
+    async def on_text(channel: Any, process: Any, text: str) -> None:
+        assert await channel.send_text("one")
+        await looked.wait()
+        asyncio.get_running_loop().call_soon(returned.set)
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        received += 1
+        if received == 3:
+            looked.set()
+        return await server.events.get()
+
+    options = WebSocketOptions(on_text=on_text, ping_interval=None)
+    server.task = asyncio.create_task(asgi_app(options)(scope(), receive, server.sent.put))
+    server.say("websocket.connect")
+    server.say("websocket.receive", text="go")
+    async with asyncio.timeout(TIMEOUT):
+        await returned.wait()
+    assert [(await server.told())["type"] for _ in range(2)] == ["websocket.accept", "websocket.send"]
+    server.say("websocket.disconnect", code=1000, reason="")
+    await server.ends()
+    assert received == 3
+
+
 @pytest.mark.rule("FLOW-2", "SEND-4")
 async def test_one_message_at_a_time_is_handed_to_the_server() -> None:
     """What a server holds of those that wait is its own: hypercorn keeps each."""

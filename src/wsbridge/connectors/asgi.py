@@ -226,6 +226,7 @@ class Channel(BaseChannel):
             if self._ahead is not None:
                 await self._ahead
                 self._ahead = None
+                continue  # it may have been the end
             event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
