@@ -109,7 +109,8 @@ async def test_messages_and_the_peer_s_close() -> None:
         ({"code": 1012, "reason": ""}, (1012, "", "peer")),
         ({}, (1006, "", "network")),
         ({"code": 1002, "reason": "invalid opcode"}, (1002, "invalid opcode", "local")),  # uvicorn's for a violation
-        ({"code": 1007, "reason": "invalid start byte"}, (1007, "invalid start byte", "local")),
+        ({"code": 1007, "reason": ""}, (1007, "", "local")),  # and for invalid UTF-8
+        ({"code": 1007}, (1007, "", "peer")),
         ({"code": 1002, "reason": ""}, (1002, "", "peer")),
         ({"code": 1009, "reason": "too big for me"}, (1009, "too big for me", "peer")),
     ],
@@ -458,6 +459,31 @@ async def test_refusals(extensions: dict[str, Any] | None) -> None:
     else:  # which every server has: 403
         assert first["type"] == "websocket.close"
     await server.ends()
+
+
+@pytest.mark.rule("HS-7")
+async def test_granian_gets_no_header_twice_in_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    """It would abort the process."""
+    headers = [("X-A", "1"), ("Set-Cookie", "a=1"), ("x-a", "2"), ("Set-Cookie", "b=2")]
+
+    def answer(context: Any) -> None:
+        context["response"] = Response("no", 403, headers)
+
+    app = asgi_app(Application([], interceptors=[Interceptor(name="refuse", enter=answer)]))
+    marks: tuple[tuple[dict[str, Any], list[tuple[bytes, bytes]]], ...] = (
+        ({"http.response.pathsend": {}}, [(b"x-a", b"1, 2"), (b"set-cookie", b"a=1")]),
+        ({}, [(b"x-a", b"1"), (b"set-cookie", b"a=1"), (b"x-a", b"2"), (b"set-cookie", b"b=2")]),
+    )
+    for mark, expected in marks:
+        server = Server(app, scope(extensions={"websocket.http.response": {}, **mark}))
+        server.say("websocket.connect")
+        sent = (await server.told())["headers"]
+        assert [line for line in sent if line[0] in (b"x-a", b"set-cookie")] == expected
+        assert (await server.told())["body"] == b"no"
+        await server.ends()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the server cannot refuse a handshake with more than one cookie: 'b=2' is left out"
+    ]
 
 
 @pytest.mark.rule("HS-4", "HS-7")

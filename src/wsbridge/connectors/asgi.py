@@ -8,12 +8,13 @@ ASGI says less than the contract needs, and each server says another part of it 
 
 - No event tells a lost connection from an empty close. uvicorn leaves out the key ``reason`` for a loss, so a code 1005
   without it is one; so is 1006 (hypercorn: any close). A 1012 without it is uvicorn's own shutdown.
-- No event tells a violation from a peer that closes with 1002 or 1007 either. uvicorn alone gives a text for it, and no
-  peer has a reason to say so: one with a text is taken for a violation.
+- No event tells a violation from a peer that closes with 1002 or 1007 either. uvicorn alone gives a text for the first,
+  and a key ``reason`` with the second, and no peer has cause to say so: these are taken for violations.
 - Servers take messages for a peer that left, and keep those of many tasks: one is sent at a time, and while a callback
   sends, the next event is read.
 - Most servers send no close frame for an application that raised or returned: it is always sent here.
 - granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
+- granian aborts its process for a refusal with a header that is repeated (ws.rs:87): they are joined to one.
 - granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
 - daphne raises for a close with a code other than 1000 and 3000-4999 (autobahn's ``sendClose``): 1000 is sent then.
@@ -58,6 +59,7 @@ AsgiChannel: TypeAlias = WebSocketChannel[Scope]
 T = TypeVar("T")
 
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
+_PATHSEND = "http.response.pathsend"  # which granian alone has in the scope of a WebSocket
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.1
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
@@ -161,7 +163,7 @@ class Channel(BaseChannel):
         """Read the next event while a callback sends: most servers take messages for a peer that left (SEND-1)."""
         is_read = self._waits is not None or self._held is not None or self._ahead is not None
         if self.running is not None and not (is_read or self._over or self._ended or self._events):
-            self._ahead = self._connector.loop.create_task(self._read_ahead())
+            self._ahead = self._connector.loop.create_task(self._read_next())
 
     def _close(self, code: int | None, text: str) -> None:
         if self._ended:
@@ -249,6 +251,12 @@ class Channel(BaseChannel):
             await self._unless_interrupted(asyncio.wait(self._events))
 
     async def _read_ahead(self) -> None:
+        # it goes on when on_open has ended: on granian a receive() that is cancelled takes a message with it
+        self._ahead = self._connector.loop.create_task(self._read_next())
+        await asyncio.shield(self._ahead)
+
+    async def _read_next(self) -> None:
+        """Read the next event, and hold it if it is a message."""
         while self._held is None and not self._over:
             ahead = await self._get()
             if ahead is None:
@@ -277,9 +285,9 @@ class Channel(BaseChannel):
                 self._stop_sending()
                 self._set_reason(1012, "", "local")
             self.connection_lost()
-        elif code in (1002, 1007) and event.get("reason"):
+        elif (code == 1002 and event.get("reason")) or (code == 1007 and "reason" in event):
             self._stop_sending()
-            self._set_reason(code, event["reason"], "local")
+            self._set_reason(code, event["reason"] or "", "local")
             self.connection_lost()
         else:
             self.peer_closed(None if code == 1005 else code, event.get("reason") or "")
@@ -413,7 +421,7 @@ class Connector(BaseConnector):
         extensions: Mapping[str, Any] = scope.get("extensions") or {}
         try:
             if _RESPONSE in extensions:
-                await respond(send, _RESPONSE, response)
+                await respond(send, _RESPONSE, response, may_repeat=_PATHSEND not in extensions)
             else:
                 logger.debug("the server can refuse only with 403, not %d", response.status_code)
                 await send({"type": "websocket.close", "code": 1000, "reason": ""})
@@ -433,14 +441,30 @@ def accept_event(source: BaseSource, channel: BaseChannel) -> Event:
     }
 
 
-async def respond(send: Send, kind: str, response: Response, *, has_body: bool = True) -> None:
+async def respond(send: Send, kind: str, response: Response, *, has_body: bool = True, may_repeat: bool = True) -> None:
     headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+    if not may_repeat:
+        headers = _joined(headers)
     if response.status_code not in (204, 304):
         headers.append(("Content-Length", str(len(response.body))))
     else:
         has_body = False
     await send({"type": f"{kind}.start", "status": response.status_code, "headers": _encoded(headers)})
     await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
+
+
+def _joined(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers with those of one name in one line, which means the same, but for cookies: the first is left."""
+    joined: dict[str, tuple[str, str]] = {}
+    for name, value in headers:
+        key = name.lower()
+        if key not in joined:
+            joined[key] = (name, value)
+        elif key == "set-cookie":
+            logger.error("the server cannot refuse a handshake with more than one cookie: %r is left out", value)
+        else:
+            joined[key] = (name, f"{joined[key][1]}, {value}")
+    return list(joined.values())
 
 
 def may_upgrade(method: str, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
