@@ -388,7 +388,7 @@ class BaseConnector(ABC):
         try:
             context = await run(context)
             outcome = self._outcome(context, source)
-            if isinstance(outcome, BaseChannel):
+            if not isinstance(outcome, Response):
                 channel = outcome
             return outcome
         except asyncio.CancelledError:
@@ -416,7 +416,8 @@ class BaseConnector(ABC):
         channel = context.get("websocket_channel")
         if channel is None:
             return plain_response(404)
-        if not isinstance(channel, BaseChannel):
+        made: Any = source.channel
+        if channel is not made and not isinstance(channel, BaseChannel):
             raise TypeError(f"context['websocket_channel'] must be what the connector made, not {channel!r}")
         for name, _ in source.response_headers:
             if name.lower() in _RESERVED:

@@ -384,10 +384,12 @@ class BaseChannel(ABC):
             return
         self._stop_sending()
         self._note_end(1005 if code is None else code, text, "peer")
-        self._begin_close(code, "")
+        self._begin_close(code, "", is_answer=True)
         self._set_over()
         if self._closing is None:
             self._disconnect_once()
+        if self._cut_at is not None and (self._closing is not None or self._is_unfinished()):
+            self._arm(self._cut_at)
 
     def connection_lost(self) -> None:
         """Take it that the connection is gone, with or without a close before."""
@@ -639,14 +641,18 @@ class BaseChannel(ABC):
         self._drop_undelivered()
         self._begin_close(code, text)
 
-    def _begin_close(self, code: int | None, text: str) -> None:
-        """Send a close frame behind the sends under way, if none has been; the clock runs from here (CLOSE-5)."""
+    def _begin_close(self, code: int | None, text: str, *, is_answer: bool = False) -> None:
+        """Send a close frame behind the sends under way, if none has been; the clock runs from here (CLOSE-5).
+
+        With the answer to a peer's close the connection ends, mostly at once: then there is nothing to be cut.
+        """
         if self._close_begun or self._lost:
             return
         self._close_begun = True
         self._ping_at = self._pong_by = None
         self._cut_at = self._connector.clock.time() + self._options.close_timeout
-        self._arm(self._cut_at)
+        if not is_answer:
+            self._arm(self._cut_at)
         if self._inflight:
             self._closing = self._connector.loop.create_task(self._close_behind_sends(code, text))
         else:
@@ -682,6 +688,10 @@ class BaseChannel(ABC):
             except OSError:  # the peer has reset the connection, which the server reports when it is cut
                 self._aborter()()
 
+    def _is_unfinished(self) -> bool:
+        """Tell whether the connection may outlast the channel, since the peer has to read first, or to end TLS."""
+        return self._secure or bool(self._unsent_bytes())
+
     def _set_over(self) -> None:
         """Nothing more will come: let `run` finish."""
         self._over = True
@@ -696,7 +706,7 @@ class BaseChannel(ABC):
         if self._timer is not None:
             self._connector.clock.cancel(self._timer)
             self._timer = None
-        if not self._lost and self._cut_at is not None and (self._secure or self._unsent_bytes()):
+        if not self._lost and self._cut_at is not None and self._is_unfinished():
             self._connector.linger(self._cut_at, self._aborter())
         self._connector.release(self)
         self._task = self.running = self._process = self._tell = None

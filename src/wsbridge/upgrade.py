@@ -79,7 +79,9 @@ class Upgrade:
 
 def negotiate_subprotocol(options: WebSocketOptions[Any], request: Request) -> str | None:
     """Return the first of ``options.subprotocols`` that the peer offers, or None (HS-3)."""
-    offered = request.subprotocols if options.subprotocols else ()
+    if not options.subprotocols:
+        return None
+    offered = request.subprotocols
     return next((subprotocol for subprotocol in options.subprotocols if subprotocol in offered), None)
 
 

@@ -44,7 +44,6 @@ from typing import Any, ClassVar, TypeAlias, cast
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
-from werkzeug.datastructures import Headers
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
@@ -470,8 +469,8 @@ class Connector(BaseConnector):
                 await self.loop.create_server(protocol, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
             )
 
-    async def _serve(self, native: web.BaseRequest) -> web.StreamResponse:
-        return await _answer(self.handle, self, native)
+    def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
+        return _answer(self.handle, self, native)
 
     async def _stop_listening(self) -> None:
         for listener in self._listeners:
@@ -551,11 +550,13 @@ async def _answer(
     native: web.BaseRequest,
     **request_options: Any,
 ) -> web.StreamResponse:
+    """Answer a request, and live the life of its channel: in one coroutine, since each wakes for a message."""
     if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
         native.protocol.force_close()
         return _native_response(plain_response(400))
-    tls: Any = native.get_extra_info("ssl_object")
-    remote: Any = native.get_extra_info("peername")
+    transport = native.transport
+    tls: Any = None if transport is None else transport.get_extra_info("ssl_object")
+    remote: Any = None if transport is None else transport.get_extra_info("peername")
     target = native.raw_path
     request = Request(
         native.method,
@@ -572,15 +573,8 @@ async def _answer(
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
         return _native_response(outcome)
-    headers = source.response_headers
-    del request, source  # not to be kept for the life of the channel
-    return await _open(native, outcome, headers)
-
-
-async def _open(native: web.BaseRequest, channel: BaseChannel, headers: Headers) -> web.StreamResponse:
-    """Send the 101 and live the channel's life."""
-    assert isinstance(channel, _Channel)
-    ws = channel.native
+    assert isinstance(outcome, _Channel)
+    channel, headers, ws = outcome, source.response_headers, outcome.native
     for name, value in headers:
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
@@ -594,6 +588,17 @@ async def _open(native: web.BaseRequest, channel: BaseChannel, headers: Headers)
         if isinstance(exc, OSError):
             return ws  # the peer has left, which aiohttp finds out again when it finishes the response
         raise
+    del (
+        handle,
+        request,
+        source,
+        outcome,
+        headers,
+        writer,
+        remote,
+        transport,
+        request_options,
+    )  # not for the life of the channel
     await channel.run()
     return ws
 
@@ -609,7 +614,7 @@ def _native_response(outcome: Response) -> web.Response:
 
 def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
     """Return the request as aiohttp takes it: what it does not know is a list of protocols in ``Upgrade`` (HS-1)."""
-    if native.headers.getall("Upgrade")[0].strip().lower() == "websocket":
+    if native.headers["Upgrade"].lower() == "websocket":
         return native
     headers = [(name, value) for name, value in native.headers.items() if name.lower().startswith("sec-websocket-")]
     return native.clone(headers=[("Upgrade", "websocket"), *headers])
@@ -617,10 +622,10 @@ def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
 
 def _native_limit(options: WebSocketOptions[Any]) -> int:
     """Return ``max_msg_size``: exclusive, 0 for none, and with room for what deflate adds to random bytes."""
-    limits = [limit for limit in (options.max_text_size, options.max_binary_size) if limit is not None]
-    if len(limits) < 2:
-        return _HIGHEST if limits else 0  # where one kind has a limit, `_Heads` needs one to refuse by
-    limit = max(limits)
+    text, binary = options.max_text_size, options.max_binary_size
+    if text is None or binary is None:
+        return 0 if text is binary else _HIGHEST  # where one kind has a limit, `_Heads` needs one to refuse by
+    limit = text if text > binary else binary
     return limit + 1 + ((limit >> 8) + 64 if options.compression is not False else 0)
 
 

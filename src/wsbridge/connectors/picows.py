@@ -283,18 +283,22 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         self._forget_timer()
-        self._task = self._connector.loop.create_task(self._answer_or_abort(head))
+        self._task = self._connector.loop.create_task(self._live(head))
 
-    async def _answer_or_abort(self, head: Head) -> None:
+    async def _live(self, head: Head) -> None:
+        """Answer the request, and live the life of its channel: in one coroutine, since each wakes for a message."""
         try:
             listener = await self._answer(head)
         except BaseException:
             self._transport.abort()
             raise
-        early = bytes(self._data)
-        del self, head  # not to be kept for the life of the channel
         if listener is not None:
-            await listener.live(early)
+            channel = listener.begin(bytes(self._data))
+            del self, head  # not to be kept for the life of the channel
+            try:
+                await channel.run()
+            finally:
+                listener.let_go()
 
     async def _answer(self, head: Head) -> _Listener | None:
         transport, connector = self._transport, self._connector
@@ -550,25 +554,20 @@ class _Listener(WSListener):
             protocol.head = b""
         transport.set_protocol(protocol)
 
-    async def live(self, early: bytes) -> None:
-        """Live the channel's life, beginning in the turn that made this; ``early`` came behind the request."""
-        channel, connector = self._channel, self._connector
-        assert channel is not None
-        channel.opened(self._transport, connector.framer)
+    def begin(self, early: bytes) -> _Channel:
+        """Return the channel, to be run in the turn that made this; ``early`` came behind the request."""
+        assert self._channel is not None
+        self._channel.opened(self._transport, self._connector.framer)
         if early:
-            connector.loop.call_soon(self._begin, early)  # when on_open has begun
-            early = b""
-        try:
-            await channel.run()
-        finally:
-            self._let_go()
+            self._connector.loop.call_soon(self._feed_early, early)  # when on_open has begun
+        return self._channel
 
-    def _begin(self, early: bytes) -> None:
+    def _feed_early(self, early: bytes) -> None:
         self._transport.resume_reading()  # before, since the channel may pause it again
         if not self._ended:
             self._protocol.feed(early)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         self._ended, self._fast = True, False
         self._channel = None
         self._feed = _feed_nothing
