@@ -413,11 +413,10 @@ class BaseConnector(ABC):
             if not isinstance(response, Response):
                 raise TypeError(f"context['response'] must be a wsbridge.Response, not {response!r}")
             return response
-        channel = context.get("websocket_channel")
+        channel: BaseChannel | None = context.get("websocket_channel")
         if channel is None:
             return plain_response(404)
-        made: Any = source.channel
-        if channel is not made and not isinstance(channel, BaseChannel):
+        if channel is not source.channel and not isinstance(channel, BaseChannel):
             raise TypeError(f"context['websocket_channel'] must be what the connector made, not {channel!r}")
         for name, _ in source.response_headers:
             if name.lower() in _RESERVED:
