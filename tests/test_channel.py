@@ -617,6 +617,16 @@ async def test_a_server_that_stops_reading_without_a_word_has_lost_the_connectio
     assert facts(await opened.ended()) == (1006, "", "network")
 
 
+async def test_a_server_that_fails_again_behind_the_end_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    opened = Opened(PulledChannel)
+    opened.comes("error", RuntimeError("broken server"))
+    opened.comes("error", RuntimeError("broken again"))
+    assert facts(await opened.ended()) == (1011, "", "local")
+    assert [kind for kind in opened.wire.kinds if kind in ("close", "abort")] == ["close", "abort"]
+    assert opened.log == ["open", "error RuntimeError('broken server')", "close 1011"]
+    assert ["could not read" in record.getMessage() for record in errors(caplog)] == [False, True]
+
+
 async def test_a_server_that_fails_while_it_is_read_ahead_ends_the_channel(caplog: pytest.LogCaptureFixture) -> None:
     gate = asyncio.Event()
 

@@ -19,7 +19,8 @@ from werkzeug.datastructures import Headers
 
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
-from wsbridge.clock import Clock
+from wsbridge.clock import Clock, Timer
+from wsbridge.draining import Drain
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
@@ -174,6 +175,7 @@ class BaseConnector(ABC):
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
+        self._drains: dict[Drain, Timer] = {}
         self._closed = False
         self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
@@ -329,6 +331,22 @@ class BaseConnector(ABC):
         """Call ``abort`` at ``when``: a peer may leave the rest of an ended channel's bytes unread (CLOSE-5)."""
         self.clock.at(when, _Linger(abort))
 
+    def drain(self, sock: socket.socket, unsent: Callable[[], int], until: float) -> None:
+        """Read and drop what still comes on the socket of an ended channel, until the peer ends it, or ``until``."""
+        try:
+            drain = Drain(self.loop, sock, unsent, self._drained)
+        except (OSError, NotImplementedError):
+            return  # it is closed, or cannot be watched: then it ends when the server closes it
+        self._drains[drain] = self.clock.at(until, drain)
+
+    def _drained(self, drain: Drain) -> None:
+        if (timer := self._drains.pop(drain, None)) is not None:
+            self.clock.cancel(timer)
+
+    def _end_drains(self) -> None:
+        for drain in list(self._drains):
+            drain.close()
+
     def unsupported(self, option: str, reason: str) -> UnsupportedOptionError:
         """Return the error for an option that this connector cannot honour."""
         return UnsupportedOptionError(f"the {self.name} connector cannot honour {option}: {reason}")
@@ -478,6 +496,7 @@ class BaseConnector(ABC):
         try:
             await self.stop_channels(caller)
         finally:
+            self._end_drains()
             self._stopping = None
 
     async def _stop_all(self, caller: BaseChannel | None) -> None:
@@ -487,6 +506,7 @@ class BaseConnector(ABC):
             await self.stop_channels(caller)
             await self._stop()
         finally:
+            self._end_drains()
             self._forget_sockets()
             try:
                 await self._lifespan.leave(deadline - self.loop.time())

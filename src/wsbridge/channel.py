@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from wsbridge.clock import Timer
 from wsbridge.close import CloseReason, Initiator, check_close, close_reason
+from wsbridge.draining import Connection, plain_connection, unacknowledged
 from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendError
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
@@ -221,6 +222,10 @@ class BaseChannel(ABC):
     def _unsent_bytes(self) -> int:
         """Return how much is written and has not left this process yet."""
 
+    def _drainable(self) -> Connection | None:
+        """Return the connection, if its server closes the socket as soon as all is written to it."""
+        return None
+
     async def _read_ahead(self) -> None:  # noqa: B027
         """Read until the first message or the end, while ``on_open`` runs (OPEN-9). Servers that push need not."""
 
@@ -382,12 +387,14 @@ class BaseChannel(ABC):
         """Take the peer's close frame (code None: an empty one) and answer it (CLOSE-4)."""
         if self._over:
             return
+        connection = self._drainable()  # before the answer, which the peer cannot have taken yet
+        is_behind = connection is not None and (connection[1]() != 0 or unacknowledged(connection[0]) != 0)
         self._stop_sending()
         self._note_end(1005 if code is None else code, text, "peer")
         self._begin_close(code, "", is_answer=True)
         self._set_over()
         if self._closing is None:
-            self._disconnect_once()
+            self._disconnect_once(is_behind=is_behind)
         if self._cut_at is not None and (self._closing is not None or self._is_unfinished()):
             self._arm(self._cut_at)
 
@@ -453,11 +460,13 @@ class BaseChannel(ABC):
             if not opening:
                 self.shut_down()  # stopped between the handshake and here: nothing was told to the application (STOP-5)
             while opening or not self._over:
+                had_ended = False
                 try:
                     if opening:
                         opening = False
                         await self._open()
                         opened = True
+                    had_ended = self._reason is not None
                     await self._receive()
                     if not self._over:
                         self.connection_lost()  # the server reads no more, without a word why
@@ -471,7 +480,11 @@ class BaseChannel(ABC):
                     else:
                         await self._callback_failed(exc)
                 except Exception as exc:
-                    await self._callback_failed(exc)
+                    if had_ended:  # no callback runs behind the end: the server fails, and would again
+                        logger.exception("channel %s could not read what came behind its end", self.id)
+                        self.cut_off()
+                    else:
+                        await self._callback_failed(exc)
                 self.running = None
             if opened and self._options.on_close is not None:
                 await self._run_last("on_close", self._options.on_close, self._reason)
@@ -665,7 +678,7 @@ class BaseChannel(ABC):
         if not self._lost:
             self._write_close(code, text)
             if self._over or self._failed:
-                self._disconnect_once()
+                self._disconnect_once(is_behind=not self._failed)
 
     def _write_close(self, code: int | None, text: str) -> None:
         self._write_quietly(self._close, code, text)
@@ -681,8 +694,11 @@ class BaseChannel(ABC):
             logger.exception("channel %s could not write a control frame", self.id)
             self.cut_off()
 
-    def _disconnect_once(self) -> None:
+    def _disconnect_once(self, *, is_behind: bool = False) -> None:
+        """Disconnect; a peer that closed and is behind with reading may still send (RFC 6455, 7.1.1)."""
         if not self._lost:
+            if is_behind and self._cut_at is not None and (connection := self._drainable()) is not None:
+                self._connector.drain(*connection, self._cut_at)
             try:
                 self._disconnect()
             except OSError:  # the peer has reset the connection, which the server reports when it is cut
@@ -1057,6 +1073,9 @@ class TransportChannel(QueuedChannel):
             self._transport.close()
         elif self._transport.can_write_eof():
             self._transport.write_eof()
+
+    def _drainable(self) -> Connection | None:
+        return plain_connection(self._transport)
 
     def _aborter(self) -> Callable[[], object]:
         return aborter(self._transport)

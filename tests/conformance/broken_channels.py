@@ -471,6 +471,14 @@ class WaitsForTheTimeoutWhenTheConnectionIsLost(BrokenChannel):
         self._gone = self._slow = True
 
 
+@breaks("SEND-6")
+class ResetsAPeerThatSendsBehindItsClose(BrokenChannel):
+    __slots__ = ()
+
+    def _drainable(self: Any) -> None:
+        return None
+
+
 @breaks("SEND-6", base="tornado")
 class AnswersPingsBehindItsClose(BrokenChannel):
     __slots__ = ()

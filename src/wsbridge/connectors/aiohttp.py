@@ -48,6 +48,7 @@ from aiohttp.log import server_logger
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.close import is_valid_close_code
+from wsbridge.draining import Connection, plain_connection
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
@@ -203,6 +204,9 @@ class _Channel(BaseChannel):
         # Over TLS aiohttp closes when the handler returns: behind a second close no abort works (asyncio/sslproto.py).
         if self._transport.can_write_eof():
             (self._transport.write_eof if self._failed else self._transport.close)()
+
+    def _drainable(self) -> Connection | None:
+        return plain_connection(self._transport)
 
     def _aborter(self) -> Callable[[], object]:
         return aborter(self._transport)

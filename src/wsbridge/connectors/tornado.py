@@ -35,7 +35,7 @@ import struct
 import sys
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
@@ -52,6 +52,7 @@ from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
+from wsbridge.draining import Connection
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
@@ -261,6 +262,10 @@ def _end_writing(stream: IOStream) -> None:
             stream.socket.shutdown(socket.SHUT_WR)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def _unsent(stream: IOStream) -> int:
+    return len(stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
+
+
 class _Channel(QueuedChannel):
     __slots__ = ("_frames", "_settings", "_stream", "deflate", "gate", "limits", "room")
 
@@ -329,11 +334,15 @@ class _Channel(QueuedChannel):
     def _disconnect(self) -> None:
         """`_read` does."""
 
+    def _drainable(self) -> Connection | None:
+        stream = self._stream
+        return None if stream.socket is None else (stream.socket, partial(_unsent, stream))
+
     def _aborter(self) -> Callable[[], object]:
         return self._stream.close
 
     def _unsent_bytes(self) -> int:
-        return len(self._stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
+        return _unsent(self._stream)
 
     def _hold_reading(self) -> None:
         self.gate = self._connector.loop.create_future()

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from wsbridge.conformance.bench import Bench
+from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import Sends, clog, messages_until_close, none_lost, numbered, pair
 from wsbridge.conformance.checks.sending import SlowFile
@@ -18,6 +18,7 @@ from wsbridge.protocols import WebSocketChannel
 T = TypeVar("T")
 
 KIB = 1024
+_IN_THE_SYSTEM = 1024 * KIB  # bytes: more than a peer's system takes at first, and less than both hold
 _SIZES = (0, 1, 125, 126, 3000, 17 * KIB, 65535, 65536, 90000)  # every encoding of the length, and both ways to deflate
 
 
@@ -394,6 +395,40 @@ async def no_pong_behind_a_close_frame_that_waits(bench: Bench) -> None:
         true(isinstance(event, Eof), f"behind the close frame came {event}")
         await sends.all_return(bench, "at a close")
         none_lost(sends, received)
+
+
+async def closes_in_front_of_a_pong(bench: Bench, served: Served, *, much: bool, **peer_options: Any) -> None:
+    """Have a peer close, then send a pong, and read only then; check that it loses nothing, and sees an orderly end."""
+    count = len(bench.recorder.all("close")) + 1
+    async with pair(bench, served, **peer_options) as (peer, channel):
+        sends = Sends(channel, 64 * KIB)
+        if much:
+            sends = await clog(bench, channel)
+        else:
+            while len(sends.taken) < _IN_THE_SYSTEM // sends.size:
+                await bench.within(sends.begin(), "a send of what the system buffers")
+        await peer.send_close(4001, "bye")
+        await bench.recorder.closed(count)
+        await asyncio.sleep(0.05 * bench.scale)  # the server has done what it does behind the end
+        await peer.pong(b"late")
+        received, end = await messages_until_close(peer)
+        none_lost(sends, received)
+        equal(getattr(end, "code", end), 4001, "the code of what follows the messages")
+        event = await peer.receive()
+        true(isinstance(event, Eof) and not event.reset, f"behind the close frame came {event}")
+        await sends.all_return(bench, "at a close")
+
+
+@check("SEND-6", wire=True)
+async def a_pong_behind_the_peers_close(bench: Bench) -> None:
+    """A peer that closes, then sends a pong, and reads only then, gets all that sends returned True for, and the close.
+
+    A server that closes its socket with such a pong unread resets the connection, and what the peer has not read is
+    lost; so is what an implementation's own buffer holds, or only the system's.
+    """
+    async with bench.serve() as served:
+        await closes_in_front_of_a_pong(bench, served, much=False)
+        await closes_in_front_of_a_pong(bench, served, much=True)
 
 
 @check("SEND-8", needs=("compression",))

@@ -19,6 +19,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Served, open_descriptors
 from wsbridge.conformance.check import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.checks.common import pair
+from wsbridge.conformance.checks.sending_order import closes_in_front_of_a_pong
 from wsbridge.conformance.wire import Binary, Close, Text, WireError
 from wsbridge.errors import ConnectorStateError
 from wsbridge.http import Request
@@ -313,6 +314,15 @@ async def tls_with_client_certificates(bench: Bench) -> None:
         await _never_opens(bench, served, "a peer without a certificate", **nobody)
         known = certificates.client(certificate=True)
         await _echoes(bench, served.connector, ssl=known, server_hostname="localhost")
+
+
+@check("SEND-6", wire=True)
+async def over_tls_a_pong_behind_the_peers_close(bench: Bench) -> None:
+    """Over TLS too a peer that closes, then sends a pong, and reads only then, loses nothing that the system has."""
+    certificates = _Certificates()
+    over_tls = {"ssl": certificates.client(), "server_hostname": "localhost"}
+    async with bench.serve(ssl=certificates.server) as served:
+        await closes_in_front_of_a_pong(bench, served, much=False, **over_tls)
 
 
 async def _ends_over_tls(bench: Bench, act: Callable[[Any, WebSocketChannel], Any], code: int, initiator: str) -> None:
