@@ -21,8 +21,10 @@ attributes; ``Connection._proto.extensions`` of wsproto.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import ssl
 import sys
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
@@ -172,6 +174,11 @@ class _Tcp(TCPServer):
             pass
         finally:
             await self._close()
+
+    async def _close(self) -> None:
+        # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
+        with contextlib.suppress(ssl.SSLError):
+            await super()._close()
 
 
 class Connector(asgi.Connector):
