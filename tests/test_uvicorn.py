@@ -123,7 +123,7 @@ async def test_a_header_that_cannot_be_sent_is_500(
     adding = entering(lambda context: context["websocket_channel_source"].response_headers.add(name, value))
     app = Application([("/", [adding, websocket_interceptor("echo", WebSocketOptions())])])
     assert (await answered(app, ws, handshake())).status == 500
-    assert "the handshake for '/' failed" in caplog.text
+    assert "the request for '/' failed" in caplog.text
 
 
 @pytest.mark.rule("SEND-8")

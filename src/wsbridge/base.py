@@ -22,7 +22,7 @@ from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
 from wsbridge.draining import Drain
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
-from wsbridge.http import Request, Response, forwarded, parse_networks, plain_response
+from wsbridge.http import Request, Response, check_headers, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
@@ -430,12 +430,14 @@ class BaseConnector(ABC):
         if response is not None:
             if not isinstance(response, Response):
                 raise TypeError(f"context['response'] must be a wsbridge.Response, not {response!r}")
+            check_headers(response.headers)
             return response
         channel: BaseChannel | None = context.get("websocket_channel")
         if channel is None:
             return plain_response(404)
         if channel is not source.channel and not isinstance(channel, BaseChannel):
             raise TypeError(f"context['websocket_channel'] must be what the connector made, not {channel!r}")
+        check_headers(source.response_headers)
         for name, _ in source.response_headers:
             if name.lower() in _RESERVED:
                 raise ValueError(f"the header {name!r} of a 101 is the connector's; interceptors may not set it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -28,6 +29,9 @@ __all__ = ["Request", "Response"]
 
 RemoteAddress = tuple[str, int]
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NOT_IN_VALUES = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Request(_SansIORequest, Generic[N_co]):
@@ -183,6 +187,19 @@ class Response(_SansIOResponse):
 def plain_response(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer ``status`` with its standard phrase as the body, and nothing else of this side in it."""
     return Response(f"{HTTPStatus(status).phrase}\n", status, headers)
+
+
+def check_headers(headers: Headers) -> None:
+    """Check that the headers of an answer can be sent as they are (RFC 9110, 5.1 and 5.5).
+
+    Raises:
+        ValueError: Names the one that cannot.
+    """
+    for name, value in headers:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"the header {name!r} cannot be sent: names have letters, digits and !#$%&'*+-.^_`|~")
+        if wrong := _NOT_IN_VALUES.search(value):
+            raise ValueError(f"the header {name!r} cannot be sent: no value may have {wrong[0]!r}")
 
 
 def _origin_form(target: str) -> str:

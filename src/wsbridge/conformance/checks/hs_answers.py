@@ -137,6 +137,28 @@ async def headers_of_every_stage(bench: Bench) -> None:
         equal(answer.headers_all("Set-Cookie"), ["a=1; Path=/", "b=2"], "the cookies of a second channel")
 
 
+@check("HS-8")
+async def headers_that_cannot_be_sent(bench: Bench) -> None:
+    """A header that HTTP has no form for, on the 101 or another answer, is a 500, and is not sent in part."""
+    for name, value in (("X(A", "b"), ("X A", "b"), ("", "b"), ("X-A", "b\x01"), ("X-A", "\u20ac")):
+
+        def adds(context: Context, header: tuple[str, str] = (name, value)) -> None:
+            context["websocket_channel_source"].response_headers.add(*header)
+
+        def answers(context: Context, header: tuple[str, str] = (name, value)) -> None:
+            context["response"] = Response("no", 403, [header])
+
+        adding = (Interceptor(name="adds", enter=adds), websocket_interceptor("channel", bench.options()))
+        app = Application([("/adds", adding), ("/answers", [Interceptor(name="answers", enter=answers)])])
+        async with bench.serve(app) as served:
+            for path in ("/adds", "/answers"):
+                answer = await ask(served, target=path)
+                equal((answer.status, answer.body), (500, b"Internal Server Error\n"), f"answer to {(name, value)}")
+    equal(bench.recorder.kinds(), [], "the callbacks")
+    logged = [record for record in bench.logs if record.levelname == "ERROR" and record.name == "wsbridge"]
+    equal(len(logged), 10, "errors logged")
+
+
 # ---- HS-9 -----------------------------------------------------------------------------------------------------------
 
 _SECRET = "the-password-is-swordfish"
