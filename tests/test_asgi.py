@@ -403,7 +403,14 @@ async def test_a_send_that_the_server_holds_back_for_ever(more: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "event", [{"type": "websocket.connect"}, {"type": "websocket.receive"}, {"type": "http.request"}]
+    "event",
+    [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive"},
+        {"type": "websocket.receive", "text": None, "bytes": None},
+        {"type": "http.request"},
+        {"type": "http.disconnect"},
+    ],
 )
 async def test_an_event_out_of_order(event: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     async with opened() as (server, closed):
@@ -412,6 +419,50 @@ async def test_an_event_out_of_order(event: dict[str, Any], caplog: pytest.LogCa
         server.say("websocket.disconnect", code=1011, reason="")
         assert (await closed).code == 1011
     assert f"the server sent {event!r}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "event", [{}, {"type": "websocket.receive", "text": 5}, {"type": "websocket.receive", "bytes": "a"}]
+)
+async def test_an_event_that_is_none(event: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as (server, closed):
+        server.events.put_nowait(event)
+        assert await server.told() == {"type": "websocket.close", "code": 1011, "reason": ""}
+        server.say("websocket.disconnect", code=1011, reason="")
+        assert (await closed).code == 1011
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_disconnect_with_a_code_that_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as (server, closed):
+        server.say("websocket.disconnect", code="1000")
+        assert (await closed).code == 1006
+    assert "whose code is none" in caplog.text
+
+
+async def test_events_while_the_handshake_is_under_way() -> None:
+    """A peer that leaves before the 101, and a server that sends its messages early."""
+    gate = asyncio.Event()
+
+    async def wait(context: Any) -> None:
+        await gate.wait()
+
+    interceptor = Interceptor(name="wait", enter=wait)
+    closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
+    got: list[str] = []
+    options = WebSocketOptions(
+        on_text=lambda channel, process, text: got.append(text),
+        on_close=lambda channel, process, reason: closed.set_result(reason),
+        ping_interval=None,
+    )
+    server = Server(asgi_app(Application([("/", options)], [interceptor])), scope())
+    server.say("websocket.connect")
+    server.say("websocket.receive", text="early")
+    server.say("websocket.disconnect", code=4000, reason="")
+    gate.set()
+    assert (await server.told())["type"] == "websocket.accept"
+    await server.ends()
+    assert (got, (await closed).code) == (["early"], 4000)
 
 
 async def test_a_handshake_that_begins_with_something_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -430,20 +481,32 @@ async def test_a_peer_that_has_left_already() -> None:
 
 
 async def test_a_scope_of_an_unknown_type(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope("webtransport"))
-    with pytest.raises(ValueError, match="unknown ASGI scope type 'webtransport'"):
-        await server.ends()
-    assert "a scope of the type 'webtransport'" in caplog.text
+    for kind in ("webtransport", None):
+        server = Server(asgi_app(WebSocketOptions(ping_interval=None)), {**scope(), "type": kind})
+        with pytest.raises(ValueError, match=f"unknown ASGI scope type {kind!r}"):
+            await server.ends()
+        assert f"a scope of the type {kind!r}" in caplog.text
 
 
+async def test_a_scope_that_tells_no_version_is_of_the_third() -> None:
+    made = scope()
+    del made["asgi"]
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), made)
+    server.say("websocket.connect")
+    assert (await server.told())["type"] == "websocket.accept"
+    server.say("websocket.disconnect", code=1000, reason="")
+    await server.ends()
+
+
+@pytest.mark.parametrize("version", ["4.0", "2.0", "", "three"])
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_another_version_of_asgi(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope(kind, asgi={"version": "4.0"}))
+async def test_another_version_of_asgi(kind: str, version: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope(kind, asgi={"version": version}))
     start = await server.told()
     assert (start["type"].endswith("response.start"), start["status"]) == (True, 500)
     assert (await server.told())["type"].endswith("response.body")
     await server.ends()
-    assert "the server speaks ASGI 4.0" in caplog.text
+    assert f"the server speaks ASGI {version}" in caplog.text
 
 
 @pytest.mark.rule("HS-4", "HS-5", "HS-7")
@@ -500,12 +563,33 @@ async def test_plain_http_is_answered_by_interceptors() -> None:
     await server.ends()
 
 
-async def test_plain_http_that_asks_for_an_upgrade_is_refused() -> None:
-    """By a server without WebSocket support, which hands it on as an ordinary request."""
-    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), scope("http"))
+async def test_a_server_without_websockets_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It hands a handshake on as an ordinary request. One that has upgraded some is not told of."""
+    app = asgi_app(WebSocketOptions(ping_interval=None))
+    for _ in range(2):
+        caplog.clear()
+        server = Server(app, scope("http"))
+        assert (await server.told())["status"] == 400
+        assert (await server.told())["type"] == "http.response.body"
+        await server.ends()
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            (
+                "ERROR",
+                "the server hands the handshake for '/' on as an ordinary request: it has no support for WebSockets "
+                "(uvicorn needs websockets or wsproto), or will not upgrade this one",
+            )
+        ]
+    channel = Server(app, scope())
+    channel.say("websocket.connect")
+    assert (await channel.told())["type"] == "websocket.accept"
+    channel.say("websocket.disconnect", code=1000, reason="")
+    await channel.ends()
+    caplog.clear()
+    server = Server(app, scope("http"))
     assert (await server.told())["status"] == 400
     assert (await server.told())["type"] == "http.response.body"
     await server.ends()
+    assert caplog.records == []
 
 
 @pytest.mark.rule("STOP-2", "MOUNT-1")

@@ -279,7 +279,10 @@ class Channel(BaseChannel):
 
     def _disconnected(self, event: Event) -> None:
         """Take the end; what it means differs between the servers."""
-        code = int(event.get("code") or 1005)
+        told = event.get("code") or 1005
+        if not isinstance(told, int):
+            logger.error("the server sent %r to channel %s, whose code is none", event, self.id)
+        code = int(told) if isinstance(told, int) else 1006
         if code == 1006 or (code in (1005, 1012) and "reason" not in event):
             if code == 1012:
                 self._stop_sending()
@@ -328,6 +331,7 @@ class Connector(BaseConnector):
         if not isinstance(server_pings, bool):
             raise TypeError(f"server_pings must be bool, not {server_pings!r}")
         self._server_pings = server_pings
+        self._has_upgraded = True  # the server is known to have support for WebSockets
         super().__init__(app, **options)
 
     def check_options(self, options: WebSocketOptions[Any]) -> None:
@@ -378,7 +382,13 @@ class Connector(BaseConnector):
         outcome = await handle(request, _Source(self, request))
         if isinstance(outcome, BaseChannel):
             outcome.abandon()
-            logger.debug("the server will not upgrade the request for %r", request.path)
+            level = logging.DEBUG if self._has_upgraded else logging.ERROR
+            logger.log(
+                level,
+                "the server hands the handshake for %r on as an ordinary request: it has no support for WebSockets "
+                "(uvicorn needs websockets or wsproto), or will not upgrade this one",
+                request.path,
+            )
             outcome = plain_response(400)
         try:
             _encoded(list(outcome.headers))
@@ -398,6 +408,7 @@ class Connector(BaseConnector):
         if _is_large(scope):
             await self._refuse(scope, send, plain_response(431))
             return
+        self._has_upgraded = True
         request = self.make_request(scope)
         source = _Source(self, request)
         outcome = await handle(request, source)
@@ -532,6 +543,10 @@ class AsgiApp(Mount):
     """An ASGI 3 application; made by `asgi_app`."""
 
     connector: Connector
+
+    def __init__(self, connector: Connector, handler: WebSocketOptions[Any] | Application) -> None:
+        super().__init__(connector, handler)
+        connector._has_upgraded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it.
