@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from wsbridge.conformance import Session, SuiteResult, Verdict, report
+from wsbridge.conformance import Session, SuiteResult, Verdict, costs, report, stock
 from wsbridge.conformance.known import Known
 from wsbridge.conformance.result import RuleInfo, dump_results
 from wsbridge.conformance.runner import CheckResult
@@ -344,6 +344,42 @@ def test_refresh_checks_the_connectors_and_writes(tmp_path: Path, monkeypatch: p
     assert {result.target.name for result in report.committed(root)} - {"left"} == {*report.NAMES} - {"tornado"}
 
 
+def failed(name: str, check: str, message: str) -> SuiteResult:
+    result = CheckResult(check, check.partition("/")[0], Verdict.FAIL, 0.1, message, "traceback", cause="promise")
+    return SuiteResult(TargetInfo(name, "connector", packages={"wsbridge": "1", "hypercorn": "0.18"}), (result,))
+
+
+def test_what_a_server_costs_is_told_by_its_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "asgi-hypercorn": failed(
+            "asgi-hypercorn", "CLOSE-7/the-peer-closed-with-an-empty-frame", "got (1006, 'network')"
+        ),
+        "asgi-granian": failed("asgi-granian", "RECV-1/texts-are-str", "expected 'a', got 'b'"),
+    }
+    monkeypatch.setattr(stock, "run", lambda name, scale: found[name])
+    root = project(tmp_path, named("aiohttp"))
+    (root / "docs/asgi.md").write_text(f"top\n{report.ASGI_MARKERS[0]}\nold\n{report.ASGI_MARKERS[1]}\nend\n")
+    assert report.main(["--refresh", "asgi-hypercorn", "--root", str(root)]) == 0
+    page = (root / "docs/asgi.md").read_text()
+    assert page.startswith(f"top\n{report.ASGI_MARKERS[0]}\nThe 1 checks that bind `asgi_app`")
+    assert page.endswith(f"{report.ASGI_MARKERS[1]}\nend\n")
+    assert "hypercorn 0.18" in page
+    assert "| what happens | rules | hypercorn |" in page
+    assert "| checks that hold |  | 0 of 1 |" in page
+    assert "| the peer closes with an empty frame | CLOSE-7 | 1006 by `network` |" in page
+    (result,) = report.committed_asgi(root)
+    assert [known.reason for known in result.known.values()] == [
+        "the peer closes with an empty frame: 1006 by `network`"
+    ]
+    assert [one.target.name for one in report.committed(root)] == ["aiohttp"]
+
+    # a failure that no cost tells of is one
+    assert report.main(["--refresh", "asgi-granian", "--root", str(root)]) == 1
+    assert costs.cost_of("asgi-granian", found["asgi-granian"].results[0]) is None
+    assert ("asgi-hypercorn", costs.COSTS[0]) not in costs.unseen([result])
+    assert len(costs.unseen([result])) == sum(len(cost.servers) for cost in costs.COSTS) - 1
+
+
 def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         report.main([])
@@ -351,6 +387,7 @@ def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None
 
 
 HINT = "run: python -m wsbridge.conformance.report --refresh"
+ASGI_HINT = f"{HINT} asgi"
 
 
 @pytest.mark.parametrize("name", report.NAMES)
@@ -363,6 +400,18 @@ def test_the_committed_report_is_fresh(name: str) -> None:
     assert sorted(checks) == sorted([*(check.id for check in Session.applicable(is_url=False)), *model]), HINT
     assert found[name].conformant, HINT
     assert found[name] == found[name].stable()
+
+
+@pytest.mark.parametrize("name", stock.STOCK)
+def test_the_committed_report_of_an_asgi_server_is_fresh(name: str) -> None:
+    """Of the checks that there are now, each once, and every failure with a reason that a user can read."""
+    found = {result.target.name: result for result in report.committed_asgi(ROOT)}
+    assert name in found, ASGI_HINT
+    result = found[name]
+    assert [one.check for one in result.results] == [check.id for check in stock.checks()], ASGI_HINT
+    assert result.conformant, ASGI_HINT
+    assert result == costs.explained(result).stable(), ASGI_HINT
+    assert [cost for server, cost in costs.unseen([result]) if server == name] == []
 
 
 def test_the_pages_are_fresh() -> None:

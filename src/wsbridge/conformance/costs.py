@@ -72,6 +72,12 @@ COSTS: tuple[Cost, ...] = (
     ),
     Cost(
         "the peer closes with a code",
+        "1007 is taken for the server's own, of text that is not UTF-8",
+        BOTH,
+        r"CLOSE-9/.*expected \(1007, 'peer'",
+    ),
+    Cost(
+        "the peer closes with a code",
         "1012 is taken for the server's own",
         (GRANIAN,),
         r"CLOSE-9/.*1012",
@@ -278,17 +284,21 @@ def cost_of(server: str, result: CheckResult) -> Cost | None:
 
 
 def explained(result: SuiteResult) -> SuiteResult:
-    """Return the result of a server with each failure that a cost tells of as one that is known, and short."""
+    """Return the result of a server with each failure that a cost tells of as one that is known."""
     known: dict[str, Known] = {}
     for one in result.results:
         cost = cost_of(result.target.name, one) if one.verdict is Verdict.FAIL else None
         if cost is not None:
             known[one.check] = Known(one.check, f"{cost.what}: {cost.outcome}")
-    short = tuple(
-        replace(one, details="", wire={}, callbacks=[], logs=[], output="") if one.check in known else one
-        for one in result.results
+    settled = tuple(
+        replace(one, message=_settled(one.message)) if one.check in known else one for one in result.results
     )
-    return replace(result, results=short, known=known)
+    return replace(result, results=settled, known=known)
+
+
+def _settled(message: str) -> str:
+    """Return what failed without what differs from run to run."""
+    return re.sub(r"0x[0-9a-f]+|(?<=127\.0\.0\.1[:'])(, )?\d+|\b[0-9a-f]{32}\b|\d+\.\d+ s\b", "…", message)[:300]
 
 
 def unseen(results: Iterable[SuiteResult]) -> list[tuple[str, Cost]]:
