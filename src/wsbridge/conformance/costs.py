@@ -162,6 +162,12 @@ COSTS: tuple[Cost, ...] = (
         r".*(on_close (before|came after)|the peer was cut off after)|CLOSE-7/a-local-close-that-is-not-answered",
     ),
     Cost(
+        "the peer sends behind its close frame, and reads only then",
+        "the connection may be reset, and what the peer has not read is lost",
+        ALL,
+        r"SEND-6/a-pong-behind-the-peers-close",
+    ),
+    Cost(
         "a pong behind the close frame",
         "is sent",
         (UVICORN,),
