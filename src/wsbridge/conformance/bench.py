@@ -325,6 +325,8 @@ def watched(bench: Bench) -> Generator[list[str], None, None]:
     own.propagate = False
     own.setLevel(logging.DEBUG)
     root.addHandler(native_handler)
+    if bench.target.loop_factory is not None:
+        bench.target.loop_factory().close()  # libuv keeps a pipe for signals from the first loop of a process on
     gc.collect()
     descriptors, threads = open_descriptors(), set(threading.enumerate())
     unraisable: list[str] = []
@@ -358,6 +360,16 @@ def _logged(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         text += f" ({record.exc_info[1]!r})"
     return text[:500]
+
+
+async def open_what_stays() -> None:
+    """Have the loop open what it keeps until its own end: a thread, and in libuv a spare descriptor for servers."""
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, lambda: None)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0)  # uvloop closes a socket one turn later
 
 
 def open_descriptors() -> int:

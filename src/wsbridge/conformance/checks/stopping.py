@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.bench import Bench, Served, open_descriptors
+from wsbridge.conformance.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.common import clog, messages_until_close, none_lost, pair
 from wsbridge.conformance.wire import Close, Eof, HandshakeRequest, Peer, Text, WireError
@@ -283,8 +283,7 @@ async def _busy(bench: Bench, served: Served, stack: contextlib.AsyncExitStack, 
 @check("STOP-3")
 async def nothing_is_left(bench: Bench) -> None:
     """After stop() no task, socket, thread or timer is left, whatever was under way; and once more."""
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, lambda: None)  # the loop's own thread, which stays
+    await open_what_stays()
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
         await asyncio.sleep(60)
@@ -370,6 +369,7 @@ async def a_cancelled_stop(bench: Bench) -> None:
 
     app = Application([("/", bench.options(on_text=on_text))])
     connector: Connector = bench.connector(app, shutdown_timeout=30 * bench.scale)
+    await open_what_stays()
     before = open_descriptors()
     await bench.within(connector.start(), "start()")
     served = bench.served(connector)
