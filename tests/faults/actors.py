@@ -355,12 +355,12 @@ class Client:
         match plan.ending:
             case "close" | "crossing":
                 self.said_close = self.close is None
-                peer.auto_pong = False  # what comes behind a close frame may make the server's end a reset
                 await peer.send_close(plan.code, plan.text)
+                await peer.pong(b"late")  # while what the server sent is on its way, which must come nevertheless
             case "empty-close":
                 self.said_close = self.close is None
-                peer.auto_pong = False
                 await peer.send_close()
+                await peer.pong(b"late")
             case "half-close":
                 await peer.half_close()
             case "reserved-opcode":
