@@ -356,7 +356,13 @@ def test_what_a_server_costs_is_told_by_its_failures(tmp_path: Path, monkeypatch
         ),
         "asgi-granian": failed("asgi-granian", "RECV-1/texts-are-str", "expected 'a', got 'b'"),
     }
-    monkeypatch.setattr(stock, "run", lambda name, scale: found[name])
+    formers: list[SuiteResult | None] = []
+
+    def run(name: str, scale: float, former: SuiteResult | None) -> SuiteResult:
+        formers.append(former)
+        return found[name]
+
+    monkeypatch.setattr(stock, "run", run)
     root = project(tmp_path, named("aiohttp"))
     (root / "docs/asgi.md").write_text(f"top\n{report.ASGI_MARKERS[0]}\nold\n{report.ASGI_MARKERS[1]}\nend\n")
     assert report.main(["--refresh", "asgi-hypercorn", "--root", str(root)]) == 0
@@ -373,6 +379,9 @@ def test_what_a_server_costs_is_told_by_its_failures(tmp_path: Path, monkeypatch
     ]
     assert [one.target.name for one in report.committed(root)] == ["aiohttp"]
 
+    assert report.main(["--refresh", "asgi-hypercorn", "--missing", "--root", str(root)]) == 0
+    assert formers == [None, result]
+
     # a failure that no cost tells of is one
     assert report.main(["--refresh", "asgi-granian", "--root", str(root)]) == 1
     assert costs.cost_of("asgi-granian", found["asgi-granian"].results[0]) is None
@@ -387,7 +396,7 @@ def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None
 
 
 HINT = "run: python -m wsbridge.conformance.report --refresh"
-ASGI_HINT = f"{HINT} asgi"
+ASGI_HINT = f"{HINT} asgi --missing"
 
 
 @pytest.mark.parametrize("name", report.NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_descriptors_that_a_server_leaves_are_its_own() -> None:
     assert stock.judged(failed("2 file descriptors left open")).verdict is Verdict.PASS
     for message in ("2 file descriptors left open; a warning: x", "thread x left running"):
         assert stock.judged(failed(message)) == failed(message)
+
+
+def test_only_what_a_report_lacks_is_run() -> None:
+    (former,) = (result for result in committed_asgi(ROOT) if result.target.name == "asgi-hypercorn")
+    gone = next(index for index, result in enumerate(former.results) if result.check == "RECV-1/texts-are-str")
+    lacking = replace(former, results=former.results[:gone] + former.results[gone + 1 :])
+    again = stock.run("asgi-hypercorn", former=lacking)
+    assert [result.check for result in again.results] == [result.check for result in former.results]
+    assert again.results[gone].seconds > 0
+    assert [result for result in again.results if result.seconds] == [again.results[gone]]
 
 
 def test_they_are_no_connectors() -> None:

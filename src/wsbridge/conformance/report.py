@@ -2,7 +2,8 @@
 
 ``python -m wsbridge.conformance.report --refresh`` checks all connectors that come with wsbridge and writes
 ``docs/reports/NAME.json``; ``--write-docs`` makes ``docs/support.md``, the matrix in ``README.md`` and the table of
-ASGI servers in ``docs/asgi.md`` of those. ``--refresh asgi`` checks `asgi_app` on all of those, ``asgi-NAME`` on one.
+ASGI servers in ``docs/asgi.md`` of those. ``--refresh asgi`` checks `asgi_app` on all of those, ``asgi-NAME`` on one;
+``--missing`` only by new checks.
 """
 
 from __future__ import annotations
@@ -487,7 +488,9 @@ def documents(root: Path) -> dict[Path, str]:
     return pages
 
 
-def refresh(root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object]) -> bool:
+def refresh(
+    root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object], missing: bool = False
+) -> bool:
     """Check connectors and write their reports; return whether all are conformant."""
     (root / REPORTS).mkdir(parents=True, exist_ok=True)
     conformant = True
@@ -498,7 +501,8 @@ def refresh(root: Path, names: Iterable[str], *, scale: float, tell: Callable[[s
                 tell(f"{name}: {failure_text(progress.result, '')}")
 
         if name in stock.STOCK:
-            result = costs.explained(stock.run(name, scale=scale))
+            former = [one for one in committed_asgi(root) if missing and one.target.name == name]
+            result = costs.explained(stock.run(name, scale=scale, former=former[0] if former else None))
             for failed in result.failures:
                 tell(f"{name}: {failure_text(failed, '')}")
         else:
@@ -524,6 +528,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="check these connectors, by default all that come with wsbridge, and write their reports and the pages",
     )
+    parser.add_argument(
+        "--missing", action="store_true", help="of `asgi_app`, run only the checks that its reports lack"
+    )
     parser.add_argument("--write-docs", action="store_true", help="write the pages alone")
     parser.add_argument("--root", type=Path, default=Path(), help="the project's folder; the current one")
     parser.add_argument("--timeout-scale", type=float, default=1.0, metavar="X", help="stretch every time limit")
@@ -532,7 +539,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("say --refresh or --write-docs")
     conformant = True
     if options.refresh is not None:
-        conformant = refresh(options.root, options.refresh or NAMES, scale=options.timeout_scale, tell=print)
+        conformant = refresh(
+            options.root, options.refresh or NAMES, scale=options.timeout_scale, tell=print, missing=options.missing
+        )
     for path, text in documents(options.root).items():
         (options.root / path).write_text(text, encoding="utf-8")
         print(f"wrote {path}")

@@ -12,7 +12,7 @@ import gc
 import importlib
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from types import MappingProxyType
@@ -183,19 +183,15 @@ def judged(result: CheckResult) -> CheckResult:
     return result
 
 
-def run(name: str, *, scale: float = 1.0, progress: Callable[[CheckResult], object] | None = None) -> SuiteResult:
-    """Hold `asgi_app` on one of `STOCK` to the suite."""
-    results: list[CheckResult] = []
+def run(name: str, *, scale: float = 1.0, former: SuiteResult | None = None) -> SuiteResult:
+    """Hold `asgi_app` on one of `STOCK` to the suite; what a ``former`` result has is taken from there."""
+    kept = {} if former is None else {result.check: result for result in former.results}
     server = STOCK[name]
     with Session(f"{server.__module__}:{server.__qualname__}", scale=scale) as session:
-        for check in checks():
-            result = judged(session.run(check))
-            results.append(result)
-            if progress is not None:
-                progress(result)
+        results = tuple(kept.get(check.id) or judged(session.run(check)) for check in checks())
         packages = {"wsbridge": metadata.version("wsbridge")}
         packages |= {package: metadata.version(package) for package in server.packages}
-        return SuiteResult(replace(session.info, name=name, packages=packages), tuple(results), scale=scale)
+        return SuiteResult(replace(session.info, name=name, packages=packages), results, scale=scale)
 
 
 STOCK: Mapping[str, type[Stock]] = MappingProxyType(
