@@ -978,7 +978,7 @@ async def test_a_peer_that_half_closes_and_reads_nothing_is_cut_off() -> None:
         assert opened.written == cut
 
 
-async def test_an_idle_channel_keeps_neither_its_request_nor_its_last_message() -> None:
+async def test_an_idle_channel_keeps_neither_its_request_nor_its_last_message_nor_its_queue() -> None:
     class Text(str):
         """One that can be referred to weakly."""
 
@@ -987,10 +987,12 @@ async def test_an_idle_channel_keeps_neither_its_request_nor_its_last_message() 
     message = Text("hello")
     seen.append(weakref.ref(message))
     opened.comes("text", message)
+    assert isinstance(opened.channel, PushedChannel)
+    seen.append(weakref.ref(opened.channel._queue))
     del message
     await passes()
     gc.collect()
-    assert [reference() for reference in seen] == [None, None]
+    assert [reference() for reference in seen] == [None, None, None]
     await opened.leave()
 
 

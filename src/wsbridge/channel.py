@@ -999,7 +999,7 @@ class QueuedChannel(BaseChannel):
             if self._over:
                 return
             message = result = None  # an idle channel should not keep the last one alive
-            self._queue = _EMPTY
+            queue = self._queue = _EMPTY  # nor this frame the deque
             self._wakeup = self._loop.create_future()
             await self._wakeup
 

@@ -104,8 +104,8 @@ class _Frames(WebSocketProtocol13):
     __slots__ = ("_at_head", "_outer_compressed", "broken", "channel")
 
     def __init__(self, handler: _Handler, channel: _Channel, params: Any) -> None:
-        params.compression_options = channel.deflate
-        params.max_message_size = max(channel.limits[_TEXT], channel.limits[_BINARY]) + channel.room
+        params.compression_options = channel.terms.deflate
+        params.max_message_size = max(channel.terms.limits[_TEXT], channel.terms.limits[_BINARY]) + channel.terms.room
         super().__init__(handler, False, params)
         self.channel = channel
         self.broken = False
@@ -118,7 +118,7 @@ class _Frames(WebSocketProtocol13):
             matches = [match for match in map(_PARAMETER.fullmatch, parts) if match is not None]
             agreed: dict[str, Any] = {match[1] or match[2]: match[3] for match in matches}
             if name == "permessage-deflate" and len(agreed) == len(parts):
-                return [(name, self.channel.with_settings(agreed))]
+                return [(name, self.channel.terms.with_settings(agreed))]
         return []
 
     def start_pinging(self) -> None:
@@ -178,12 +178,12 @@ class _Frames(WebSocketProtocol13):
         if self._at_head:
             self._at_head = False
             opcode = data[0] & self.OPCODE_MASK
-            limit = self.channel.limits.get(opcode or self._fragmented_message_opcode or 0)
+            limit = self.channel.terms.limits.get(opcode or self._fragmented_message_opcode or 0)
             if limit is None or not data[1] & 0x80 or (opcode & 0x8 and data[0] & self.RSV1):
                 self._abort()
                 raise _Violation
             if data[0] & self.RSV1 or (not opcode and self._frame_compressed):
-                limit += self.channel.room
+                limit += self.channel.terms.room
             self.params.max_message_size = limit
             self._outer_compressed = self._frame_compressed
         return data
@@ -266,15 +266,14 @@ def _unsent(stream: IOStream) -> int:
     return len(stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
 
 
-class _Channel(QueuedChannel):
-    __slots__ = ("_frames", "_settings", "_stream", "deflate", "gate", "limits", "room")
+class _Terms:
+    """Options as tornado wants them, once for all channels that have the same."""
 
-    native: _Handler
+    __slots__ = ("_settings", "deflate", "limits", "options", "room")
 
-    def prepare(self, handler: _Handler) -> None:
-        """Take the options as tornado wants them."""
-        options, wanted = self._options, self._options.compression
-        self.native = handler
+    def __init__(self, options: WebSocketOptions[Any]) -> None:
+        self.options = options
+        wanted = options.compression
         self._settings = wanted if isinstance(wanted, Compression) else Compression()
         level = self._settings.memory_level
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
@@ -284,7 +283,6 @@ class _Channel(QueuedChannel):
                 self.limits[opcode] = limit
         most = max(self.limits[_TEXT], self.limits[_BINARY])
         self.room = (most >> 8) + 64  # what deflate adds to random bytes at most, which the channel cuts off again
-        self.gate: asyncio.Future[None] | None = None  # what reading waits for
 
     def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:
         """Add the options to what a peer offers for deflate (RFC 7692, 7.1)."""
@@ -296,6 +294,18 @@ class _Channel(QueuedChannel):
         if self._settings.context_takeover is False:
             agreed |= {"server_no_context_takeover": None, "client_no_context_takeover": None}
         return agreed
+
+
+class _Channel(QueuedChannel):
+    __slots__ = ("_frames", "_stream", "gate", "terms")
+
+    native: _Handler
+
+    def prepare(self, handler: _Handler) -> None:
+        """Take the options as tornado wants them."""
+        self.native = handler
+        self.terms = cast(Connector, self._connector).terms_of(self._options)
+        self.gate: asyncio.Future[None] | None = None  # what reading waits for
 
     def opened(self, frames: _Frames) -> None:
         """Take the connection, when the 101 is written."""
@@ -376,6 +386,9 @@ _Handle = Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Resp
 
 class _Handler(WebSocketHandler):
     """One request."""
+
+    # beside the dictionary of tornado's class, as in `_Frames`
+    __slots__ = ("_connector", "_handle", "_root_path", "channel")
 
     SUPPORTED_METHODS = _AnyMethod()  # HS-4 decides
     channel: _Channel
@@ -517,6 +530,14 @@ class Connector(BaseConnector):
     @cached_property
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return set()
+
+    _terms: _Terms | None = None
+
+    def terms_of(self, options: WebSocketOptions[Any]) -> _Terms:
+        """Return options as tornado wants them; those of the last channel are kept, mostly all have the same."""
+        if self._terms is None or self._terms.options is not options:
+            self._terms = _Terms(options)
+        return self._terms
 
     @cached_property
     def _deadlines(self) -> dict[object, Timer]:
