@@ -279,7 +279,7 @@ COSTS: tuple[Cost, ...] = (
         (HYPERCORN, GRANIAN),
         r"STOP-5/an-interceptor-that-will-not",
     ),
-    Cost("handshakes side by side", "are handed on in any order", (GRANIAN,), r"ERR-1/in-"),
+    Cost("two handshakes, one after the other", "`on_open` of the second may run first", (GRANIAN,), r"ERR-1/in-"),
     Cost("a handler that stops the server", "the server waits for it", (HYPERCORN,), r"STREAM-8/stop-awaited"),
 )
 
