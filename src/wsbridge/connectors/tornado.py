@@ -400,10 +400,13 @@ class _Handler(WebSocketHandler):
 
     async def prepare(self) -> None:
         """Answer the request."""
-        native, context = self.request, cast(Any, self.request.connection).context
-        self._connector.keep(cast("asyncio.Task[Any]", asyncio.current_task()))
+        native = self.request
+        connection: Any = native.connection
+        context = connection.context
+        task: Any = asyncio.current_task()
+        self._connector.keep(task)
         self._connector.request_complete(context)
-        stream: IOStream = cast(Any, self.request.connection).stream
+        stream: IOStream = connection.stream
         groups: dict[Any, Any] = {**dict(enumerate(self.path_args, 1)), **self.path_kwargs}
         request = Request(
             native.method or "",
