@@ -21,7 +21,6 @@ NATIVE_IMPORTS = {
     "native-picows": "import picows",
     "native-uvicorn": "import uvicorn, uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto",
     "native-hypercorn": "import hypercorn.asyncio, hypercorn.config",
-    "native-granian": "import granian.server.embed",
 }
 """What each native subject, and the server when it starts, imports."""
 
