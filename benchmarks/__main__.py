@@ -6,7 +6,7 @@ is on its right side.
 
 Examples:
     python -m benchmarks                              the short form, under 10 minutes
-    python -m benchmarks --full --json results.json   all, in about 25 minutes
+    python -m benchmarks --full --json results.json   all, in about half an hour
     python -m benchmarks --only echo --connector tornado
     python -m benchmarks --only instructions          by callgrind, where valgrind is installed
 

@@ -174,13 +174,18 @@ class Run:
         """Echo 64 bytes of text on 50 channels with 8 in flight: the figure that decides, and 64 KiB of binary."""
         for connector in self.connectors:
             candidate, natives = self.group(connector)
-            names = [*natives, *([candidate] if candidate else []), *self.present(["starlette"])]
+            names = [*natives, *([candidate] if candidate else [])]
+            names += self.present(["starlette"]) if connector in TO_STARLETTE else []
             if not candidate:
                 continue
             small, large = "echo 64 B text", "echo 64 KiB binary"
             count = 15 if self.full else 5
+            options = SMALL if self.full else {"messages": 20_000}
             (samples,) = self.rounds(
-                f"{small}, {connector}", count, names, lambda names=names: measure(names, [("echo", SMALL)])
+                f"{small}, {connector}",
+                count,
+                names,
+                lambda names=names, options=options: measure(names, [("echo", options)]),
             )
             self.keep(
                 small, {f"{name} ({connector})" if name == "starlette" else name: s for name, s in samples.items()}
