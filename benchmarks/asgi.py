@@ -200,3 +200,28 @@ async def on_hypercorn(setup: Setup) -> AsyncIterator[int]:
     finally:
         stop.set()
         await task
+
+
+@asynccontextmanager
+async def on_granian(setup: Setup) -> AsyncIterator[int]:
+    """Serve a bare application on granian, in this process; yield the port."""
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
+
+    if setup.compression != "off" or setup.pings:
+        raise UnsupportedError("granian does not deflate messages, and does not ping")
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]  # granian binds its own
+    server = Server(bare(setup), HOST, port, interface=Interfaces.ASGINL, log_enabled=False)
+    task = asyncio.ensure_future(server.serve())
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(HOST, port)
+                writer.close()
+                break
+            await asyncio.sleep(0.01)
+        yield port
+    finally:
+        server.stop()
+        await task

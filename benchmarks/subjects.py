@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from benchmarks.asgi import FRAMEWORKS, on_hypercorn, on_uvicorn
+from benchmarks.asgi import FRAMEWORKS, on_granian, on_hypercorn, on_uvicorn
 from benchmarks.natives import (
     PING_SECONDS,
     Deflate,
@@ -127,6 +127,7 @@ NATIVES: dict[str, tuple[str, ...]] = {
     "picows": ("native-picows", "native-picows-best"),
     "uvicorn": ("native-uvicorn",),
     "hypercorn": ("native-hypercorn",),
+    "granian": ("native-granian",),
 }
 """By connector: the usual idiom of its server, then others."""
 
@@ -141,6 +142,7 @@ SUBJECTS: dict[str, Subject] = {
     "native-picows-best": partial(native_picows, best=True),
     "native-uvicorn": partial(on_uvicorn, framework=""),
     "native-hypercorn": on_hypercorn,
+    "native-granian": on_granian,
     **{name: partial(on_uvicorn, framework=name) for name in FRAMEWORKS},
 }
 

@@ -56,6 +56,7 @@ PUBLIC = {
 }
 SERVERS = (
     *("aiohttp", "websockets", "tornado", "picows", "aiofastnet", "httptools", "sanic", "uvicorn", "hypercorn"),
+    *("granian",),
     *("pytest", "wsproto", "hypothesis", "jinja2", "rich"),
 )
 CORE = sorted(name for _, name, is_package in pkgutil.iter_modules(wsbridge.__path__, "wsbridge.") if not is_package)

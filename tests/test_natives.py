@@ -23,6 +23,7 @@ ALIASES = {
     "uvicorn_wsproto": ("UvicornWsprotoChannel", "UvicornWsprotoRequest"),
     "hypercorn": ("HypercornChannel", "HypercornRequest"),
     "picows": ("PicowsChannel", "PicowsRequest"),
+    "granian": ("GranianChannel", "GranianRequest"),
 }
 
 
@@ -31,7 +32,7 @@ async def test_natives_are_what_the_aliases_say(name: str) -> None:
     pytest.importorskip(name.partition("_")[0])
     module = importlib.import_module(f"wsbridge.connectors.{name}")
     seen: asyncio.Future[tuple[WebSocketChannel, Request]] = asyncio.get_running_loop().create_future()
-    options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)))
+    options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)), ping_interval=None)
     async with (
         wsbridge.serve(Application([("/", options)]), f"{module.__name__}:Connector", port=0) as connector,
         client_for(name).connect(Target(connector.url)),

@@ -127,6 +127,8 @@ class BaseConnector(ABC):
     """What ``native_options`` may hold."""
     has_wire: ClassVar[bool] = True
     """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
+    has_tls: ClassVar[bool] = True
+    """Whether its server takes an `ssl.SSLContext`."""
 
     def __init__(
         self,
@@ -184,6 +186,8 @@ class BaseConnector(ABC):
             given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
                 raise self.unsupported(option, "it has no socket")
+        if ssl is not None and not self.has_tls:
+            raise self.unsupported("ssl", "its server takes no SSLContext; let a proxy in front of it speak TLS")
         if unknown := sorted(set(native_options) - self.native_option_names):
             known = ", ".join(sorted(self.native_option_names)) or "none"
             raise self.unsupported(f"native_options[{unknown[0]!r}]", f"it takes: {known}")
@@ -203,6 +207,10 @@ class BaseConnector(ABC):
     @abstractmethod
     async def _stop(self) -> None:
         """End the server and all that is left of it; every channel has ended, or is given up."""
+
+    @classmethod  # noqa: B027
+    def prepare_process(cls) -> None:
+        """Open what the server opens once in a process and keeps; the suite counts what is left from there on."""
 
     @classmethod
     def serve_mounted(

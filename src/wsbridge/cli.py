@@ -178,6 +178,7 @@ class ServeCommand:
     health: str | None
     grace: float | None
     loop: LoopName
+    server_pings: bool
     debug: bool
 
     def arguments(self) -> list[str]:
@@ -201,7 +202,13 @@ class ServeCommand:
         arguments = ["serve", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
         arguments += [f"--trusted-proxy={proxy}" for proxy in self.trusted_proxies]
         arguments += [
-            f"--{name}" for name, is_set in (("debug", self.debug), ("reuse-port", self.reuse_port)) if is_set
+            f"--{name}"
+            for name, is_set in (
+                ("debug", self.debug),
+                ("reuse-port", self.reuse_port),
+                ("server-pings", self.server_pings),
+            )
+            if is_set
         ]
         return [*arguments, "--", self.target]
 
@@ -235,6 +242,7 @@ class ServeCommand:
             "health": self.health,
             "grace": self.grace,
             "loop": self.loop,
+            **({"server_pings": True} if self.server_pings else {}),
         }
 
 
@@ -329,6 +337,11 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 )
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop to serve on."
+)
+@click.option(
+    "--server-pings",
+    is_flag=True,
+    help="Serve although wsbridge cannot ping on this server (granian): leave pings to it, if it has any.",
 )
 @click.option("--reload", is_flag=True, help="Start again when a Python file below --app-dir changes.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and log everything.")

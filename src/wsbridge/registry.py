@@ -33,6 +33,7 @@ SERVERS: Mapping[str, str] = MappingProxyType(
         "picows": "picows",
         "uvicorn": "uvicorn",
         "hypercorn": "hypercorn",
+        "granian": "granian",
     }
 )
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""

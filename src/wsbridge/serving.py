@@ -41,13 +41,15 @@ async def serve(
     shutdown_timeout: float = 10,
     trusted_proxies: Sequence[str] = (),
     native_options: Mapping[str, Any] = MappingProxyType({}),
+    server_pings: bool = False,
 ) -> AsyncGenerator[Connector, None]:
     """Serve ``app`` while the block runs; the connector is stopped at its end.
 
     Args:
         app: What to serve.
         connector: A name, ``name@distribution``, ``module:Class`` or a class, as `load_connector` takes it.
-        host: See `wsbridge.base.BaseConnector` for this and all others.
+        host: See `wsbridge.base.BaseConnector` for this and all others but the last.
+        server_pings: Serve on a connector that cannot ping, such as granian's, whatever ``ping_interval`` says.
 
     Yields:
         The started connector; its ``url`` and ``addresses`` tell where it listens.
@@ -56,7 +58,10 @@ async def serve(
         OSError: It cannot listen there.
         WSBridgeError: No such connector, or an option that it cannot honour.
     """
-    server: Connector = load_connector(connector)(
+    made = load_connector(connector)
+    if server_pings and "ping" in made.features:
+        raise UnsupportedOptionError(f"the {made.name} connector cannot honour server_pings: it pings by itself")
+    server: Connector = made(
         app,
         host=host,
         port=port,
@@ -68,6 +73,7 @@ async def serve(
         shutdown_timeout=shutdown_timeout,
         trusted_proxies=trusted_proxies,
         native_options=native_options,
+        **({"server_pings": True} if server_pings else {}),
     )
     await server.start()
     try:

@@ -21,6 +21,7 @@ import pytest
 
 from tests.node import missing
 from wsbridge.conformance import SuiteResult, Verdict, load_results
+from wsbridge.registry import SERVERS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "wsbridge-sanic"
@@ -106,7 +107,7 @@ def test_it_is_found_by_its_entry_point(environment: Environment) -> None:
     done = environment("wsbridge", "connectors", "--json")
     assert done.returncode == 0, done.stdout
     found = {info["name"]: info for info in json.loads(done.stdout)}
-    assert set(found) == {"aiohttp", "hypercorn", "memory", "picows", "sanic", "tornado", "uvicorn", "websockets"}
+    assert set(found) == {*SERVERS, "memory", "sanic"}
     assert found["sanic"]["distribution"] == "wsbridge-sanic"
     assert found["sanic"]["connector"] == "wsbridge_sanic:Connector"
     assert found["sanic"]["installed"]

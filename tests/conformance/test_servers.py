@@ -15,7 +15,12 @@ from wsbridge.conformance.report import VARIANTS, failure_text
 from wsbridge.conformance.runner import Verdict, run_check
 from wsbridge.registry import load_connector
 
-LACKING: dict[str, set[str]] = {"uvicorn": {"mount"}, "uvicorn-wsproto": {"mount"}, "hypercorn": {"mount"}}
+LACKING: dict[str, set[str]] = {
+    "uvicorn": {"mount"},
+    "uvicorn-wsproto": {"mount"},
+    "hypercorn": {"mount"},
+    "granian": {"mount", "ping", "compression"},
+}
 """The features that a connector does not have, beside ``fragments``."""
 
 
@@ -30,6 +35,7 @@ def test_check(name: str, check: Check) -> None:
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
         assert check.needs - load(name).features <= {"fragments"} | LACKING[name]
+        assert check.needs - load(name).features or (check.tls and not load(name).has_tls)
 
 
 @pytest.mark.parametrize("name", LACKING)
@@ -44,6 +50,13 @@ def test_close_keywords_cover_every_code_that_the_server_names() -> None:
         assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
 
 
-@pytest.mark.parametrize("name", LACKING)
+@pytest.mark.parametrize("name", set(LACKING) - {"granian"})
 def test_none_declares_a_deviation(name: str) -> None:
     assert not load(name).deviations
+
+
+def test_every_deviation_of_granian_is_of_a_scenario_and_tells_what_was_tried() -> None:
+    scenarios = {check.id for check in all_checks()}
+    for scenario, deviation in load_connector("granian").deviations.items():
+        assert scenario in scenarios
+        assert len(deviation.tried.split()) > 5

@@ -23,6 +23,7 @@ from websockets.http11 import Request as WebsocketsNative
 
 from wsbridge import MessageStream, Request, WebSocketChannel, WebSocketOptions, stream_handler
 from wsbridge.connectors.aiohttp import AiohttpChannel, AiohttpRequest
+from wsbridge.connectors.granian import GranianChannel, GranianRequest
 from wsbridge.connectors.hypercorn import HypercornChannel, HypercornRequest
 from wsbridge.connectors.memory import ClientRequest, Connection, MemoryChannel, MemoryRequest
 from wsbridge.connectors.picows import PicowsChannel, PicowsRequest
@@ -62,6 +63,12 @@ def open_picows(channel: PicowsChannel, request: PicowsRequest) -> int:
 def open_in_memory(channel: MemoryChannel, request: MemoryRequest) -> None:
     assert_type(channel.native, Connection)
     assert_type(request.native, ClientRequest)
+
+
+def open_granian(channel: GranianChannel, request: GranianRequest) -> str:
+    assert_type(channel.native, MutableMapping[str, Any])
+    assert_type(request.native, MutableMapping[str, Any])
+    return str(request.native["path"])
 
 
 def open_uvicorn(channel: UvicornChannel, request: UvicornRequest) -> str:

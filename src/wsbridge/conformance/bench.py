@@ -68,6 +68,11 @@ class Target:
         return bool(getattr(self.connector, "has_wire", True))
 
     @property
+    def has_tls(self) -> bool:
+        """Whether its server takes an `ssl.SSLContext`."""
+        return bool(getattr(self.connector, "has_tls", True))
+
+    @property
     def neutral(self) -> dict[str, Any]:
         """The options that must be given, since the connector lacks what their defaults need."""
         if self.connector is None:
@@ -79,6 +84,16 @@ class Target:
     def deviations(self) -> Mapping[str, Deviation]:
         """What the connector declares to do otherwise."""
         return MappingProxyType({}) if self.connector is None else self.connector.deviations
+
+    @property
+    def loses_close_text(self) -> bool:
+        """Whether the connector declares that the text of a peer's close is lost, for checks of something else."""
+        return "CLOSE-7/the-peer-closed-with-a-code" in self.deviations
+
+    @property
+    def hides_violations(self) -> bool:
+        """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
+        return "CLOSE-7/a-violation" in self.deviations
 
 
 @dataclass(slots=True)
@@ -327,6 +342,9 @@ def watched(bench: Bench) -> Generator[list[str], None, None]:
     root.addHandler(native_handler)
     if bench.target.loop_factory is not None:
         bench.target.loop_factory().close()  # libuv keeps a pipe for signals from the first loop of a process on
+    prepare: Any = getattr(bench.target.connector, "prepare_process", None)
+    if prepare is not None:
+        prepare()
     gc.collect()
     descriptors, threads = open_descriptors(), set(threading.enumerate())
     unraisable: list[str] = []

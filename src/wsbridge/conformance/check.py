@@ -34,6 +34,7 @@ class Check:
         stochastic: Whether one pass proves less than several (concurrency, memory).
         wire: Whether it is about bytes on a wire, or sockets; a connector that has neither refuses their options.
         limit: Seconds after which it has failed.
+        tls: Whether it needs TLS; a connector that has none refuses that.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Check:
     stochastic: bool
     wire: bool
     limit: float
+    tls: bool = False
 
 
 _CHECKS: dict[str, Check] = {}
@@ -58,6 +60,7 @@ def check(
     black_box: bool = False,
     stochastic: bool = False,
     wire: bool = False,
+    tls: bool = False,
     limit: float = 20,
 ) -> Callable[[Callable[[Bench], Awaitable[None]]], Callable[[Bench], Awaitable[None]]]:
     """Register an async function as a check of ``rule``; its name is the scenario, its docstring the title."""
@@ -77,6 +80,7 @@ def check(
             black_box=black_box,
             stochastic=stochastic,
             wire=wire,
+            tls=tls,
             limit=limit,
         )
         if made.id in _CHECKS:

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, cast
 from wsbridge.application import Application
 from wsbridge.conformance.bench import Bench, Target, watched
 from wsbridge.conformance.check import Check, CheckFailed, equal, true
-from wsbridge.conformance.wire import LogEntry, WireLog
+from wsbridge.conformance.wire import Closed, LogEntry, WireLog
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -161,6 +161,8 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         return _failure(f"the event loop hung: the check could not be ended after its {limit:g} s", "hang", exc)
     # SystemExit and a stray CancelledError would end the whole run; an interruption by the user shall
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        if isinstance(exc, Closed):  # the peer was promised more of the connection
+            return _failure(f"Closed: {exc}", "promise", exc)
         if failed := _failures(exc):
             return _failure("; ".join(failed), "promise", exc)
         return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
@@ -278,6 +280,8 @@ def _watchdog(seconds: float) -> Generator[None]:
 def _missing(check: Check, target: Target) -> set[str]:
     """Return what the check needs and the connector lacks."""
     missing: set[str] = set(check.needs - target.features)
+    if check.tls and not target.has_tls:
+        missing |= {"tls"}
     return missing | {"wire"} if check.wire and not target.has_wire else missing
 
 
@@ -354,6 +358,7 @@ _REFUSED: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]] = Mappin
         "ping": [({"ping_interval": 1.0}, {})],
         "size-limit": [({"max_text_size": 1024}, {}), ({"max_binary_size": 1024}, {})],
         "unix-socket": [({}, {"unix_path": "wsbridge-refused.sock"})],
+        "tls": [({}, {"ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)})],
         "wire": [
             ({}, {"host": "0.0.0.0"}),
             ({}, {"port": 8000}),

@@ -99,6 +99,10 @@ class Channel(BaseChannel):
         self._senders_in: dict[asyncio.Task[Any], bool] = {}  # who waits in send(), and whether it was interrupted
         self._events: set[asyncio.Task[None]] = set()
 
+    def _release(self) -> None:
+        super()._release()
+        self._gets = self._puts = cast(Any, _ended)  # an application may keep the channel, but nothing of the server's
+
     # ---- sending ----------------------------------------------------------------------------------------------------
 
     def _send_text(self, text: str) -> Awaitable[object] | None:
@@ -168,7 +172,9 @@ class Channel(BaseChannel):
     def _close(self, code: int | None, text: str) -> None:
         if self._ended:
             return  # the server has answered already, or the connection is gone
-        event = {"type": "websocket.close", "code": 1000 if code is None else code, "reason": text}
+        self._start_close({"type": "websocket.close", "code": 1000 if code is None else code, "reason": text})
+
+    def _start_close(self, event: Event) -> None:
         self._interrupt()
         task = self._connector.loop.create_task(self._put_close(event))
         self._events.add(task)
@@ -190,7 +196,7 @@ class Channel(BaseChannel):
         pass  # the server does, when the application returns
 
     def _aborter(self) -> Callable[[], object]:
-        return _nothing
+        return nothing
 
     def _unsent_bytes(self) -> int:
         return 0  # the server does not tell
@@ -306,8 +312,12 @@ class Channel(BaseChannel):
             closing.cancel()
 
 
-def _nothing() -> None:
+def nothing() -> None:
     pass
+
+
+async def _ended(*event: Event) -> Event:
+    raise ConnectionResetError("the channel has ended")
 
 
 class _Source(BaseSource):
@@ -375,54 +385,69 @@ class Connector(BaseConnector):
 
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
-        if _is_large(scope):
-            await respond(send, "http.response", plain_response(431))
-            return
-        request = self.make_request(scope)
-        outcome = await handle(request, _Source(self, request))
-        if isinstance(outcome, BaseChannel):
-            outcome.abandon()
-            level = logging.DEBUG if self._has_upgraded else logging.ERROR
-            logger.log(
-                level,
-                "the server hands the handshake for %r on as an ordinary request: it has no support for WebSockets "
-                "(uvicorn needs websockets or wsproto), or will not upgrade this one",
-                request.path,
-            )
-            outcome = plain_response(400)
         try:
-            _encoded(list(outcome.headers))
-        except ValueError as exc:
-            logger.error("the request for %r failed", request.path, exc_info=exc)
-            outcome = plain_response(500)
-        await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
+            if _is_large(scope):
+                await respond(send, "http.response", plain_response(431))
+                return
+            request = self.make_request(scope)
+            outcome = await handle(request, _Source(self, request))
+            if isinstance(outcome, BaseChannel):
+                outcome.abandon()
+                level = logging.DEBUG if self._has_upgraded else logging.ERROR
+                logger.log(
+                    level,
+                    "the server hands the handshake for %r on as an ordinary request: it has no support for WebSockets "
+                    "(uvicorn needs websockets or wsproto), or will not upgrade this one",
+                    request.path,
+                )
+                outcome = plain_response(400)
+            try:
+                _encoded(list(outcome.headers))
+            except ValueError as exc:
+                logger.error("the request for %r failed", request.path, exc_info=exc)
+                outcome = plain_response(500)
+            await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
+        finally:
+            del send  # a traceback that is kept, such as in a log record, would keep it
 
     async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a handshake, and live the channel's life."""
-        event = await receive()
-        if event["type"] != "websocket.connect":
-            if event["type"] != "websocket.disconnect":
-                logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
-                await send({"type": "websocket.close", "code": 1011, "reason": ""})
-            return
-        if _is_large(scope):
-            await self._refuse(scope, send, plain_response(431))
-            return
-        self._has_upgraded = True
-        request = self.make_request(scope)
-        source = _Source(self, request)
-        outcome = await handle(request, source)
-        if isinstance(outcome, Response):
-            await self._refuse(scope, send, outcome)
-            return
         try:
-            await self._accept(source, outcome, receive, send)
-        except BaseException as exc:
-            outcome.abandon()
-            if isinstance(exc, OSError):
-                return  # the peer has left
-            raise
-        await outcome.run()
+            channel = await self._open_channel(handle, scope, receive, send)
+        finally:
+            del receive, send  # as in serve_http
+        if channel is not None:
+            await channel.run()
+
+    async def _open_channel(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> BaseChannel | None:
+        """Answer a handshake; return the channel whose 101 is sent."""
+        try:
+            event = await receive()
+            if event["type"] != "websocket.connect":
+                if event["type"] != "websocket.disconnect":
+                    logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
+                    await send({"type": "websocket.close", "code": 1011, "reason": ""})
+                return None
+            if _is_large(scope):
+                await self._refuse(scope, send, plain_response(431))
+                return None
+            self._has_upgraded = True
+            request = self.make_request(scope)
+            source = _Source(self, request)
+            outcome = await handle(request, source)
+            if isinstance(outcome, Response):
+                await self._refuse(scope, send, outcome)
+                return None
+            try:
+                await self._accept(source, outcome, receive, send)
+            except BaseException as exc:
+                outcome.abandon()
+                if isinstance(exc, OSError):
+                    return None  # the peer has left
+                raise
+            return outcome
+        finally:
+            del receive, send
 
     async def _accept(self, source: BaseSource, channel: Any, receive: Receive, send: Send) -> None:
         await send(accept_event(source, channel))

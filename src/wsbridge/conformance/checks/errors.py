@@ -58,7 +58,7 @@ async def _raises_in(bench: Bench, kind: str, error: Exception, *, plain: bool =
     app = Application([("/fails", options), ("/other", options)])
     async with (
         bench.serve(app) as served,
-        served.peer("/other") as other,
+        pair(bench, served, "/other") as (other, _),
         pair(bench, served, "/fails") as (peer, channel),
     ):
         if kind != "open":

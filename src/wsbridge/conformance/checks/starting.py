@@ -258,7 +258,7 @@ class _Certificates:
         return context
 
 
-@check("STOP-4", wire=True)
+@check("STOP-4", wire=True, tls=True)
 async def tls(bench: Bench) -> None:
     """With an SSLContext the connector serves TLS: handshake, messages of any size and the close work as without."""
     schemes: list[str] = []
@@ -291,7 +291,7 @@ async def _never_opens(bench: Bench, served: Served, what: str, **peer_options: 
     equal(bench.recorder.all("open"), [], f"on_open for {what}")
 
 
-@check("STOP-4", wire=True)
+@check("STOP-4", wire=True, tls=True)
 async def tls_only(bench: Bench) -> None:
     """A peer that speaks no TLS to a TLS port, or trusts another authority, gets no channel; the next one does."""
     certificates = _Certificates()
@@ -303,7 +303,7 @@ async def tls_only(bench: Bench) -> None:
         await _echoes(bench, served.connector, ssl=certificates.client(), server_hostname="localhost")
 
 
-@check("STOP-4", wire=True)
+@check("STOP-4", wire=True, tls=True)
 async def tls_with_client_certificates(bench: Bench) -> None:
     """A context that asks for client certificates is obeyed: with one a peer gets a channel, without it does not."""
     certificates = _Certificates()
@@ -343,7 +343,7 @@ async def _ends_over_tls(bench: Bench, act: Callable[[Any, WebSocketChannel], An
         await bench.settle(lambda: open_descriptors() < before or not before, "the end of the socket", timeout=limit)
 
 
-@check("CLOSE-5", wire=True)
+@check("CLOSE-5", wire=True, tls=True)
 async def over_tls_a_peer_that_stays(bench: Bench) -> None:
     """Over TLS too a peer that answers the close, keeps TCP open and says no close_notify is cut off."""
 
@@ -354,7 +354,7 @@ async def over_tls_a_peer_that_stays(bench: Bench) -> None:
     await _ends_over_tls(bench, act, 4001, "local")
 
 
-@check("CLOSE-5", wire=True)
+@check("CLOSE-5", wire=True, tls=True)
 async def over_tls_a_peer_that_closes_and_stays(bench: Bench) -> None:
     """Over TLS too a peer that closes, keeps TCP open and reads nothing more is cut off."""
 
@@ -364,7 +364,7 @@ async def over_tls_a_peer_that_closes_and_stays(bench: Bench) -> None:
     await _ends_over_tls(bench, act, 4002, "peer")
 
 
-@check("CLOSE-5", wire=True)
+@check("CLOSE-5", wire=True, tls=True)
 async def over_tls_a_peer_that_never_answers(bench: Bench) -> None:
     """Over TLS too a peer that never answers a close is cut off after close_timeout."""
 

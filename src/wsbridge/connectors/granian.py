@@ -1,0 +1,306 @@
+"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7.
+
+HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches nothing: the channel stands on the
+event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading behind its own
+close, but knows no close code in either direction, no subprotocol, and no headers or body of a refusal.
+
+Mends:
+
+- ``granian.server.embed`` binds a socket of its own and logs on its own: only ``ASGIWorker`` is used, on a duplicate of
+  each socket that is bound here (``SocketHolder`` takes a descriptor, and closes it).
+- A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``.
+- A loss is told as an empty close is: the kernel tells whether the peer has ended the connection.
+- A connection cannot be cut: its descriptor is found by its two addresses, and shut down.
+- A worker that is stopped tells nothing more of its connections: it is stopped when the channels have ended.
+- A receive that is cancelled may take a message with it: the one that reads ahead while ``on_open`` runs goes on.
+- A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
+- A send keeps its message in memory while others of its channel wait in front of it: one is given at a time.
+- What is refused by an exception is logged as an error: no exception is handed on.
+- An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
+- A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.
+
+What is left is in `wsbridge.connectors._granian_deviations`.
+
+Tokio opens a pair of sockets for signals when a process starts its first worker, and keeps it: `prepare_process`.
+
+Names that granian does not document: ``ASGIWorker``, ``SocketHolder``, ``WorkerSignal`` and ``_new_cbscheduler``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, ClassVar, TypeAlias, cast
+
+from granian._futures import _new_cbscheduler  # pyright: ignore
+from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
+from granian.http import HTTP1Settings
+
+from wsbridge.application import Application
+from wsbridge.base import BaseChannel, BaseSource
+from wsbridge.connectors import asgi
+from wsbridge.connectors._connections import Ends, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._granian_deviations import DEVIATIONS
+from wsbridge.http import Request, Response
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import BACKLOG
+
+__all__ = ["Connector", "GranianChannel", "GranianRequest"]
+
+GranianRequest: TypeAlias = Request[asgi.Scope]
+"""A `Request` of this connector, for annotations."""
+
+GranianChannel: TypeAlias = WebSocketChannel[asgi.Scope]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
+logger = logging.getLogger("wsbridge")
+
+_NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
+_MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
+_LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
+_WAITED = 0.01  # seconds behind which it is looked at at once
+_STEP = 0.001  # seconds between looks at whether a thread has ended
+_WAIT = 0.25  # seconds for what ends by itself
+
+
+class _Channel(asgi.Channel):
+    __slots__ = ("_ends", "_first", "_looked", "_turn")
+
+    _ends: Ends | None
+
+    def opened(self, receive: asgi.Receive, send: asgi.Send) -> None:
+        super().opened(receive, send)
+        self._first: asyncio.Task[asgi.Event] | None = None
+        self._looked = self._connector.clock.time()
+        self._turn: asyncio.Lock | None = None
+
+    async def _put(self, event: asgi.Event) -> None:
+        if self._turn is None:
+            if not self._senders_in:
+                await self._put_now(event)
+                return
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            if self._gone:
+                raise ConnectionResetError("the channel ended")
+            await self._put_now(event)
+
+    async def _put_now(self, event: asgi.Event) -> None:
+        clock = self._connector.clock
+        begun = clock.time()
+        try:
+            await super()._put(event)
+        except RuntimeError as exc:
+            raise ConnectionResetError(str(exc)) from None
+        now = clock.time()
+        has_waited = now - begun > _WAITED
+        if has_waited:
+            await asyncio.sleep(_STEP)  # granian tells of the peer's close behind the send that it has ended
+        if self._reason is not None and self._reason.initiator == "local":
+            return  # our close waits for what is under way
+        if has_waited or now - self._looked > _LOOK:
+            self._looked = now
+            if self._over or (self._ends is not None and has_ended(self._ends)):
+                raise ConnectionResetError("the peer has left")  # what it has sent before is still delivered
+
+    async def _read_ahead(self) -> None:
+        if self._first is None:
+            self._first = self._connector.loop.create_task(_awaited(self._gets()))
+        await super()._read_ahead()
+
+    async def _get(self) -> asgi.Event | None:
+        first = self._first
+        if first is None:
+            return await super()._get()
+        event = None if first.cancelled() else await self._unless_interrupted(asyncio.shield(first))
+        self._first = None
+        return event
+
+    def _interrupt(self) -> None:
+        super()._interrupt()
+        if self._first is not None:
+            self._first.cancel()
+
+    def _disconnected(self, event: asgi.Event) -> None:
+        code = int(event.get("code") or 1005)
+        if code == 1005 and self._ends is not None and has_ended(self._ends):
+            self.connection_lost()
+        else:
+            self.peer_closed(None if code == 1005 else code, "")
+
+    def _release(self) -> None:
+        super()._release()
+        ends = self._ends
+        with contextlib.suppress(OSError):
+            if ends is not None and (found := look(ends)) is not None:  # granian writes what is left, for ever
+                when = self._connector.clock.time() + self._options.close_timeout
+                self._connector.linger(when, partial(cut_again, ends, found[0]))
+
+    def _aborter(self) -> Callable[[], object]:
+        ends = self._ends
+        return asgi.nothing if ends is None else lambda: cut(ends)
+
+
+class Connector(asgi.Connector):
+    """Serves by granian's ASGI worker."""
+
+    name = "granian"
+    connector_api = 1
+    features = frozenset(("size-limit", "unix-socket"))
+    deviations = DEVIATIONS
+    has_tls = False  # files of certificates and keys alone
+
+    _is_prepared: ClassVar[bool] = False
+    _signals: list[Any]
+    _threads: list[asyncio.Future[int]]
+    _tasks: set[asyncio.Task[Any]]
+    _opening: set[asyncio.Task[Any]]
+    _serves: bool
+
+    @classmethod
+    def prepare_process(cls) -> None:
+        """See `BaseConnector.prepare_process`: tokio's pair of sockets."""
+        if not Connector._is_prepared:
+            Connector._is_prepared = True
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(cls._start_once())
+            loop.close()
+
+    @classmethod
+    async def _start_once(cls) -> None:
+        connector = cls(Application([]))
+        await connector.start()
+        await connector.stop()
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        channel = _Channel(self, request, options, subprotocol)
+        channel.native = cast(asgi.Scope, request.native)
+        channel._ends = _ends(channel.native)
+        return channel
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
+        scope = cast(asgi.Scope, source.request.native)
+        ends = _ends(scope)
+        if self.clock.time() - scope["state"]["began"] > _WAITED and ends is not None and has_ended(ends):
+            raise ConnectionResetError("the peer has left while the interceptors ran")
+        try:
+            await super()._accept(source, channel, receive, send)
+        except RuntimeError as exc:
+            raise ConnectionResetError(str(exc)) from None  # an "ASGI flow error": it is gone
+        self._opening.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+
+    async def _refuse(self, scope: asgi.Scope, send: asgi.Send, response: Response) -> None:
+        try:
+            await super()._refuse(scope, send, response)
+        except RuntimeError as exc:
+            logger.debug("the peer left before it was refused: %s", exc)
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        self._signals = []
+        self._threads = []
+        self._tasks = set()
+        self._opening = set()
+        self._serves = True
+        for number, sock in enumerate(sockets, 1):
+            self._start_worker(number, sock)
+
+    def _start_worker(self, number: int, sock: socket.socket) -> None:
+        is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+        opts = HTTP1Settings(header_read_timeout=max(1, int(self.handshake_timeout * 1000)))
+        worker = cast(Any, ASGIWorker)(
+            *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), is_unix, BACKLOG)), None),
+            *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends
+            *("1", opts, None, True, None),  # HTTP/1.1 alone, WebSockets, no files
+            *_NO_TLS,
+            (None, None),
+        )
+        thread: asyncio.Future[int] = self.loop.create_future()
+        loop = self.loop
+        signal = cast(Any, WorkerSignal)()
+        signal.add_cb(lambda: loop.call_soon_threadsafe(_resolve, thread, threading.get_native_id()))
+        serve = worker.serve_async_uds if is_unix else worker.serve_async
+        serve(cast(Any, _new_cbscheduler)(loop, self._watched, impl_asyncio=True), loop, signal)
+        self._signals.append(signal)
+        self._threads.append(thread)
+
+    async def _watched(self, watcher: Any) -> None:
+        """Serve one request; the task is granian's."""
+        if not self._serves:
+            if (ends := _ends(watcher.scope)) is not None:
+                cut(ends)  # or it would be refused with 403
+            watcher.done()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._opening.add(task)
+        try:
+            scope: asgi.Scope = watcher.scope
+            scope.update(root_path="", state={"began": self.clock.time()})
+            if scope["type"] == "http":
+                await self.serve_http(self.handle, scope, watcher.proto.send)
+            else:
+                await self.serve_websocket(self.handle, scope, watcher.proto.receive, watcher.proto.send)
+        except Exception:
+            logger.exception("the request for %r failed", watcher.scope["path"])
+        finally:
+            self._tasks.discard(task)
+            self._opening.discard(task)
+            watcher.done()
+            del watcher  # see serve_http
+
+    async def _stop_listening(self) -> None:
+        pass  # see the mends; what comes now is refused with 503
+
+    async def _stop(self) -> None:
+        if self._opening:  # with a refusal
+            await asyncio.wait(list(self._opening), timeout=_WAIT)
+        cut_all(self.addresses)
+        if self._tasks:  # a callback that is given up may be among them
+            await asyncio.wait(list(self._tasks), timeout=_WAIT)
+        self._serves = False
+        for signal in self._signals:
+            signal.set()
+        if self._threads:
+            await asyncio.wait(self._threads, timeout=_WAIT)
+        await _until_ended([thread.result() for thread in self._threads if thread.done()])
+        if self._opening:
+            for task in self._opening:  # nothing of granian's wakes them any more
+                task.cancel()
+            await asyncio.wait(list(self._opening), timeout=_WAIT)
+
+
+async def _awaited(awaitable: Awaitable[asgi.Event]) -> asgi.Event:
+    return await awaitable
+
+
+def _resolve(thread: asyncio.Future[int], number: int) -> None:
+    if not thread.done():
+        thread.set_result(number)
+
+
+async def _until_ended(threads: list[int]) -> None:
+    """Wait for the last steps of threads, after they have told of their end."""
+    for _ in range(round(_WAIT / _STEP)):
+        await asyncio.sleep(_STEP)
+        if not any(map(_is_thread, threads)):
+            return
+
+
+def _is_thread(number: int) -> bool:
+    return os.path.exists(f"/proc/self/task/{number}")
+
+
+def _ends(scope: asgi.Scope) -> Ends | None:
+    """Return both addresses of a connection, which granian gives as text; None on a Unix socket."""
+    client, server = scope.get("client"), scope.get("server")
+    if not client or not server or not client[1] or not server[1]:
+        return None
+    return (client[0], int(client[1])), (server[0], int(server[1]))
