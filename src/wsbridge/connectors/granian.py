@@ -12,9 +12,7 @@ Mends:
 - A loss is told as an empty close is: the kernel tells whether the peer has ended the connection.
 - A connection cannot be cut: its descriptor is found by its two addresses, and shut down.
 - A worker that is stopped tells nothing more of its connections: it is stopped when the channels have ended.
-- A receive that is cancelled may take a message with it: the one that reads ahead while ``on_open`` runs goes on.
 - A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
-- A send keeps its message in memory while others of its channel wait in front of it: one is given at a time.
 - What is refused by an exception is logged as an error: no exception is handed on.
 - An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
 - A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.
@@ -34,7 +32,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -71,28 +69,15 @@ _WAIT = 0.25  # seconds for what ends by itself
 
 
 class _Channel(asgi.Channel):
-    __slots__ = ("_ends", "_first", "_looked", "_turn")
+    __slots__ = ("_ends", "_looked")
 
     _ends: Ends | None
 
     def opened(self, receive: asgi.Receive, send: asgi.Send) -> None:
         super().opened(receive, send)
-        self._first: asyncio.Task[asgi.Event] | None = None
         self._looked = self._connector.clock.time()
-        self._turn: asyncio.Lock | None = None
 
     async def _put(self, event: asgi.Event) -> None:
-        if self._turn is None:
-            if not self._senders_in:
-                await self._put_now(event)
-                return
-            self._turn = asyncio.Lock()
-        async with self._turn:
-            if self._gone:
-                raise ConnectionResetError("the channel ended")
-            await self._put_now(event)
-
-    async def _put_now(self, event: asgi.Event) -> None:
         clock = self._connector.clock
         begun = clock.time()
         try:
@@ -109,24 +94,6 @@ class _Channel(asgi.Channel):
             self._looked = now
             if self._over or (self._ends is not None and has_ended(self._ends)):
                 raise ConnectionResetError("the peer has left")  # what it has sent before is still delivered
-
-    async def _read_ahead(self) -> None:
-        if self._first is None:
-            self._first = self._connector.loop.create_task(_awaited(self._gets()))
-        await super()._read_ahead()
-
-    async def _get(self) -> asgi.Event | None:
-        first = self._first
-        if first is None:
-            return await super()._get()
-        event = None if first.cancelled() else await self._unless_interrupted(asyncio.shield(first))
-        self._first = None
-        return event
-
-    def _interrupt(self) -> None:
-        super()._interrupt()
-        if self._first is not None:
-            self._first.cancel()
 
     def _disconnected(self, event: asgi.Event) -> None:
         code = int(event.get("code") or 1005)
@@ -275,10 +242,6 @@ class Connector(asgi.Connector):
             for task in self._opening:  # nothing of granian's wakes them any more
                 task.cancel()
             await asyncio.wait(list(self._opening), timeout=_WAIT)
-
-
-async def _awaited(awaitable: Awaitable[asgi.Event]) -> asgi.Event:
-    return await awaitable
 
 
 def _resolve(thread: asyncio.Future[int], number: int) -> None:
