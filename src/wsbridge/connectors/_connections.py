@@ -13,7 +13,7 @@ from typing import Any
 
 from wsbridge.protocols import Address
 
-__all__ = ["Ends", "cut", "cut_again", "cut_all", "has_ended", "look"]
+__all__ = ["Descriptors", "Ends", "cut", "cut_again", "cut_all", "has_ended", "look"]
 
 Ends = tuple[tuple[str, int], tuple[str, int]]
 """The peer's address and this side's."""
@@ -58,6 +58,55 @@ def has_ended(ends: Ends) -> bool:
     except OSError:
         return False
     return found is None or found[1]
+
+
+class Descriptors:
+    """Finds the descriptors of connections."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}  # by inode
+
+    def duplicate(self, ends: Ends) -> socket.socket | None:
+        """Return a duplicate of a connection's socket; None if it is gone, or that cannot be told."""
+        try:
+            found = look(ends)
+        except OSError:
+            return None
+        if found is None:
+            return None
+        inode = found[0]
+        if (sock := self._duplicate(inode)) is None:
+            self._known = dict(_inodes())
+            sock = self._duplicate(inode)
+        return sock
+
+    def _duplicate(self, inode: int) -> socket.socket | None:
+        number = self._known.get(inode)
+        if number is None:
+            return None
+        try:
+            copy = os.dup(number)
+        except OSError:
+            return None
+        if _inode(copy) == inode:
+            return socket.socket(fileno=copy)
+        os.close(copy)
+        return None
+
+
+def _inodes() -> Iterator[tuple[int, int]]:
+    for name in os.listdir(_DESCRIPTORS):
+        if (inode := _inode(int(name))) is not None:
+            yield inode, int(name)
+
+
+def _inode(number: int) -> int | None:
+    """Return the inode of a descriptor if it is of a socket."""
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return None
+    return found.st_ino if stat.S_ISSOCK(found.st_mode) else None
 
 
 def cut(ends: Ends) -> None:

@@ -10,6 +10,8 @@ Mends:
   each socket that is bound here (``SocketHolder`` takes a descriptor, and closes it).
 - A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``.
 - A loss is told as an empty close is: the kernel tells whether the peer has ended the connection.
+- granian's close resets the connection if the peer still sends, and the close frame is lost: a duplicate of the
+  descriptor keeps it open until the peer has ended it, for a second at most.
 - A connection cannot be cut: its descriptor is found by its two addresses, and shut down.
 - A worker that is stopped tells nothing more of its connections: it is stopped when the channels have ended.
 - A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
@@ -43,7 +45,7 @@ from granian.http import HTTP1Settings
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.connectors import asgi
-from wsbridge.connectors._connections import Ends, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
@@ -64,6 +66,8 @@ _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
+_KEPT = 1.0  # seconds for which a connection is kept behind granian's close
+_DROPPED = 64 * 1024  # bytes at a time
 _STEP = 0.001  # seconds between looks at whether a thread has ended
 _WAIT = 0.25  # seconds for what ends by itself
 
@@ -94,6 +98,18 @@ class _Channel(asgi.Channel):
             self._looked = now
             if self._over or (self._ends is not None and has_ended(self._ends)):
                 raise ConnectionResetError("the peer has left")  # what it has sent before is still delivered
+
+    async def _put_close(self, event: asgi.Event) -> None:
+        """Keep the connection for a while behind granian's close, or it would be reset, and the close frame lost."""
+        connector = cast(Connector, self._connector)
+        kept = None
+        if not self._ended and self._ends is not None:
+            kept = connector.descriptors.duplicate(self._ends)
+        try:
+            await super()._put_close(event)
+        finally:
+            if kept is not None:
+                connector.keep(kept, min(self._options.close_timeout, _KEPT))
 
     def _disconnected(self, event: asgi.Event) -> None:
         code = int(event.get("code") or 1005)
@@ -129,6 +145,8 @@ class Connector(asgi.Connector):
     _threads: list[asyncio.Future[int]]
     _tasks: set[asyncio.Task[Any]]
     _opening: set[asyncio.Task[Any]]
+    _kept: set[socket.socket]
+    descriptors: Descriptors
     _serves: bool
 
     @classmethod
@@ -174,6 +192,8 @@ class Connector(asgi.Connector):
         self._threads = []
         self._tasks = set()
         self._opening = set()
+        self._kept = set()
+        self.descriptors = Descriptors()
         self._serves = True
         for number, sock in enumerate(sockets, 1):
             self._start_worker(number, sock)
@@ -223,12 +243,43 @@ class Connector(asgi.Connector):
             watcher.done()
             del watcher  # see serve_http
 
+    def keep(self, sock: socket.socket, timeout: float) -> None:
+        """End our side of a connection, and read and drop what the peer still sends, until it ends or for a time."""
+        with contextlib.suppress(OSError):  # it is reset
+            sock.shutdown(socket.SHUT_WR)
+        sock.setblocking(False)
+        self._kept.add(sock)
+        self.loop.add_reader(sock, self._drop, sock)
+        self.linger(self.clock.time() + timeout, partial(self._let_go, sock))
+
+    def _drop(self, sock: socket.socket) -> None:
+        try:
+            if sock.recv(_DROPPED):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._let_go(sock)
+
+    def _let_go(self, sock: socket.socket) -> None:
+        if sock in self._kept:
+            self._kept.discard(sock)
+            self.loop.remove_reader(sock)
+            sock.close()
+
     async def _stop_listening(self) -> None:
         pass  # see the mends; what comes now is refused with 503
 
     async def _stop(self) -> None:
         if self._opening:  # with a refusal
             await asyncio.wait(list(self._opening), timeout=_WAIT)
+        for _ in range(round(_WAIT / _STEP)):
+            if not self._kept:
+                break
+            await asyncio.sleep(_STEP)
+        for sock in list(self._kept):
+            self._let_go(sock)
         cut_all(self.addresses)
         if self._tasks:  # a callback that is given up may be among them
             await asyncio.wait(list(self._tasks), timeout=_WAIT)

@@ -317,7 +317,7 @@ async def tls_with_client_certificates(bench: Bench) -> None:
         await _echoes(bench, served.connector, ssl=known, server_hostname="localhost")
 
 
-@check("SEND-6", wire=True)
+@check("SEND-6", wire=True, tls=True)
 async def over_tls_a_pong_behind_the_peers_close(bench: Bench) -> None:
     """Over TLS too a peer that closes, then sends a pong, and reads only then, loses nothing that the system has."""
     certificates = _Certificates()
