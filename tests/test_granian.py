@@ -98,7 +98,7 @@ async def test_a_refusal_with_repeated_headers_does_not_abort_the_process(caplog
         answer = await peer.read_response()
         await peer.aclose()
     assert (answer.status, answer.headers_all("X-A"), answer.headers_all("Set-Cookie")) == (403, ["1, 2"], ["a=1"])
-    assert "Set-Cookie" in caplog.text
+    assert "more than one cookie" in caplog.text
 
 
 def test_a_process_that_ends_behind_a_stop_is_not_aborted() -> None:
