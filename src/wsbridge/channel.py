@@ -52,6 +52,7 @@ _MAX_QUEUE = 64  # messages
 _LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold the peer back
 _SMALL = 4 * 1024  # bytes: messages up to this size are written together
 _CORK = 0.001  # seconds for which that may last
+_MAX_CORKED = 128 * 1024  # bytes that may wait for it
 
 
 class BaseChannel(ABC):
@@ -941,7 +942,10 @@ class QueuedChannel(BaseChannel):
     leaves their writing to it may call `_written`, and fills `_flush`.
     """
 
-    __slots__ = ("_cork_until", "_held", "_later", "_loop", "_queue", "_wakeup")
+    __slots__ = ("_cork_until", "_corked", "_held", "_later", "_loop", "_queue", "_wakeup")
+
+    small: ClassVar[int] = _SMALL
+    """Messages up to so many bytes are written together; more, where that takes no copy."""
 
     def __init__(
         self,
@@ -957,6 +961,7 @@ class QueuedChannel(BaseChannel):
         self._wakeup: asyncio.Future[None] | None = None
         self._held = False
         self._cork_until: float | None = None
+        self._corked = 0
 
     @abstractmethod
     def _hold_reading(self) -> None:
@@ -1035,7 +1040,9 @@ class QueuedChannel(BaseChannel):
 
         So does what comes from outside a callback, such as a task that reads a `MessageStream`, within one turn.
         """
-        if (not self._queue and self.running is not None) or size > _SMALL:
+        self._corked += size
+        if (not self._queue and self.running is not None) or size > self.small or self._corked > _MAX_CORKED:
+            self._corked = 0
             self._flush()
             return
         loop = self._loop
@@ -1047,6 +1054,7 @@ class QueuedChannel(BaseChannel):
 
     def _uncork(self) -> None:
         self._cork_until = None
+        self._corked = 0
         self._flush()
 
     def _set_over(self) -> None:

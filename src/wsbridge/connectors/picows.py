@@ -110,6 +110,7 @@ class _Channel(TransportChannel):
     __slots__ = ("_frame", "_framed", "_pending")
 
     native: WSTransport
+    small = 64 * 1024
 
     def assembler(self) -> MessageAssembler:
         """Return what puts its messages together."""
