@@ -270,8 +270,8 @@ async def in_bounded_memory(bench: Bench) -> None:
     async with bench.serve(options) as served, served.peer() as peer:
         await bench.recorder.wait("open")
         taken = await peer.flood(frame, 128 * _MIB, timeout=0.2 * bench.scale)
-        # a kernel holds some megabytes of a connection at either end; all of the rest must be the server's
-        true(taken < 32 * _MIB, f"{taken // _MIB} MiB were taken in while on_open ran")
+        # a kernel may hold tens of megabytes of a connection; all of the rest must be the server's
+        true(taken < 64 * _MIB, f"{taken // _MIB} MiB were taken in while on_open ran")
         equal(bench.recorder.kinds(), ["open"], "the callbacks while on_open runs")
         whole = taken // len(frame)
         released.set()

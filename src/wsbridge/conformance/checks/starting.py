@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import os
+import random
 import socket
 import ssl
 import tempfile
@@ -83,12 +84,22 @@ def _localhost_is(hosts: Sequence[str]) -> Generator[None, None, None]:
         yield
 
 
+_QUIET = range(20_000, 30_000)  # below what Linux and others take for connections: nobody takes one in between
+
+
 @contextlib.contextmanager
 def _occupied(host: str, port: int = 0) -> Generator[int, None, None]:
-    """Listen on a port for as long as the block runs."""
+    """Listen on a port for as long as the block runs; one is chosen that no system gives out by itself."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for connections of other checks that fade away
-        sock.bind((host, port))
+        ports = [port] if port else random.sample(_QUIET, 20)
+        for number, chosen in enumerate(ports, 1):
+            try:
+                sock.bind((host, chosen))
+                break
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE or number == len(ports):
+                    raise
         sock.listen()
         yield int(sock.getsockname()[1])
 
