@@ -67,7 +67,6 @@ _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
-_DROPPED = 64 * 1024  # bytes at a time
 _STEP = 0.001  # seconds between looks at whether a thread has ended
 _WAIT = 0.25  # seconds for what ends by itself
 
@@ -109,7 +108,9 @@ class _Channel(asgi.Channel):
             await super()._put_close(event)
         finally:
             if kept is not None:
-                connector.keep(kept, min(self._options.close_timeout, _KEPT))
+                until = connector.clock.time() + min(self._options.close_timeout, _KEPT)
+                connector.drain(kept, _nothing_unsent, until)
+                kept.close()
 
     def _disconnected(self, event: asgi.Event) -> None:
         code = int(event.get("code") or 1005)
@@ -145,7 +146,6 @@ class Connector(asgi.Connector):
     _threads: list[asyncio.Future[int]]
     _tasks: set[asyncio.Task[Any]]
     _opening: set[asyncio.Task[Any]]
-    _kept: set[socket.socket]
     descriptors: Descriptors
     _serves: bool
 
@@ -192,7 +192,6 @@ class Connector(asgi.Connector):
         self._threads = []
         self._tasks = set()
         self._opening = set()
-        self._kept = set()
         self.descriptors = Descriptors()
         self._serves = True
         for number, sock in enumerate(sockets, 1):
@@ -243,31 +242,6 @@ class Connector(asgi.Connector):
             watcher.done()
             del watcher  # see serve_http
 
-    def keep(self, sock: socket.socket, timeout: float) -> None:
-        """End our side of a connection, and read and drop what the peer still sends, until it ends or for a time."""
-        with contextlib.suppress(OSError):  # it is reset
-            sock.shutdown(socket.SHUT_WR)
-        sock.setblocking(False)
-        self._kept.add(sock)
-        self.loop.add_reader(sock, self._drop, sock)
-        self.linger(self.clock.time() + timeout, partial(self._let_go, sock))
-
-    def _drop(self, sock: socket.socket) -> None:
-        try:
-            if sock.recv(_DROPPED):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._let_go(sock)
-
-    def _let_go(self, sock: socket.socket) -> None:
-        if sock in self._kept:
-            self._kept.discard(sock)
-            self.loop.remove_reader(sock)
-            sock.close()
-
     async def _stop_listening(self) -> None:
         pass  # see the mends; what comes now is refused with 503
 
@@ -275,11 +249,9 @@ class Connector(asgi.Connector):
         if self._opening:  # with a refusal
             await asyncio.wait(list(self._opening), timeout=_WAIT)
         for _ in range(round(_WAIT / _STEP)):
-            if not self._kept:
+            if not self._drains:
                 break
             await asyncio.sleep(_STEP)
-        for sock in list(self._kept):
-            self._let_go(sock)
         cut_all(self.addresses)
         if self._tasks:  # a callback that is given up may be among them
             await asyncio.wait(list(self._tasks), timeout=_WAIT)
@@ -293,6 +265,10 @@ class Connector(asgi.Connector):
             for task in self._opening:  # nothing of granian's wakes them any more
                 task.cancel()
             await asyncio.wait(list(self._opening), timeout=_WAIT)
+
+
+def _nothing_unsent() -> int:
+    return 0  # granian's send of a close returns when all is written
 
 
 def _resolve(thread: asyncio.Future[int], number: int) -> None:
