@@ -55,7 +55,9 @@ def main() -> int:
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print("made equal: " + ", ".join(f"{key} {value}" for key, value in SETTINGS.items()))
     if args.json:
-        command = "tox run -e bench" + (" -- --full" if args.full else "")
+        asked = ["--full"] * args.full + ["--only", *args.only] * bool(args.only)
+        asked += ["--connector", *args.connector] * bool(args.connector)
+        command = " ".join(["tox run -e bench", *["--"] * bool(asked), *asked])
         whole = {"command": command, "machine": facts, "settings": SETTINGS, **found.as_json()}
         args.json.write_text(json.dumps(whole, indent=1) + "\n")
     return 1 if found.void else 0
