@@ -84,7 +84,12 @@ class Room:
 
 
 def application(
-    room: Room, via: str, *, origins: Iterable[str] = (), page: Callable[[Request], Response] | None = None
+    room: Room,
+    via: str,
+    *,
+    origins: Iterable[str] = (),
+    page: Callable[[Request], Response] | None = None,
+    pings: bool = True,
 ) -> Application:
     """Return the application for the connector ``via``; one for each, all with the same room.
 
@@ -93,6 +98,7 @@ def application(
         via: What the room calls the server.
         origins: Where the page may come from, if not from this server.
         page: Makes the page; given to one of the servers.
+        pings: Whether the server can be told to ping.
     """
 
     def on_open(channel: WebSocketChannel, request: Request) -> Member:
@@ -145,6 +151,7 @@ def application(
         origins=tuple(origins),
         max_text_size=16 * 1024,
         close_timeout=3,
+        ping_interval=20 if pings else None,
     )
     return Application([(PATH, options)], interceptors=[] if page is None else [_page_interceptor(page)])
 
@@ -240,7 +247,8 @@ async def start_demo(stack: AsyncExitStack, port: int) -> Demo:
             continue
         try:
             connector = registry.load_connector(f"{name}@{info.distribution}")
-            app = application(room, name, origins=origins, page=None if servers else page)
+            pings = "ping" in connector.features
+            app = application(room, name, origins=origins, page=None if servers else page, pings=pings)
         except Exception as exc:
             notes.append(f"{name} is left out, it cannot be used: {type(exc).__name__}: {exc}")
             continue
