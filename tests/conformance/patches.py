@@ -65,12 +65,13 @@ def hand_over_a_frozen_context() -> None:
 
 
 @patch("CTX-2")
-def leave_in_order() -> None:
-    class Reversed(deque[Any]):
-        def popleft(self) -> Any:
-            return self.pop()
+def enter_backwards() -> None:
+    execute = interceptor.execute
 
-    interceptor.deque = Reversed
+    def backwards(context: Any, interceptors: Any, *arguments: Any) -> Any:
+        return execute(context, [*interceptors][::-1], *arguments)
+
+    base.execute = interceptor.execute = backwards
 
 
 @patch("CTX-4")
