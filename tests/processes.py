@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0
 WSBRIDGE = (sys.executable, "-W", "error", "-P", "-m", "wsbridge.cli")
 WITHOUT_PINGS = {"granian"}
-"""Connectors that refuse the default of ``ping_interval``: tests/test_granian.py has what they are served otherwise."""
+"""Connectors that refuse the default of ``ping_interval``, and never notice a peer that is silently gone: they are left
+out where that is asked for; tests/test_granian.py has what they are served otherwise."""
 INSTALLED = tuple(name for name in registry.connector_names(installed=True, serving=True) if name not in WITHOUT_PINGS)
 
 each_connector = pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import sys
 
 from tests.faults.harness import CHANNELS, run
 from tests.faults.judge import Figures
+from tests.processes import INSTALLED
 from wsbridge.conformance.bench import Target
-from wsbridge.registry import connector_names, load_connector
+from wsbridge.registry import load_connector
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--connector", action="append", help="by default every one that serves and is installed")
+    parser.add_argument("--connector", action="append", help="by default every one that is installed and can ping")
     parser.add_argument("--seed", type=int, help="of the first run; the others follow; by default a random one")
     parser.add_argument("--runs", type=int, default=25, help="per connector")
     parser.add_argument("--channels", type=int, default=CHANNELS, help="per run")
@@ -27,7 +28,7 @@ def main() -> int:
     print(f"seed {first}")
     totals: dict[str, Figures] = {}
     failed = 0
-    for name in arguments.connector or connector_names(installed=True, serving=True):
+    for name in arguments.connector or INSTALLED:
         target = Target(name, load_connector(name))
         total = totals[name] = Figures()
         for seed in range(first, first + arguments.runs):

@@ -7,12 +7,13 @@ import random
 import pytest
 
 from tests.faults.harness import run
+from tests.processes import INSTALLED
 from wsbridge.conformance.bench import Target
-from wsbridge.registry import connector_names, load_connector
+from wsbridge.registry import load_connector
 
 
 @pytest.mark.rule("RECV-4", "SEND-6", "CLOSE-3", "CLOSE-7", "OPEN-6")
-@pytest.mark.parametrize("name", connector_names(installed=True, serving=True))
+@pytest.mark.parametrize("name", INSTALLED)
 def test_nothing_is_lost_silently(name: str) -> None:
     result = run(Target(name, load_connector(name)), random.randrange(1_000_000))
     assert not result.found, str(result)
