@@ -91,6 +91,10 @@ class Run:
         self._start = time.monotonic()
         self._present: dict[tuple[str, Setup], bool] = {}
         self.connectors = [name for name in connectors() if not names or name in names]
+        if not full and not names:
+            for name in set(self.connectors) - set(TO_NATIVE):
+                self.report.missing[name] = "it has no target, and is left to the full form"
+            self.connectors = [name for name in self.connectors if name in TO_NATIVE]
 
     def present(self, names: Iterable[str], setup: Setup | None = None) -> list[str]:
         """Return the subjects that can be had; the others are named in the report."""
