@@ -208,6 +208,7 @@ def stop_signals() -> Generator[StopSignals]:
         stop.interrupted.set()
         stop.set()
 
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     loop.add_signal_handler(signal.SIGINT, interrupt)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
@@ -216,8 +217,10 @@ def stop_signals() -> Generator[StopSignals]:
         if not is_cut_short or block.uncancel() > 0:
             raise
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(signum)
+        for signum, handler in before.items():
+            loop.remove_signal_handler(signum)  # which sets the default, whatever was there
+            if handler is not None:  # None: it was not set from Python
+                signal.signal(signum, handler)
 
 
 def log_urls(connector: Connector) -> None:
