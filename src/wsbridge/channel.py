@@ -31,7 +31,7 @@ from wsbridge.sockets import aborter
 if TYPE_CHECKING:
     from wsbridge.base import BaseConnector
 
-__all__ = ["BaseChannel", "QueuedChannel", "TransportChannel"]
+__all__ = ["BaseChannel", "OnTransport", "QueuedChannel", "TransportChannel"]
 
 logger = logging.getLogger("wsbridge")
 
@@ -1069,18 +1069,12 @@ class QueuedChannel(BaseChannel):
                 wakeup.set_result(None)
 
 
-class TransportChannel(QueuedChannel):
-    """A `QueuedChannel` whose connection is an asyncio transport, which the connector puts into `_transport`."""
+class OnTransport:
+    """A mixin for channels whose connection is an asyncio transport, which the connector puts into `_transport`."""
 
-    __slots__ = ("_transport",)
+    __slots__ = ()
 
     _transport: asyncio.Transport
-
-    def _disconnect(self) -> None:
-        if not self._failed:
-            self._transport.close()
-        elif self._transport.can_write_eof():
-            self._transport.write_eof()
 
     def _drainable(self) -> Connection | None:
         return plain_connection(self._transport)
@@ -1090,6 +1084,18 @@ class TransportChannel(QueuedChannel):
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
+
+
+class TransportChannel(OnTransport, QueuedChannel):
+    """A `QueuedChannel` whose connection is an asyncio transport, which the connector puts into `_transport`."""
+
+    __slots__ = ("_transport",)
+
+    def _disconnect(self) -> None:
+        if not self._failed:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _hold_reading(self) -> None:
         self._transport.pause_reading()

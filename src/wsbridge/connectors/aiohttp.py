@@ -47,12 +47,11 @@ from aiohttp.log import server_logger
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
+from wsbridge.channel import OnTransport
 from wsbridge.close import is_valid_close_code
-from wsbridge.draining import Connection, plain_connection
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
-from wsbridge.sockets import aborter
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -85,7 +84,7 @@ class _WebSocket(web.WebSocketResponse):
         return True
 
 
-class _Channel(BaseChannel):
+class _Channel(OnTransport, BaseChannel):
     __slots__ = (
         "_deflates",
         "_draining",
@@ -204,15 +203,6 @@ class _Channel(BaseChannel):
         # Over TLS aiohttp closes when the handler returns: behind a second close no abort works (asyncio/sslproto.py).
         if self._transport.can_write_eof():
             (self._transport.write_eof if self._failed else self._transport.close)()
-
-    def _drainable(self) -> Connection | None:
-        return plain_connection(self._transport)
-
-    def _aborter(self) -> Callable[[], object]:
-        return aborter(self._transport)
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
 
     async def _receive(self) -> None:
         receive = self.native.receive

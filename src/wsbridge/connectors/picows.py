@@ -539,8 +539,6 @@ class _Listener(WSListener):
         headers: list[tuple[str, str]] = list(source.response_headers)
         if channel.subprotocol is not None:
             headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
-        for name, value in headers:
-            f"{name}{value}".encode("latin-1")  # what cannot be sent is found before anything is
         response = WSUpgradeResponse.create_101_response(headers)
         answer = WSUpgradeResponseWithListener(response, self)
         self._protocol = protocol = _Protocol(connector, self, answer, self.assembler.max_frame)

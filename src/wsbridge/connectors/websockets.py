@@ -69,10 +69,7 @@ WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
-_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
-_MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
-_SMALL = 4 * 1024  # bytes: messages up to this size are written together
-_CORK = 0.001  # seconds for which that may last
+_CONNECTING = State.CONNECTING
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _NO_BODY = re.compile(rb"^content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)
@@ -192,8 +189,6 @@ class _Connection(FrameReader, ServerConnection):
             if self.protocol.state is not _CONNECTING:
                 raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
             response = _refusal(outcome, request.method) if isinstance(outcome, Response) else source.accept(outcome)
-            if isinstance(outcome, Response) or source.response_headers:
-                response.serialize()  # what cannot be sent is found before anything is
         except BaseException:
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
