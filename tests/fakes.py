@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 from wsbridge import Application, Request, Response, WebSocketOptions
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, QueuedChannel
 from wsbridge.clock import Clock
+from wsbridge.close import Initiator
 
 
 class FakeTime:
@@ -142,6 +144,13 @@ class _FakeWriting(BaseChannel):
         return self.wire.unsent
 
 
+_ENDS: dict[str, Callable[..., tuple[int, str, Initiator]]] = {
+    "close": lambda code, text: (1005 if code is None else code, text, "peer"),
+    "lost": lambda: (1006, "", "network"),
+    "failed": lambda code: (code, "", "local"),
+}
+
+
 class PulledChannel(_FakeWriting):
     """A channel of a server that is asked for messages, which are given to it by the test."""
 
@@ -185,6 +194,13 @@ class PulledChannel(_FakeWriting):
                 self._held = kind, arguments
             else:
                 self._report(kind, arguments)
+
+    def look_for_end(self) -> None:
+        waiting: deque[tuple[str, tuple[Any, ...]]] = self._incoming._queue  # type: ignore[attr-defined]
+        for kind, arguments in waiting:
+            if kind in _ENDS:
+                self._end_read(*_ENDS[kind](*arguments))
+                return
 
     def _report(self, kind: str, arguments: tuple[Any, ...]) -> Any:
         return _report(self, kind, arguments)

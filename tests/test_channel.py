@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import itertools
 import logging
 import string
 import threading
@@ -358,7 +359,7 @@ async def test_a_message_without_a_callback_is_dropped(kind: Kind) -> None:
     await task
 
 
-@pytest.mark.rule("RECV-4", "CLOSE-10")
+@pytest.mark.rule("RECV-4", "CLOSE-6", "CLOSE-10")
 @pytest.mark.parametrize(
     ("report", "expected"),
     [
@@ -367,7 +368,7 @@ async def test_a_message_without_a_callback_is_dropped(kind: Kind) -> None:
         (("failed", 1007), (1007, "", "local")),
     ],
 )
-async def test_messages_before_an_end_are_delivered_and_then_it_is_known(
+async def test_an_end_is_known_at_once_and_messages_before_it_are_delivered(
     kind: Kind, report: tuple[Any, ...], expected: tuple[int, str, str]
 ) -> None:
     gate = asyncio.Event()
@@ -381,10 +382,15 @@ async def test_messages_before_an_end_are_delivered_and_then_it_is_known(
     await passes()
     opened.comes(*report)
     opened.comes("lost")
+    waiting = asyncio.create_task(opened.channel.wait_closed())
     await passes()
-    assert (opened.log, opened.channel.reason) == (["open", "text a"], None)
+    opened.time.advance(1)
+    await passes()
+    assert opened.log == ["open", "text a"]
+    assert facts(opened.channel.reason) == expected
+    assert waiting.result() is opened.channel.reason
     gate.set()
-    assert facts(await opened.ended()) == expected
+    assert await opened.ended() is waiting.result()
     assert opened.log == ["open", "text a", "text b", "text c", f"close {expected[0]}"]
 
 
@@ -398,8 +404,101 @@ async def test_a_local_close_drops_what_is_not_delivered_yet(kind: Kind) -> None
     opened.comes("text", "b")
     opened.comes("close", 1000, "theirs")
     opened.comes("lost")
+    expected = (4000, "", "local") if kind is PulledChannel else (1000, "theirs", "peer")  # which was read first
+    assert facts(await opened.ended()) == expected
+    assert opened.log == ["open", "text a", f"close {expected[0]}"]
+
+
+@pytest.mark.rule("ERR-1", "CLOSE-10")
+async def test_a_message_before_the_end_that_fails_leaves_the_reason_as_it_is() -> None:
+    error = ValueError("no")
+
+    def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        raise error
+
+    opened = Opened(PushedChannel, on_text=on_text)
+    opened.comes("text", "a")
+    opened.comes("text", "b")
+    opened.comes("close", 4001, "")
+    opened.comes("lost")
+    assert facts(await opened.ended()) == (4001, "", "peer")
+    assert opened.log == ["open", "text a", f"error {error!r}", "close 4001"]
+
+
+@pytest.mark.rule("CLOSE-6")
+@pytest.mark.parametrize("report", [("close", 4001, ""), ("lost",), ("failed", 1002)])
+async def test_a_callback_that_waits_for_the_end_gets_it_with_messages_after_it(
+    kind: Kind, report: tuple[Any, ...]
+) -> None:
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        if text == "a":
+            opened.log.append(f"told {(await channel.wait_closed()).code}")
+
+    opened = Opened(kind, on_text=on_text, ping_interval=None)
+    opened.comes("text", "a")
+    opened.comes("text", "b")
+    await passes()
+    opened.comes(*report)
+    opened.comes("lost")
+    await passes()
+    opened.time.advance(1)
+    code = (await opened.ended()).code
+    assert opened.log == ["open", "text a", f"told {code}", "text b", f"close {code}"]
+
+
+@pytest.mark.rule("FLOW-4")
+async def test_a_loop_that_ignores_the_end_leaves_the_event_loop_to_others(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = Opened(kind)
+    await passes()
+    opened.comes("lost")
+    await opened.ended()
+
+    async def send_on() -> None:
+        while True:
+            await opened.channel.send_text("a")
+            await opened.channel.send_binary(b"a")
+
+    task = asyncio.create_task(send_on())
+    await passes(3000)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert opened.channel.id in caplog.text
+
+
+@pytest.mark.rule("FLOW-3")
+async def test_messages_without_end_leave_the_event_loop_to_others() -> None:
+    opened = Opened(PushedChannel)
+    await passes()
+    seen: list[int] = []
+
+    async def look() -> None:
+        while len(opened.log) < 1000:
+            await asyncio.sleep(0)
+            seen.append(len(opened.log))
+
+    for number in range(1000):
+        opened.comes("text", str(number))
+    async with asyncio.timeout(10):
+        await look()
+    assert max(after - before for before, after in itertools.pairwise((1, *seen))) <= 64
+
+
+@pytest.mark.rule("SEND-6")
+async def test_a_send_that_hangs_holds_no_slot_when_the_connection_is_lost(kind: Kind) -> None:
+    opened = Opened(kind)
+    await passes()
+    opened.wire.blocked = asyncio.get_running_loop().create_future()  # nobody ever says that it is written
+    sending = asyncio.create_task(opened.channel.send_text("a"))
+    await passes()
+    opened.channel.close(4000)
+    await passes()
+    opened.comes("lost")
     assert facts(await opened.ended()) == (4000, "", "local")
-    assert opened.log == ["open", "text a", "close 4000"]
+    sending.cancel()
 
 
 @pytest.mark.rule("RECV-4")
@@ -681,16 +780,36 @@ async def test_a_channel_whose_connector_stops_before_on_open_is_closed_untold(k
 
 
 @pytest.mark.rule("SEND-1", "STREAM-8")
-async def test_whoever_asks_is_told_early_and_once(kind: Kind) -> None:
-    opened, told = Opened(kind), list[str]()
+async def test_whoever_asks_is_told_early(kind: Kind) -> None:
+    opened, told = Opened(kind), list[bool]()
     await passes()
-    opened.channel.tell_early(lambda: told.append("first"))
+    opened.channel.tell_early(told.append)
     assert told == []
     opened.channel.close(4000)
-    opened.channel.cut_off()
-    assert told == ["first"]
-    opened.channel.tell_early(lambda: told.append("late"))
-    assert told == ["first", "late"]
+    assert set(told) == {True}
+    late: list[bool] = []
+    opened.channel.tell_early(late.append)
+    assert late == [True]
+
+
+@pytest.mark.rule("STREAM-8")
+async def test_whoever_asks_is_told_whether_more_is_delivered() -> None:
+    gate, told = asyncio.Event(), list[bool]()
+
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        await gate.wait()
+
+    opened = Opened(PushedChannel, on_text=on_text)
+    await passes()
+    opened.channel.tell_early(told.append)
+    opened.comes("text", "a")
+    opened.comes("text", "b")
+    await passes()
+    opened.comes("close", 1000, "")
+    assert set(told) == {False}
+    gate.set()
+    await passes()
+    assert told[-1]
 
 
 @pytest.mark.rule("STOP-2")

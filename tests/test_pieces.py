@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from wsbridge.connectors._pieces import PieceReader, inflate_rest
+from wsbridge.connectors import _pieces
+from wsbridge.connectors._pieces import PIECE, PieceReader, inflate_rest
 
 
 def final(data: bytes) -> bytes:
@@ -72,7 +73,12 @@ class Reader(PieceReader):
         self.transport = Transport()
         self.pieces: list[bytes] = []
         self.kept = 0
+        self.lacks = 0
         self.prepare()
+
+    def _lacking(self) -> int:
+        lacks, self.lacks = self.lacks, 0
+        return lacks
 
     def _parse(self, data: bytes) -> None:
         self.pieces.append(data)
@@ -86,22 +92,49 @@ class Reader(PieceReader):
 @pytest.mark.rule("FLOW-1")
 async def test_what_comes_while_it_is_held_is_parsed_later_and_in_pieces() -> None:
     reader = Reader()
-    reader.read_deflated()
     reader.data_received(b"early")
     assert (reader.kept, reader.pieces) == (1, [])
     reader.resume()
     assert reader.pieces == []  # not below the caller
     await asyncio.sleep(0)
     assert reader.pieces == [b"early"]
-    reader.data_received(b"a" * 4096)
-    reader.data_received(b"b" * 4096 + b"h" + b"c" * 4095 + b"d")
-    assert reader.pieces[1:] == [b"a" * 4096, b"b" * 4096, b"h" + b"c" * 4095]
+    reader.data_received(b"a" * PIECE)
+    reader.data_received(b"b" * PIECE + b"h" + b"c" * (PIECE - 1) + b"d")
+    assert reader.pieces[1:] == [b"a" * PIECE, b"b" * PIECE, b"h" + b"c" * (PIECE - 1)]
     assert not reader.transport.reading
     reader.data_received(b"e")
     reader.resume()
-    reader.data_received(b"f")  # behind what waits
-    assert (reader.pieces[4:], reader.transport.reading) == ([b"def"], True)
+    reader.data_received(b"f")  # after what waits
+    assert reader.pieces[4:] == []
     await asyncio.sleep(0)
+    assert (reader.pieces[4:], reader.transport.reading) == ([b"def"], True)
     reader.hold()
     reader.resume()
     assert (reader.pieces[5:], reader.transport.reading) == ([], True)
+
+
+@pytest.mark.rule("FLOW-3")
+async def test_what_takes_longer_than_a_turn_goes_on_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(100))
+    monkeypatch.setattr(_pieces, "perf_counter", lambda: next(times))  # each look at it a second later
+    reader = Reader()
+    reader.resume()
+    reader.data_received(b"a" * PIECE + b"b" * PIECE + b"c")
+    assert (reader.pieces, reader.transport.reading) == ([b"a" * PIECE], False)
+    ends: list[str] = []
+    assert reader._comes_last(lambda: ends.append("lost"))
+    reader.data_received(b"d")  # as TLS may deliver more
+    await asyncio.sleep(0)
+    assert (reader.pieces[1:], ends) == ([b"b" * PIECE], [])
+    await asyncio.sleep(0)
+    assert (reader.pieces[2:], ends) == ([b"cd"], ["lost"])
+    assert not reader._comes_last(lambda: ends.append("again"))
+
+
+@pytest.mark.rule("FLOW-3")
+def test_the_rest_of_a_frame_is_one_piece() -> None:
+    reader = Reader()
+    reader.resume()
+    reader.lacks = 5 * PIECE
+    reader.data_received(b"a" * (6 * PIECE))
+    assert [len(piece) for piece in reader.pieces] == [5 * PIECE, PIECE]

@@ -46,6 +46,7 @@ logger = logging.getLogger("wsbridge")
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
 _MAX_HEADERS = 128  # of a request; the servers bound their size
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
+_LOOK_OUT = 0.25  # seconds between two looks for an end behind messages that wait (CLOSE-6)
 _RESERVED = frozenset(
     f"{prefix}{name}"
     for prefix, names in {
@@ -178,6 +179,7 @@ class BaseConnector(ABC):
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
         self._drains: dict[Drain, Timer] = {}
+        self._lookout = _Lookout(self)
         self._closed = False
         self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
@@ -332,8 +334,13 @@ class BaseConnector(ABC):
     def release(self, channel: BaseChannel) -> None:
         """Forget ``channel``."""
         self._channels.discard(channel)
+        self._lookout.discard(channel)
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
+
+    def look_out(self, channel: BaseChannel) -> None:
+        """Have ``channel`` look for its end while a callback of it runs, since somebody waits for that (CLOSE-6)."""
+        self._lookout.add(channel)
 
     def linger(self, when: float, abort: Callable[[], object]) -> None:
         """Call ``abort`` at ``when``: a peer may leave the rest of an ended channel's bytes unread (CLOSE-5)."""
@@ -603,6 +610,43 @@ class Mount:
     async def stop(self) -> None:
         """Close every channel with 1001 and take no more; return when their callbacks have ended (STOP-2)."""
         await self.connector.stop_mount()
+
+
+class _Lookout:
+    """A clock entry for the channels of a server that is asked for messages: nobody asks while a callback runs.
+
+    One for all of a connector, and none where nobody waits for an end, so that it costs nothing for each message.
+    """
+
+    __slots__ = ("_channels", "_connector", "_timer")
+
+    def __init__(self, connector: BaseConnector) -> None:
+        self._connector = connector
+        self._channels: set[BaseChannel] = set()
+        self._timer: Timer | None = None
+
+    def add(self, channel: BaseChannel) -> None:
+        self._channels.add(channel)
+        if self._timer is None:
+            clock = self._connector.clock
+            self._timer = clock.at(clock.time() + _LOOK_OUT, self)
+
+    def discard(self, channel: BaseChannel) -> None:
+        self._channels.discard(channel)
+        if not self._channels and self._timer is not None:
+            self._connector.clock.cancel(self._timer)
+            self._timer = None
+
+    def tick(self, now: float) -> float | None:
+        for channel in list(self._channels):
+            if channel.is_looked_for:
+                channel.look_for_end()
+            elif channel.reason is not None:
+                self._channels.discard(channel)
+        if self._channels:
+            return now + _LOOK_OUT
+        self._timer = None
+        return None
 
 
 class _Linger:

@@ -31,7 +31,7 @@ from wsbridge.sockets import aborter
 if TYPE_CHECKING:
     from wsbridge.base import BaseConnector
 
-__all__ = ["BaseChannel", "OnTransport", "QueuedChannel", "TransportChannel"]
+__all__ = ["TURN", "BaseChannel", "OnTransport", "QueuedChannel", "TransportChannel"]
 
 logger = logging.getLogger("wsbridge")
 
@@ -53,6 +53,8 @@ _LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold 
 _SMALL = 4 * 1024  # bytes: messages up to this size are written together
 _CORK = 0.001  # seconds for which that may last
 _MAX_CORKED = 128 * 1024  # bytes that may wait for it
+TURN = 64  # messages that are delivered before everything else on the loop gets its turn (FLOW-3)
+_REFUSED = 1000  # sends that were answered with False, one after the other, and are worth a warning
 
 
 class BaseChannel(ABC):
@@ -79,6 +81,7 @@ class BaseChannel(ABC):
         "_closing",
         "_connector",
         "_cut_at",
+        "_dropping",
         "_failed",
         "_gone",
         "_idle_timeout",
@@ -96,6 +99,7 @@ class BaseChannel(ABC):
         "_pong_due",
         "_process",
         "_reason",
+        "_refused",
         "_request",
         "_secure",
         "_seen_cancels",
@@ -149,13 +153,15 @@ class BaseChannel(ABC):
 
         self._opened = False  # on_open has started
         self._gone = False  # sends answer False
+        self._refused = 0  # how many have, while nothing was delivered
         self._reason: CloseReason | None = None
+        self._dropping = False  # no more messages are delivered, whatever waits or comes
         self._close_begun = False  # a close frame is written, or waits for the sends under way
         self._failed = False  # the server reads no more, because the peer broke the protocol
         self._over = False  # nothing more will come: the peer's close frame is in, or the connection is gone
         self._lost = False  # the connection is gone
         self._waiter: asyncio.Future[None] | None = None
-        self._tell: Callable[[], object] | None = None
+        self._tell: Callable[[bool], object] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._seen_cancels = 0
 
@@ -231,6 +237,17 @@ class BaseChannel(ABC):
         """Read until the first message or the end, while ``on_open`` runs (OPEN-9). Servers that push need not."""
 
     @property
+    def is_looked_for(self) -> bool:
+        """Whether the end is not known, and a callback runs, so that nobody reads who would come upon it."""
+        return self._reason is None and self.running is not None
+
+    def look_for_end(self) -> None:  # noqa: B027
+        """Look whether the server has read the end after messages that wait, and take it by `_end_read` (CLOSE-6).
+
+        Called while a callback runs and somebody waits for the end. Servers that push need not.
+        """
+
+    @property
     def options(self) -> WebSocketOptions[Any]:
         """What the channel was made with."""
         return self._options
@@ -240,6 +257,8 @@ class BaseChannel(ABC):
     @property
     def reason(self) -> CloseReason | None:
         """See `wsbridge.WebSocketChannel.reason`."""
+        if self.is_pulled and self.is_looked_for:
+            self.look_for_end()
         return self._reason
 
     def on_text(self, callback: Callback, /) -> None:
@@ -275,7 +294,8 @@ class BaseChannel(ABC):
             if pending is not None:
                 await pending
         except Exception as exc:
-            return self._send_failed(exc)
+            self._send_failed(exc)
+            return await self._refuse()
         return True
 
     async def send_binary(self, data: BinaryLike, /) -> bool:
@@ -292,7 +312,8 @@ class BaseChannel(ABC):
             if pending is not None:
                 await pending
         except Exception as exc:
-            return self._send_failed(exc)
+            self._send_failed(exc)
+            return await self._refuse()
         return True
 
     async def send(self, message: Any, /) -> bool:
@@ -310,6 +331,8 @@ class BaseChannel(ABC):
             raise ChannelNotOpenError(f"channel {self.id} is not open yet: close it in on_open or later")
         if self._reason is None:
             self._end_here(code, text)
+        else:
+            self._drop()  # the peer ended it: what came before that is of no more interest (CLOSE-1)
 
     async def wait_closed(self) -> CloseReason:
         """See `wsbridge.WebSocketChannel.wait_closed`."""
@@ -317,20 +340,23 @@ class BaseChannel(ABC):
         while self._reason is None:
             if self._waiter is None:
                 self._waiter = self._connector.loop.create_future()
+            if self.is_pulled:
+                self._connector.look_out(self)
             await asyncio.shield(self._waiter)
         return self._reason
 
-    def tell_early(self, callback: Callable[[], object], /) -> None:
+    def tell_early(self, callback: Callable[[bool], object], /) -> None:
         """See `wsbridge.protocols.TellsEarly`."""
         self._tell = callback
-        if self._gone:
-            callback()
+        if self.is_pulled:
+            self._connector.look_out(self)
+        self._tell_end()
 
     # ---- what a connector reports -----------------------------------------------------------------------------------
 
     def text_received(self, text: str) -> Running | None:
         """Deliver a text message (RECV-1); return the callback's coroutine, if it is to be awaited."""
-        if self._reason is not None:
+        if self._dropping:
             return None
         if len(text) > self._max_text and self._is_too_big(text):
             self._end_here(1009, "")
@@ -348,7 +374,7 @@ class BaseChannel(ABC):
 
     def binary_received(self, data: bytes) -> Running | None:
         """Deliver a binary message (RECV-2); return the callback's coroutine, if it is to be awaited."""
-        if self._reason is not None:
+        if self._dropping:
             return None
         if len(data) > self._max_binary:
             self._end_here(1009, "")
@@ -390,8 +416,7 @@ class BaseChannel(ABC):
             return
         connection = self._drainable()  # before the answer, which the peer cannot have taken yet
         is_behind = connection is not None and (connection[1]() != 0 or unacknowledged(connection[0]) != 0)
-        self._stop_sending()
-        self._note_end(1005 if code is None else code, text, "peer")
+        self._end_read(1005 if code is None else code, text, "peer")
         self._begin_close(code, "", is_answer=True)
         self._set_over()
         if self._closing is None:
@@ -402,9 +427,10 @@ class BaseChannel(ABC):
     def connection_lost(self) -> None:
         """Take it that the connection is gone, with or without a close before."""
         self._lost = True
+        if self._closing is not None:
+            self._closing.cancel()  # there is nothing left to write it to
         if not self._over:
-            self._stop_sending()
-            self._note_end(1006, "", "network")
+            self._end_read(1006, "", "network")
             self._set_over()
 
     def half_closed(self) -> None:
@@ -418,8 +444,7 @@ class BaseChannel(ABC):
         if self._over or self._failed:
             return
         self._failed = True
-        self._stop_sending()
-        self._note_end(code, text, "local")
+        self._end_read(code, text, "local")
         self._begin_close(code, text)
         if self._closing is None:
             self._disconnect_once()
@@ -467,7 +492,7 @@ class BaseChannel(ABC):
                         opening = False
                         await self._open()
                         opened = True
-                    had_ended = self._reason is not None
+                    had_ended = self._dropping
                     await self._receive()
                     if not self._over:
                         self.connection_lost()  # the server reads no more, without a word why
@@ -476,8 +501,7 @@ class BaseChannel(ABC):
                         if cancelled is not None and self.running is None:
                             self.cut_off()  # a second time: whoever cancels will not wait
                         cancelled = exc
-                        if self._reason is None:
-                            self._end_here(1011, "")
+                        self._end_or_drop(1011, "")
                     else:
                         await self._callback_failed(exc)
                 except Exception as exc:
@@ -514,10 +538,9 @@ class BaseChannel(ABC):
     def cut_off(self) -> None:
         """Cut the connection, whatever has or has not been said on it."""
         if not self._lost:
-            if self._reason is None:
-                self._stop_sending()
-                self._set_reason(1006, "", "network")
+            self._end_read(1006, "", "network")
             self._cut()
+        self._drop()
 
     def cancel(self) -> None:
         """Cancel the callback that runs now, if any."""
@@ -558,10 +581,23 @@ class BaseChannel(ABC):
         if not self._gone and (self._write_paused or self._senders):
             await self._wait_for_turn()
         if self._gone:
-            return False
+            return await self._refuse()
         if self._idle_timeout is not None:
             self._activity = self._connector.clock.time()
         return True
+
+    async def _refuse(self) -> bool:
+        """Answer a send with False, when all else has had its turn: a loop that does not look may be asking (FLOW-4)."""
+        self._refused += 1
+        if self._refused == _REFUSED:
+            logger.warning(
+                "channel %s has ended, and %d sends on it since were answered with False, to which nobody looks: "
+                "end what sends when a send returns False",
+                self.id,
+                _REFUSED,
+            )
+        await asyncio.sleep(0)
+        return False
 
     async def _wait_for_turn(self) -> None:
         """Wait in line while the peer reads too slowly; what waits is in its caller's memory alone (FLOW-2)."""
@@ -612,13 +648,13 @@ class BaseChannel(ABC):
             return content
         raise TypeError(f"send_binary needs a binary file; read() of this one returned {type(content).__name__}")
 
-    def _send_failed(self, error: Exception) -> bool:
-        """Tell what a failed send means: False for a peer that is gone, or an exception (SEND-1, SEND-3, SEND-7)."""
+    def _send_failed(self, error: Exception) -> None:
+        """Return if a failed send means that the peer is gone; else raise what it means (SEND-1, SEND-3, SEND-7)."""
         if isinstance(error, UnicodeEncodeError):
             raise error
         if isinstance(error, (OSError, self.closed_errors)):
             self._stop_sending()
-            return False
+            return
         if self._reason is None:
             self._end_here(1011, "")
         raise SendError(f"the server could not send on channel {self.id}: {error!r}") from error
@@ -627,9 +663,8 @@ class BaseChannel(ABC):
 
     def _stop_sending(self) -> None:
         """From now on sends answer False, those that wait too."""
-        if not self._gone and self._tell is not None:
-            self._tell()
         self._gone = self._slow = True
+        self._tell_end()
         if self._senders:
             for turn in self._senders:
                 if not turn.done():
@@ -638,22 +673,47 @@ class BaseChannel(ABC):
     def _set_reason(self, code: int, text: str, initiator: Initiator) -> None:
         if self._reason is None:
             self._reason = close_reason(code, text, initiator, self._connector.close_keywords)
+            self._tell_end()
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-    def _note_end(self, code: int, text: str, initiator: Initiator) -> None:
-        """Take an end that the server reported, behind the messages it reported before (CLOSE-10)."""
+    def _end_read(self, code: int, text: str, initiator: Initiator) -> None:
+        """Take an end that the server has read; the messages from before it are still delivered (CLOSE-6, CLOSE-10)."""
         self._set_reason(code, text, initiator)
-
-    def _drop_undelivered(self) -> None:  # noqa: B027
-        """Forget the messages that wait (RECV-4)."""
+        self._stop_sending()
 
     def _end_here(self, code: int, text: str) -> None:
         """End the channel from this side and begin the close handshake."""
         self._set_reason(code, text, "local")
+        self._drop()
         self._stop_sending()
-        self._drop_undelivered()
         self._begin_close(code, text)
+
+    def _end_or_drop(self, code: int, text: str) -> None:
+        """End the channel from this side, or, if it has ended, deliver no more of what came before that (ERR-1)."""
+        if self._reason is None:
+            self._end_here(code, text)
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Deliver no more messages (RECV-4)."""
+        if not self._dropping:
+            self._dropping = True
+            self._drop_undelivered()
+            self._tell_end()
+
+    def _drop_undelivered(self) -> None:  # noqa: B027
+        """Forget the messages that wait."""
+
+    def _tell_end(self) -> None:
+        """Tell who wants to know it early of the end, and whether all that came before is delivered."""
+        if self._tell is not None and self._gone:
+            self._tell(self._reason is not None and (self._dropping or self._is_delivered()))
+
+    def _is_delivered(self) -> bool:
+        """Tell whether all is delivered that came before the end, which is known."""
+        return self._over or self._failed
 
     def _begin_close(self, code: int | None, text: str, *, is_answer: bool = False) -> None:
         """Send a close frame behind the sends under way, if none has been; the clock runs from here (CLOSE-5).
@@ -676,10 +736,9 @@ class BaseChannel(ABC):
         while self._inflight:
             await asyncio.wait(self._inflight)
         self._closing = None
-        if not self._lost:
-            self._write_close(code, text)
-            if self._over or self._failed:
-                self._disconnect_once(is_behind=not self._failed)
+        self._write_close(code, text)
+        if self._over or self._failed:
+            self._disconnect_once(is_behind=not self._failed)
 
     def _write_close(self, code: int | None, text: str) -> None:
         self._write_quietly(self._close, code, text)
@@ -712,9 +771,12 @@ class BaseChannel(ABC):
     def _set_over(self) -> None:
         """Nothing more will come: let `run` finish."""
         self._over = True
+        self._tell_end()
 
     def _cut(self) -> None:
         self._lost = True
+        if self._closing is not None:
+            self._closing.cancel()
         self._aborter()()
         self._set_over()
 
@@ -771,8 +833,7 @@ class BaseChannel(ABC):
         logger.error(
             "a callback of channel %s (%r) raised %s", self.id, self._path, type(error).__name__, exc_info=error
         )
-        if self._reason is None:
-            self._end_here(1011, "")
+        self._end_or_drop(1011, "")
         if self._options.on_error is not None:
             await self._run_last("on_error", self._options.on_error, error)
 
@@ -869,9 +930,9 @@ class BaseChannel(ABC):
         if unsent != self._unsent or not unsent:  # none: a large message is being deflated
             self._unsent, self._stalled = unsent, now
         elif now - self._stalled >= send_timeout:
-            self._stop_sending()
             self._set_reason(1008, "send timeout", "local")
-            self._drop_undelivered()
+            self._stop_sending()
+            self._drop()
             self._cut()
         return min(now + send_timeout / 4, max(self._stalled + send_timeout, now))
 
@@ -942,7 +1003,7 @@ class QueuedChannel(BaseChannel):
     leaves their writing to it may call `_written`, and fills `_flush`.
     """
 
-    __slots__ = ("_cork_until", "_corked", "_held", "_later", "_loop", "_queue", "_wakeup")
+    __slots__ = ("_cork_until", "_corked", "_held", "_loop", "_queue", "_wakeup")
 
     small: ClassVar[int] = _SMALL
     """Messages up to so many bytes are written together; more, where that takes no copy."""
@@ -957,7 +1018,6 @@ class QueuedChannel(BaseChannel):
         super().__init__(connector, request, options, subprotocol)
         self._queue: deque[str | bytes] = _EMPTY
         self._loop = connector.loop
-        self._later: tuple[int, str, Initiator] | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._held = False
         self._cork_until: float | None = None
@@ -992,6 +1052,7 @@ class QueuedChannel(BaseChannel):
         message: str | bytes | None
         while True:
             queue = self._queue
+            left = TURN
             while queue:
                 message = queue.popleft()
                 result = self.text_received(message) if isinstance(message, str) else self.binary_received(message)
@@ -1000,6 +1061,10 @@ class QueuedChannel(BaseChannel):
                 if result is not None:
                     await result
                     self.running = None
+                left -= 1
+                if not left:
+                    left, self._refused = TURN, 0
+                    await asyncio.sleep(0)
             self._emptied()
             if self._over:
                 return
@@ -1009,24 +1074,19 @@ class QueuedChannel(BaseChannel):
             await self._wakeup
 
     def _emptied(self) -> None:
-        """Take the end that came behind the messages, and read on."""
-        if self._later is not None:
-            self._set_reason(*self._later)
-            self._later = None
+        """Read on; tell that what came before the end is delivered."""
+        if self._gone:
+            self._tell_end()
         if self._held:
             self._held = False
             self._resume_reading()
 
-    def _note_end(self, code: int, text: str, initiator: Initiator) -> None:
-        if self._queue and self._reason is None:
-            self._later = self._later or (code, text, initiator)
-        else:
-            self._set_reason(code, text, initiator)
+    def _is_delivered(self) -> bool:
+        return not self._queue
 
     def _drop_undelivered(self) -> None:
         if self._queue:
             self._queue.clear()
-        self._later = None
         if self._held:
             self._held = False
             self._resume_reading()

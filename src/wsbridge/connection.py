@@ -118,6 +118,7 @@ class WebSocketConnection:
     async def _enqueue(self, message: Message, result: asyncio.Future[SendResult] | None) -> bool:
         """Queue when there is room, in the order of the calls; False if the channel has ended."""
         if self._is_over():
+            await asyncio.sleep(0)  # a loop that does not look at the answer would hold the event loop (FLOW-4)
             return False
         if len(self._queue) < self._limit:
             self._append(message, result)

@@ -193,10 +193,12 @@ class WebSocketChannel(Protocol[N_co]):
 class TellsEarly(Protocol):
     """What a connector's channel is beside a `WebSocketChannel`, for what serves it in a task of its own."""
 
-    def tell_early(self, callback: Callable[[], object], /) -> None:
-        """Have ``callback`` called once, as soon as sends return False (SEND-1); at once, if they do.
+    def tell_early(self, callback: Callable[[bool], object], /) -> None:
+        """Have ``callback(is_delivered)`` called as soon as sends return False (SEND-1); at once, if they do.
 
-        The end may lie behind messages that are not delivered, where ``reason`` and ``wait_closed`` do not know of it.
+        It gets True once no more messages will be delivered and ``reason`` is known, in the same turn of the event loop
+        in which that becomes so, and False before: messages from before the end are still to come. It may be called
+        several times.
         """
 
 

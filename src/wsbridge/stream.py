@@ -70,6 +70,7 @@ class MessageStream(Generic[M]):
         "_buffer",
         "_channel",
         "_codec",
+        "_is_over",
         "_large",
         "_limit",
         "_loop",
@@ -86,12 +87,13 @@ class MessageStream(Generic[M]):
         self._limit = limit
         self._large = _LARGE
         self._buffer: deque[M] = deque()
+        self._is_over = False  # nothing more will be put into the buffer
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None  # of the one that reads, while nothing is there
         self._room: asyncio.Future[None] | None = None  # of the channel, while the buffer is full
         self._task: asyncio.Task[None] | None = None
         if isinstance(channel, TellsEarly):
-            channel.tell_early(self._lift)  # the end may lie behind messages that nobody lets in
+            channel.tell_early(self._told)
 
     @property
     def id(self) -> str:
@@ -125,14 +127,17 @@ class MessageStream(Generic[M]):
         buffer = self._buffer
         if self._waiter is not None:
             raise _second_reader(self.id)
-        while not buffer:  # as _arrival, without the call: this is the hot path
-            if self._channel.reason is not None:
-                raise StopAsyncIteration
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        if not buffer:  # as _arrival, without the call: this is the hot path
+            if self._is_over:
+                await asyncio.sleep(0)  # a loop that begins anew would hold the event loop (FLOW-4)
+            while not buffer:
+                if self._is_over:
+                    raise StopAsyncIteration
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
         message = buffer.popleft()
         if self._room is not None and not buffer:
             self._let_in()
@@ -212,10 +217,8 @@ class MessageStream(Generic[M]):
 
     def close(self, code: int = 1000, text: str = "") -> None:
         """Begin to close, and read no more; return at once. As `WebSocketChannel.close`. STREAM-4."""
-        was_open = self._channel.reason is None
         self._channel.close(code, text)
-        if was_open:
-            self._forget()
+        self._forget()
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it; for a handler that is not reading.
@@ -232,10 +235,12 @@ class MessageStream(Generic[M]):
         if self._waiter is not None:
             raise _second_reader(self.id)
         if not self._buffer:
+            if self._is_over:
+                await asyncio.sleep(0)  # as in __anext__
             async with asyncio.timeout(timeout):
                 while not self._buffer:
-                    if self._channel.reason is not None:
-                        raise ChannelClosedError(self._channel.reason)
+                    if self._is_over:
+                        raise ChannelClosedError(await self._channel.wait_closed())
                     self._waiter = self._loop.create_future()
                     try:
                         await self._waiter
@@ -285,6 +290,13 @@ class MessageStream(Generic[M]):
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def _told(self, is_delivered: bool) -> None:
+        """Take word of the end; it may lie behind messages that nobody lets in."""
+        self._lift()
+        if is_delivered:
+            self._is_over = True
+            self._wake()
+
     def _lift(self) -> None:
         """Take whatever still comes: at the end of the channel what is left is bounded."""
         self._limit = self._large = sys.maxsize
@@ -292,6 +304,7 @@ class MessageStream(Generic[M]):
 
     def _forget(self) -> None:
         """Drop what is unread: nobody reads any more."""
+        self._is_over = True
         self._buffer.clear()
         self._lift()
         self._wake()
@@ -341,6 +354,7 @@ class MessageStream(Generic[M]):
 
     async def _ended(self, cancel: bool) -> None:
         """Tell the handler of the end, and wait for it."""
+        self._is_over = True
         self._wake()
         task, self._task = self._task, None
         assert task is not None

@@ -21,7 +21,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge.channel import TransportChannel
-from wsbridge.connectors._pieces import PieceReader, inflate_rest
+from wsbridge.connectors._pieces import PIECE, PieceReader, inflate_rest
 from wsbridge.options import Compression, WebSocketOptions
 
 __all__ = ["Channel", "FrameReader", "agree"]
@@ -103,12 +103,14 @@ class FrameReader(PieceReader):
     __slots__ = (
         "_feed",
         "_is_deflated",
+        "_is_large",
         "_kind",
         "_length",
         "_opcode",
         "_parts",
         "_size",
         "_started",
+        "_wanted",
         "channel",
         "limits",
     )
@@ -132,6 +134,8 @@ class FrameReader(PieceReader):
         self._opcode: int | None = None  # of the frame whose head is read, until its length is known
         self._length: int | None = None
         self._is_deflated = False
+        self._wanted = 0  # bytes that the parser has asked for and not got, while `_read_exact` is in force
+        self._is_large = False  # more is unread than is parsed at once
 
     def parse_unopened(self, data: bytes) -> None:
         """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
@@ -161,7 +165,6 @@ class FrameReader(PieceReader):
         """Take the limits and extensions that the channel will have."""
         self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
         if self.protocol.extensions:
-            self.read_deflated()
             for extension in self.protocol.extensions:
                 extension.__class__ = _Deflate
         self._limit()
@@ -201,9 +204,28 @@ class FrameReader(PieceReader):
         if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
             channel.failed(int(sent.code), sent.reason)
 
+    def _lacking(self) -> int:
+        return max(0, self._wanted - len(self.protocol.reader.buffer))
+
+    def _read(self) -> None:
+        is_large = self._started and self.channel is not None and len(self._unread) > PIECE
+        if is_large:
+            self._is_large = True
+            self._limit()
+        super()._read()
+        if self._is_large and not self._unread:
+            self._is_large = False
+            if self.channel is not None:
+                self._limit()
+
     def _read_exact(self, size: int) -> Generator[None, None, Any]:
-        """Read for the parser; refuse a message by its first frame's head, where the parser's own limit is too high."""
+        """Read for the parser, and note what it lacks.
+
+        Refuses a message by its first frame's head, where the parser's own limit is too high.
+        """
+        self._wanted = size
         data = yield from StreamReader.read_exact(self.protocol.reader, size)
+        self._wanted = 0
         if self._length is None:
             self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
             if self._opcode == _TEXT or self._opcode == _BINARY:
@@ -271,7 +293,12 @@ class FrameReader(PieceReader):
         unlimited = max(limits) == sys.maxsize
         setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
         # a message that is not deflated, though others are, has no need of room
-        if left < _MAX_CONTROL or min(limits) < max(limits) or (self.protocol.extensions and not unlimited):
+        if (
+            self._is_large
+            or left < _MAX_CONTROL
+            or min(limits) < max(limits)
+            or (self.protocol.extensions and not unlimited)
+        ):
             setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
         else:
             cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)

@@ -175,8 +175,6 @@ class Wire(PieceReader, asyncio.Protocol):
         self._deflates: list[Any] = codec._proto.extensions
         for extension in self._deflates:
             extension.__class__ = _Deflate
-        if self._deflates:
-            self.read_deflated()
         self._decoder = codec._proto._frame_decoder
         self._dropping = False
         self.ended = False  # the peer sends no more than what is unread
@@ -204,6 +202,12 @@ class Wire(PieceReader, asyncio.Protocol):
             self.transport.resume_reading()
         elif not self.eof_received():
             self.transport.close()
+
+    def _lacking(self) -> int:
+        header = self._decoder.header
+        if header is None or self._deflates:  # what is deflated may inflate a thousandfold, and is looked at on the way
+            return 0
+        return header.payload_len - self._decoder.payload_consumed
 
     def _parse(self, data: bytes) -> None:
         if self._dropping:
@@ -281,11 +285,13 @@ class Wire(PieceReader, asyncio.Protocol):
         channel.failed(code, text)
 
     def eof_received(self) -> bool:
-        if self._channel is not None:
+        if not self._comes_last(self.eof_received) and self._channel is not None:
             self._channel.half_closed()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._comes_last(partial(self.connection_lost, exc)):
+            return
         channel = self._channel
         self.let_go()
         if channel is not None:

@@ -21,8 +21,8 @@ Mends, with public names of aiohttp only:
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
 to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
-``WebSocketResponse._reader``: a violation that was read while a callback ran is forgotten when the connection is lost
-before it ends (reader_py.py, ``feed_eof``).
+``WebSocketResponse._reader``, the queue of what was read, and its ``_buffer``: a close frame lies in it unseen while a
+callback runs, and a violation that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
 
 It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
 aiohttp's compiled reader, which offers no hook.
@@ -36,18 +36,20 @@ import logging
 import socket
 import struct
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
-from wsbridge.channel import OnTransport
+from wsbridge.channel import TURN, OnTransport
 from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
@@ -69,11 +71,19 @@ _LOOK = 0.1  # seconds between two looks whether what came before a half-close i
 _HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
 _TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
 _READER = "_reader"  # of a response: the queue of what was read
+_BUFFER = "_buffer"  # of that: pairs of a message and its size
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
 
-for _owner, _name in ((web.RequestHandler, "_close"), (web.WebSocketResponse(), _READER)):
-    if not hasattr(_owner, _name):
+_QUEUE: Any = WebSocketDataQueue
+_queue_names = {*dir(_QUEUE), *getattr(getattr(_QUEUE.__init__, "__code__", None), "co_names", ())}
+
+for _found, _name in (
+    (hasattr(web.RequestHandler, "_close"), "_close"),
+    (hasattr(web.WebSocketResponse(), _READER), _READER),
+    (_BUFFER in _queue_names, f"WebSocketDataQueue.{_BUFFER}"),
+):
+    if not _found:
         raise ImportError(f"this version of aiohttp has no {_name}, which wsbridge.connectors.aiohttp needs")
 
 
@@ -92,6 +102,7 @@ class _Channel(OnTransport, BaseChannel):
         "_held",
         "_is_ahead",
         "_protocol",
+        "_queue",
         "_rest",
         "_send_frame",
         "_transport",
@@ -111,6 +122,7 @@ class _Channel(OnTransport, BaseChannel):
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
         self._failure: BaseException | None = None  # what was read before the connection was lost, and not told yet
+        self._queue: deque[tuple[WSMessage, int]] = getattr(getattr(self.native, _READER), _BUFFER)
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_ahead = False
@@ -122,7 +134,8 @@ class _Channel(OnTransport, BaseChannel):
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
         if self._over or self._close_begun:
             return
-        self._stop_sending()
+        self.look_for_end()
+        self._end_read(1006, "", "network")
         if self.running is None or (self._is_ahead and self._held is None):
             self._transport.abort()
         else:
@@ -130,7 +143,20 @@ class _Channel(OnTransport, BaseChannel):
 
     def lost_behind_messages(self) -> None:
         """Take it that the connection is gone, though messages that came before may not be delivered."""
-        self._stop_sending()
+        self.look_for_end()
+        self._end_read(1006, "", "network")
+
+    def look_for_end(self) -> None:
+        for message, _ in self._queue:
+            if message.type is WSMsgType.CLOSE:
+                if _is_valid(message.data):
+                    self._end_read(message.data or 1005, message.extra or "", "peer")
+                else:
+                    self._end_read(1002, "", "local")
+                return
+        self.keep_failure()
+        if self._failure is not None:
+            self._end_read(_code_of(self._failure), "", "local")
 
     def _send_text(self, text: str) -> Awaitable[object]:
         if self._deflates or self._protocol.writing_paused:
@@ -205,9 +231,15 @@ class _Channel(OnTransport, BaseChannel):
             (self._transport.write_eof if self._failed else self._transport.close)()
 
     async def _receive(self) -> None:
-        receive = self.native.receive
+        receive, queue = self.native.receive, self._queue
         message: WSMessage | None
+        left = TURN
         while not self._over:
+            left -= 1
+            if not left:
+                left, self._refused = TURN, 0
+                if queue:
+                    await asyncio.sleep(0)  # receive() does not suspend while there is something (FLOW-3)
             if self._held is None:
                 message = await receive()
             else:
@@ -243,7 +275,7 @@ class _Channel(OnTransport, BaseChannel):
             self.ping_received(message.data)
         elif message.type is WSMsgType.PONG:
             self.pong_received(message.data)
-        elif message.type is WSMsgType.CLOSE and (message.data == 0 or is_valid_close_code(message.data)):
+        elif message.type is WSMsgType.CLOSE and _is_valid(message.data):
             self.peer_closed(message.data or None, message.extra or "")
         elif message.type is WSMsgType.CLOSE:
             await self._read_rest(1002)
@@ -257,8 +289,8 @@ class _Channel(OnTransport, BaseChannel):
     def keep_failure(self) -> None:
         """Keep why the reader failed, which a loss makes it forget."""
         reader = getattr(self.native, _READER)
-        if reader is not None:
-            self._failure = reader.exception()
+        if reader is not None and not isinstance(failure := reader.exception(), OSError | None):
+            self._failure = failure
 
     async def _read_rest(self, code: int) -> None:
         """Fail the connection, then wait until the peer ends it or the clock cuts it."""
@@ -270,6 +302,10 @@ class _Channel(OnTransport, BaseChannel):
             self._rest = _Rest(self._transport, self)
             self.failed(code)
         await self._rest.ended.wait()
+
+
+def _is_valid(code: int) -> bool:
+    return code == 0 or is_valid_close_code(code)  # 0: an empty close frame
 
 
 def _code_of(error: BaseException) -> int:

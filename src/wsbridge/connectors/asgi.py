@@ -28,6 +28,7 @@ import asyncio
 import logging
 import re
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -36,6 +37,8 @@ from urllib.parse import quote, unquote
 
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount
+from wsbridge.channel import TURN
+from wsbridge.close import Initiator
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
@@ -63,6 +66,8 @@ _PATHSEND = "http.response.pathsend"  # which granian alone has in the scope of 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _GLANCE = 0.25  # seconds
+_AHEAD = 64  # events that are read ahead while a callback runs, and
+_AHEAD_SIZE = 64 * 1024  # bytes or characters of them
 _MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
 
 
@@ -71,6 +76,7 @@ class Channel(BaseChannel):
 
     __slots__ = (
         "_ahead",
+        "_ahead_limit",
         "_ended",
         "_events",
         "_gets",
@@ -89,10 +95,11 @@ class Channel(BaseChannel):
         """Take the connection, when the 101 is written."""
         self._gets = receive
         self._puts = send
-        self._held: Event | None = None
+        self._held: deque[Event] = deque()  # read ahead, and not delivered yet
         self._ended = False  # a disconnect was received: nothing more may be
         self._waits: asyncio.Task[Any] | None = None  # who waits in receive()
-        self._ahead: asyncio.Task[None] | None = None  # reads while a callback sends
+        self._ahead: asyncio.Task[None] | None = None  # reads while a callback runs
+        self._ahead_limit = 1  # events that it may hold
         self._turn = asyncio.Lock()
         self._interrupted = False
         self._senders_in: dict[asyncio.Task[Any], bool] = {}  # who waits in send(), and whether it was interrupted
@@ -141,7 +148,7 @@ class Channel(BaseChannel):
 
     def tick(self, now: float) -> float | None:
         """As `BaseChannel.tick`, and LIM-4 for sends that the server holds back."""
-        self._look_ahead()
+        self._look_ahead(1)
         send_timeout = self._options.send_timeout
         due: float | None = None
         if self._senders_in and not self._lost:
@@ -162,11 +169,18 @@ class Channel(BaseChannel):
         send_timeout = self._options.send_timeout
         return _GLANCE if send_timeout is None else min(_GLANCE, send_timeout / 4)
 
-    def _look_ahead(self) -> None:
-        """Read the next event while a callback sends: most servers take messages for a peer that left (SEND-1)."""
-        is_read = self._waits is not None or self._held is not None or self._ahead is not None
+    def _look_ahead(self, limit: int) -> None:
+        """Read on while a callback sends: most servers take messages for a peer that left (SEND-1)."""
+        self._ahead_limit = max(limit, self._ahead_limit)
+        is_read = self._waits is not None or self._ahead is not None or not self._has_room()
         if self.running is not None and not (is_read or self._over or self._ended or self._events):
             self._ahead = self._connector.loop.create_task(self._read_next())
+
+    def look_for_end(self) -> None:
+        self._look_ahead(_AHEAD)
+
+    def _has_room(self) -> bool:
+        return len(self._held) < self._ahead_limit and sum(map(_size, self._held)) < _AHEAD_SIZE
 
     def _close(self, code: int | None, text: str) -> None:
         if self._ended:
@@ -204,9 +218,6 @@ class Channel(BaseChannel):
 
     async def _get(self) -> Event | None:
         """Return the next event; None if the wait for it was interrupted."""
-        event, self._held = self._held, None
-        if event is not None:
-            return event
         return await self._unless_interrupted(self._gets())
 
     async def _unless_interrupted(self, awaitable: Awaitable[T]) -> T | None:
@@ -229,12 +240,22 @@ class Channel(BaseChannel):
             self._waits.cancel()
 
     async def _receive(self) -> None:
+        left = TURN
         while not self._over:
-            if self._ahead is not None:
+            left -= 1
+            if not left:
+                left, self._refused = TURN, 0
+                await asyncio.sleep(0)  # nobody says that receive() suspends (FLOW-3)
+            event: Event | None
+            if self._held:
+                event = self._held.popleft()
+            elif self._ahead is not None:
+                self._ahead_limit = 1
                 await self._ahead
                 self._ahead = None
                 continue  # it may have been the end
-            event = None if self._events else await self._get()
+            else:
+                event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
                 continue
@@ -261,15 +282,17 @@ class Channel(BaseChannel):
         await asyncio.shield(self._ahead)
 
     async def _read_next(self) -> None:
-        """Read the next event, and hold it if it is a message."""
-        while self._held is None and not self._over:
-            ahead = await self._get()
-            if ahead is None:
+        """Read events, and hold those that are messages, and the end that comes after them."""
+        while self._has_room() and not (self._over or self._ended):
+            event = await self._get()
+            if event is None:
                 await self._after_interrupt()
-                continue
-            event = ahead
-            if event["type"] == "websocket.receive":
-                self._held = event
+            elif event["type"] == "websocket.receive":
+                self._held.append(event)
+            elif event["type"] == "websocket.disconnect" and self._held:
+                self._ended = True
+                self._held.append(event)
+                self._end_read(*self._end_of(event))
             else:
                 self._other_event(event)
 
@@ -283,22 +306,24 @@ class Channel(BaseChannel):
                 self._end_here(1011, "")
 
     def _disconnected(self, event: Event) -> None:
-        """Take the end; what it means differs between the servers."""
+        """Take the end."""
+        code, text, initiator = self._end_of(event)
+        if initiator == "peer":
+            self.peer_closed(None if code == 1005 else code, text)
+        else:
+            self._end_read(code, text, initiator)
+            self.connection_lost()
+
+    def _end_of(self, event: Event) -> tuple[int, str, Initiator]:
+        """Return code, text and initiator of the end; what an event means differs between the servers."""
         told = event.get("code") or 1005
         if not isinstance(told, int):
             logger.error("the server sent %r to channel %s, whose code is none", event, self.id)
         code = int(told) if isinstance(told, int) else 1006
-        if code == 1006 or (code in (1005, 1012) and "reason" not in event):
-            if code == 1012:
-                self._stop_sending()
-                self._set_reason(1012, "", "local")
-            self.connection_lost()
-        elif (code == 1002 and event.get("reason")) or (code == 1007 and "reason" in event):
-            self._stop_sending()
-            self._set_reason(code, event["reason"] or "", "local")
-            self.connection_lost()
-        else:
-            self.peer_closed(None if code == 1005 else code, event.get("reason") or "")
+        if code in (1005, 1006, 1012) and (code == 1006 or "reason" not in event):
+            return (1012, "", "local") if code == 1012 else (1006, "", "network")
+        is_violation = (code == 1002 and event.get("reason")) or (code == 1007 and "reason" in event)
+        return code, event.get("reason") or "", "local" if is_violation else "peer"
 
     def _set_over(self) -> None:
         super()._set_over()
@@ -313,6 +338,10 @@ class Channel(BaseChannel):
 
 def nothing() -> None:
     pass
+
+
+def _size(event: Event) -> int:
+    return len(event.get("text") or event.get("bytes") or "")
 
 
 async def _ended(*event: Event) -> Event:

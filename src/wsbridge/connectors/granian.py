@@ -44,6 +44,7 @@ from granian.http import HTTP1Settings
 
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
+from wsbridge.close import Initiator
 from wsbridge.connectors import asgi
 from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
@@ -112,12 +113,11 @@ class _Channel(asgi.Channel):
                 connector.drain(kept, _nothing_unsent, until)
                 kept.close()
 
-    def _disconnected(self, event: asgi.Event) -> None:
+    def _end_of(self, event: asgi.Event) -> tuple[int, str, Initiator]:
         code = int(event.get("code") or 1005)
         if code == 1005 and self._ends is not None and has_ended(self._ends):
-            self.connection_lost()
-        else:
-            self.peer_closed(None if code == 1005 else code, "")
+            return 1006, "", "network"
+        return code, "", "peer"
 
     def _release(self) -> None:
         super()._release()

@@ -15,8 +15,9 @@ Mends; lines are those of picows.pyx in 2.3.1:
   listener's: `_Listener` and `MessageAssembler`. Close codes 0, 1006 and those from 5000 on are let through (1783).
 - At a violation picows writes its close before it hands on the frame before it (1496), writes nothing behind it, and
   goes on parsing: it writes into `_Wire`, which tells the channel, and what still comes is dropped.
-- A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, and a
-  frame's head is not seen before its end, so that only one limit holds at once: `_Protocol.get_buffer` and ``_look``.
+- A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, which are
+  all handled at once, and a frame's head is not seen before its end, so that only one limit holds at once:
+  `_Protocol.get_buffer`, `_Pieces` and ``_look``.
 - What is written goes out message by message, by ``send(2)`` (1189): one framer for the connector makes the frames, and
   the answers to the messages of one read are written together.
 - A half-closed connection is kept until the peer has read all (1406): `_Protocol.eof_received`.
@@ -38,6 +39,7 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import aiofastnet
@@ -59,6 +61,7 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, 
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
+from wsbridge.connectors._pieces import PieceReader
 from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
         def get_buffer(self, sizehint: int) -> memoryview: ...
+        def connection_lost(self, exc: Exception | None) -> None: ...
 
 else:
     try:
@@ -96,6 +100,8 @@ _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONT
 _CLOSE, _PING, _PONG = WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG
 _READ = 256 * 1024  # bytes that are read at once
 _READ_BUFFER = 4 * 1024  # bytes, to begin with: picows doubles it whenever a read fills it
+_STEPS = (4 * 1024, 8 * 1024, 32 * 1024)  # bytes that are parsed at once: of small frames, to begin with, of large ones
+_SLOW = 0.0005  # seconds after which a step was one of small frames
 _DROPPED = 64 * 1024
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _END = b"\r\n\r\n"
@@ -107,7 +113,7 @@ _TAKEN = (
 
 
 class _Channel(TransportChannel):
-    __slots__ = ("_frame", "_framed", "_pending")
+    __slots__ = ("_frame", "_framed", "_pending", "_pieces")
 
     native: WSTransport
     small = 64 * 1024
@@ -116,9 +122,10 @@ class _Channel(TransportChannel):
         """Return what puts its messages together."""
         return MessageAssembler(self._options.max_text_size, self._options.max_binary_size)
 
-    def opened(self, transport: asyncio.Transport, framer: _Framer) -> None:
+    def opened(self, transport: asyncio.Transport, framer: _Framer, pieces: _Pieces) -> None:
         """Take the connection, when the 101 is written."""
         self._transport = transport
+        self._pieces = pieces
         self._frame = framer.send
         self._framed = framer.frames
         self._pending: list[bytes] = []
@@ -162,6 +169,12 @@ class _Channel(TransportChannel):
         self._pending += self._framed
         self._framed.clear()
         self._written(len(payload))
+
+    def _hold_reading(self) -> None:
+        self._pieces.hold()
+
+    def _resume_reading(self) -> None:
+        self._pieces.resume()
 
 
 class _Framer:
@@ -433,6 +446,41 @@ class Connector(BaseConnector):
         await asyncio.gather(*pending, return_exceptions=True)
 
 
+class _Pieces(PieceReader):
+    """What of a read is not parsed yet."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: _Protocol) -> None:
+        self.transport = transport
+        self._protocol = protocol
+        self.step = _STEPS[1]
+        self.prepare()
+        self._held = False
+
+    @property
+    def unread(self) -> bytearray:
+        """What is not parsed yet."""
+        return self._unread
+
+    def _lacking(self) -> int:
+        return self.step
+
+    def _parse(self, data: bytes) -> None:
+        self._protocol.feed(data)
+
+    def comes_last(self, what: Callable[[], object]) -> bool:
+        """See `PieceReader._comes_last`."""
+        return self._comes_last(what)
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._unread.clear()
+
+    def let_go(self) -> None:
+        """Forget the protocol too, whose connection is gone."""
+        self.clear()
+        self._protocol = cast(_Protocol, None)
+
+
 class _Protocol(WSProtocol):
     """picows' own protocol, which parses; here is what bounds a read and looks at the head of what is not complete."""
 
@@ -459,6 +507,8 @@ class _Protocol(WSProtocol):
             read_buffer_init_size=connector.native_options.get("read_buffer_init_size", _READ_BUFFER),
         )
         self.receiver = cast(_Listener, receiver)
+        self.pieces: _Pieces | None = None
+        self._unread = bytearray()  # of `pieces`: nothing may overtake it
         self.head: bytes | None = None  # what has come of the head that is looked for
         self._room = 0
         self._view = memoryview(b"")
@@ -477,11 +527,36 @@ class _Protocol(WSProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._dropped is not None:
             return
+        if nbytes > _STEPS[0] or self._unread:
+            self._update_in_pieces(nbytes)
+        elif self.head is None:
+            super().buffer_updated(nbytes)
+        else:
+            self._update(nbytes)
+
+    def _update_in_pieces(self, nbytes: int) -> None:
+        pieces = self.pieces
+        assert pieces is not None
+        rest = self._view[:nbytes]
+        if not self._unread:
+            now, rest = min(nbytes, pieces.step), bytes(rest[pieces.step :])
+            began = perf_counter()
+            self._update(now)
+            pieces.step = _STEPS[0] if perf_counter() - began > _SLOW else _STEPS[2]
+        if rest and self._dropped is None:
+            pieces.data_received(rest)
+
+    def _update(self, nbytes: int) -> None:
         if self.head is not None:
             self.look(self.head + bytes(self._view[: min(nbytes, MAX_FRAME_HEAD)]))
             if self._dropped is not None:
                 return
         super().buffer_updated(nbytes)
+
+    def read_by(self, pieces: _Pieces) -> None:
+        """Have more than is parsed at once wait there."""
+        self.pieces = pieces
+        self._unread = pieces.unread
 
     def look_behind(self, size: int) -> None:
         """Look at the ``size`` bytes behind the frame that is handed on, the last that is complete."""
@@ -503,16 +578,29 @@ class _Protocol(WSProtocol):
             buffer = self.get_buffer(-1)
             size = min(len(rest), len(buffer))
             buffer[:size] = rest[:size]
-            self.buffer_updated(size)
+            self._update(size)
+            if self._dropped is not None:
+                return
             rest = rest[size:]
 
     def drop(self) -> None:
         """Drop all that comes from now on."""
+        if self.pieces is not None:
+            self.pieces.clear()
         self._dropped = memoryview(bytearray(_DROPPED))
 
     def eof_received(self) -> bool:
-        self.receiver.half_closed()
+        if self.pieces is None or not self.pieces.comes_last(self.eof_received):
+            self.receiver.half_closed()
         return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.pieces is not None and self.pieces.comes_last(partial(self.connection_lost, exc)):
+            return
+        super().connection_lost(exc)
+        if self.pieces is not None:
+            self.pieces.let_go()
+            self.pieces = None
 
 
 class _Listener(WSListener):
@@ -556,15 +644,17 @@ class _Listener(WSListener):
     def begin(self, early: bytes) -> _Channel:
         """Return the channel, to be run in the turn that made this; ``early`` came behind the request."""
         assert self._channel is not None
-        self._channel.opened(self._transport, self._connector.framer)
+        pieces = _Pieces(self._transport, self._protocol)
+        self._protocol.read_by(pieces)
+        self._channel.opened(self._transport, self._connector.framer, pieces)
         if early:
             self._connector.loop.call_soon(self._feed_early, early)  # when on_open has begun
         return self._channel
 
     def _feed_early(self, early: bytes) -> None:
         self._transport.resume_reading()  # before, since the channel may pause it again
-        if not self._ended:
-            self._protocol.feed(early)
+        if not self._ended and self._protocol.pieces is not None:
+            self._protocol.pieces.data_received(early)
 
     def let_go(self) -> None:
         self._ended, self._fast = True, False

@@ -24,6 +24,7 @@ import logging
 import socket
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
@@ -190,10 +191,14 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         pass  # the channel has ended
 
     def eof_received(self) -> None:
+        if self._comes_last(self.eof_received):
+            return
         super().eof_received()
         self.half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._comes_last(partial(self.connection_lost, exc)):
+            return
         super().connection_lost(exc)
         self.lost()
 

@@ -211,10 +211,14 @@ class _Connection(FrameReader, ServerConnection):
         ServerConnection.data_received(self, data)
 
     def eof_received(self) -> None:
+        if self._comes_last(self.eof_received):
+            return
         super().eof_received()
         self.half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._comes_last(partial(self.connection_lost, exc)):
+            return
         super().connection_lost(exc)
         self._forget_timer()
         self.connector.connections.discard(self)
