@@ -469,6 +469,28 @@ async def test_a_loop_that_ignores_the_end_leaves_the_event_loop_to_others(
     assert opened.channel.id in caplog.text
 
 
+@pytest.mark.rule("FLOW-4")
+@pytest.mark.parametrize("in_callback", [False, True])
+async def test_a_loop_that_sends_leaves_the_event_loop_to_others(kind: Kind, in_callback: bool) -> None:
+    async def send_on(channel: WebSocketChannel) -> None:
+        while await channel.send_text("a"):
+            assert len(opened.written) < 100_000
+
+    opened = Opened(kind, on_text=lambda channel, process, text: send_on(channel))
+    await passes()
+    if in_callback:
+        opened.comes("text", "go")
+    else:
+        task = asyncio.create_task(send_on(opened.channel))
+    await passes()
+    opened.comes("lost")
+    if kind is PulledChannel and in_callback:
+        opened.channel.connection_lost()  # the callback runs, and nobody asks the server
+    await opened.ended()
+    if not in_callback:
+        await asyncio.wait((task,))
+
+
 @pytest.mark.rule("FLOW-3")
 async def test_messages_without_end_leave_the_event_loop_to_others() -> None:
     opened = Opened(PushedChannel)

@@ -353,8 +353,8 @@ async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytes
     monkeypatch.setattr("wsbridge.stream.TellsEarly", type(None))  # a channel that is no more than a WebSocketChannel
 
     async def handler(stream: MessageStream, request: Request) -> None:
-        while stream.reason is None:
-            await asyncio.sleep(0)
+        await passes()
+        assert stream.reason is not None
         with pytest.raises(ChannelClosedError) as e:
             await stream.send("late")
         served.log.append(e.value.reason.code)

@@ -53,7 +53,7 @@ _LARGE = 64 * 1024  # bytes (or characters): one such message is enough to hold 
 _SMALL = 4 * 1024  # bytes: messages up to this size are written together
 _CORK = 0.001  # seconds for which that may last
 _MAX_CORKED = 128 * 1024  # bytes that may wait for it
-TURN = 64  # messages that are delivered before everything else on the loop gets its turn (FLOW-3)
+TURN = 64  # messages that are delivered, or sent one after the other, before all else has its turn (FLOW-3, FLOW-4)
 _REFUSED = 1000  # sends that were answered with False, one after the other, and are worth a warning
 
 
@@ -76,6 +76,7 @@ class BaseChannel(ABC):
         "_activity",
         "_binary",
         "_binary_convert",
+        "_burst",
         "_checked",
         "_close_begun",
         "_closing",
@@ -166,6 +167,7 @@ class BaseChannel(ABC):
         self._seen_cancels = 0
 
         self._slow = True  # a send has more to look at than the frame
+        self._burst = 0  # sends since the last message was delivered, or since they let others have their turn
         self._write_paused = False
         self._senders: deque[asyncio.Future[None]] | None = None
         self._inflight: set[asyncio.Task[object]] | None = None
@@ -284,7 +286,8 @@ class BaseChannel(ABC):
 
     async def send_text(self, text: str, /) -> bool:
         """See `wsbridge.WebSocketChannel.send_text`."""
-        if self._slow or type(text) is not str:
+        self._burst += 1
+        if self._slow or self._burst > TURN or type(text) is not str:
             if not isinstance(text, str):
                 raise TypeError(f"send_text needs a str, not {type(text).__name__}")
             if not await self._ready_to_send():
@@ -300,7 +303,8 @@ class BaseChannel(ABC):
 
     async def send_binary(self, data: BinaryLike, /) -> bool:
         """See `wsbridge.WebSocketChannel.send_binary`."""
-        if self._slow or type(data) is not bytes:
+        self._burst += 1
+        if self._slow or self._burst > TURN or type(data) is not bytes:
             if not isinstance(data, bytes):
                 data = await self._whole_message(data)
             if not await self._ready_to_send():
@@ -363,6 +367,7 @@ class BaseChannel(ABC):
             return None
         if self._idle_timeout is not None:
             self._activity = self._connector.clock.time()
+        self._burst = 0
         callback = self._text
         if callback is None:
             return None
@@ -381,6 +386,7 @@ class BaseChannel(ABC):
             return None
         if self._idle_timeout is not None:
             self._activity = self._connector.clock.time()
+        self._burst = 0
         callback = self._binary
         if callback is None:
             return None
@@ -578,6 +584,9 @@ class BaseChannel(ABC):
         self._check_loop()
         if not self._opened:
             raise ChannelNotOpenError(f"channel {self.id} is not open yet: send in on_open or later")
+        if self._burst > TURN:
+            self._burst = 0
+            await asyncio.sleep(0)  # what ends a loop that sends may have to happen on the event loop
         if not self._gone and (self._write_paused or self._senders):
             await self._wait_for_turn()
         if self._gone:
@@ -587,7 +596,7 @@ class BaseChannel(ABC):
         return True
 
     async def _refuse(self) -> bool:
-        """Answer a send with False, when all else has had its turn: a loop that does not look may be asking (FLOW-4)."""
+        """Answer a send with False, after all else has had its turn: a loop may be asking that looks at nothing."""
         self._refused += 1
         if self._refused == _REFUSED:
             logger.warning(

@@ -39,7 +39,7 @@ class PieceReader:
         raise NotImplementedError
 
     def _lacking(self) -> int:
-        """Return how many bytes of the frame that has begun are to come, so that it can be parsed at once; 0: unknown."""
+        """Return how many bytes of the frame that has begun are to come, to be parsed at once; 0 if that is unknown."""
         return 0
 
     def _kept(self) -> None:

@@ -15,8 +15,8 @@ Mends; lines are those of picows.pyx in 2.3.1:
   listener's: `_Listener` and `MessageAssembler`. Close codes 0, 1006 and those from 5000 on are let through (1783).
 - At a violation picows writes its close before it hands on the frame before it (1496), writes nothing behind it, and
   goes on parsing: it writes into `_Wire`, which tells the channel, and what still comes is dropped.
-- A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, which are
-  all handled at once, and a frame's head is not seen before its end, so that only one limit holds at once:
+- A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, all of
+  them handled at once, and a frame's head is not seen before its end, so that only one limit holds at once:
   `_Protocol.get_buffer`, `_Pieces` and ``_look``.
 - What is written goes out message by message, by ``send(2)`` (1189): one framer for the connector makes the frames, and
   the answers to the messages of one read are written together.
