@@ -260,7 +260,7 @@ class BaseChannel(ABC):
     def reason(self) -> CloseReason | None:
         """See `wsbridge.WebSocketChannel.reason`."""
         if self.is_pulled and self.is_looked_for:
-            self.look_for_end()
+            self._connector.look_out(self)
         return self._reason
 
     def on_text(self, callback: Callback, /) -> None:

@@ -234,10 +234,10 @@ class IgnoresTheFormat(BrokenChannel):
 class DropsWhatComesBeforeTheEnd(BrokenChannel):
     __slots__ = ()
 
-    def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
+    def _end_read(self: Any, code: int, text: str, initiator: str) -> None:
         if self._queue:  # an idle channel has none
             self._queue.clear()
-        super()._note_end(code, text, initiator)
+        super()._end_read(code, text, initiator)
 
 
 @breaks("HS-11", base="tornado")
@@ -259,11 +259,8 @@ class DeliversAfterALocalClose(BrokenChannel):
     __slots__ = ()
 
     def text_received(self: Any, text: str) -> Any:
-        reason, self._reason = self._reason, None
-        try:
-            return super().text_received(text)
-        finally:
-            self._reason = self._reason or reason
+        self._dropping = False
+        return super().text_received(text)
 
     def feed(self: Any, message: str | bytes) -> None:
         reason, self._reason = self._reason, None
@@ -668,12 +665,6 @@ class TheLastEndWins(BrokenChannel):
     def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
         self._reason = None
         super()._set_reason(code, text, initiator)
-
-    def _note_end(self: Any, code: int, text: str, initiator: str) -> None:
-        self._set_reason(code, text, initiator)
-
-    def _end_here(self: Any, code: int, text: str) -> None:
-        super()._end_here(code, text)
 
 
 @breaks("CLOSE-10")

@@ -135,8 +135,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         sentence="""`close(code=1000, text="")` is a plain function for any task and any callback, and returns None at
         once.""",
         text="""The close frame stands behind each send that was accepted before. The first call wins and later ones do
-        nothing. From then on sends return False, and no callback for a message starts. In `on_error` and in `on_close`
-        it does nothing.""",
+        nothing. From then on sends return False, and no callback for a message starts; that holds too where the end
+        was the peer's. In `on_error` and in `on_close` it does nothing.""",
     ),
     rule(
         "CLOSE-2",
@@ -167,13 +167,15 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "CLOSE-6",
-        sentence="The reason is a frozen `CloseReason`, and it is known as soon as the end is.",
+        sentence="The reason is a frozen `CloseReason`, and it is told within 1 s of the server's having read the end.",
         text="""It has a `code`; a `text`; an `initiator`, which is `"peer"`, `"local"` or `"network"`; a `name`, the
         portable keyword of the code; and a `keyword`, the connector's own one. `str(reason)` is the keyword, and a
         reason equals no `str`.
 
         `channel.reason`, which is None while the channel is open, and `await channel.wait_closed()`, which returns the
-        reason, tell it at once, whether or not a callback still runs.""",
+        reason, tell it on any task, in a callback too, whether or not that still runs and messages from before the end
+        still wait. What they have once told never changes. The messages from before the end are still delivered, and
+        then `on_close` runs. A local end is told at once.""",
     ),
     rule(
         "CLOSE-7",
@@ -206,8 +208,10 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         "CLOSE-10",
         sentence="The first end that a channel comes upon is its end, and never changes.",
         text="""It comes upon a local close when `close` is called, upon an exception when it is raised, and upon the
-        peer's close and the loss of the connection behind the messages that came in before them. When two closes cross,
-        the local one wins if `close` was called first; the peer may get to see either frame.""",
+        peer's close, a violation and the loss of the connection when the connector learns that the server has read
+        them, whatever messages from before that wait to be delivered. What `close` and an exception do then is no more
+        than that no further message is delivered. When two closes cross, the local one wins if `close` was called
+        first; the peer may get to see either frame.""",
         stochastic=True,
     ),
     rule(
@@ -217,7 +221,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         text="""It is logged once, on the logger `wsbridge`, with the traceback, the id of the channel and the path.
         `on_error(channel, process, exception)`, where there is one, gets None as the process if it was `on_open` that
         raised; whether `on_close` runs then, OPEN-6 says. What a callback raises after the channel has ended is logged
-        and handed to `on_error`, and the reason stays what it was. Other channels do not notice.""",
+        and handed to `on_error`, and the reason stays what it was. Either way no further message is delivered. Other
+        channels do not notice.""",
     ),
     rule(
         "ERR-2",
@@ -283,8 +288,17 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "FLOW-3",
-        sentence="A channel that is stuck holds up no other one.",
+        sentence="A channel that is stuck, or whose peer floods, holds up no other one.",
+        text="""A flood of tiny frames takes no more than 10 ms of CPU within a turn of the event loop, where callbacks
+        take none to speak of: reading, parsing and delivering each have a budget for each channel and turn.""",
         stochastic=True,
+    ),
+    rule(
+        "FLOW-4",
+        sentence="A loop that sends, and looks at nothing, leaves everything else on the event loop its turns.",
+        text="""What is awaited and answers that a channel has ended, whether a send, a put, or a stream's read, lets
+        others have their turn before it does; and so does one in 64 sends that follow each other on an open channel.
+        After 1000 answers in a row one warning is logged.""",
     ),
 )
 

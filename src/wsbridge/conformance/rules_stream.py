@@ -33,8 +33,8 @@ STREAM_RULES: tuple[Rule, ...] = (
         sentence="""At the end of the channel `async for` ends and raises nothing, and `recv` raises
         `ChannelClosedError`, at that call and every later one.""",
         text="""The error's `reason` is the channel's. Every complete message that came before the peer's close or the
-        loss is read before that. After `stream.close()` nothing more is read, and a read that waits ends at once; when
-        this side ends the channel otherwise, a read that waits ends when `on_close` would run.""",
+        loss is read before that. After `stream.close()` nothing more is read. A read that waits ends as soon as nothing
+        more can come, and no later than a send of another task is refused.""",
     ),
     rule(
         "STREAM-5",
@@ -63,8 +63,7 @@ STREAM_RULES: tuple[Rule, ...] = (
         sentence="""A handler that is not reading learns of the end by `await stream.wait_closed()`, or is cancelled at
         it, if the option `cancel_on_close` is set.""",
         text="""Without the option it runs on to its own end. It learns of the end as soon as the connector does,
-        whatever is unread, and can still read that. The connector of a server that is asked for messages learns of a
-        close frame behind unread ones when the peer ends the connection. Of a peer that STREAM-9 holds back the server
+        whatever is unread (CLOSE-6), and can still read that. Of a peer that STREAM-9 holds back the server
         reads nothing more, and learns that it has gone when a send or a ping fails: at the third ping, at the latest.
         `stop()` cancels a handler as it does an `on_close` (STOP-2), and
         leaves no task of it behind; one that the handler itself awaits does not wait for it (STOP-3).""",

@@ -115,6 +115,55 @@ async def known_before_the_peer_answers(bench: Bench) -> None:
         await bench.recorder.closed()
 
 
+async def _told_in_a_callback(bench: Bench, end: Callable[[Peer], Any], expected: tuple[int, str | None, str]) -> None:
+    """A callback waits for an end that messages lie before; they are delivered after it has returned."""
+
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        if text == "1":
+            bench.recorder.log("waits")
+            bench.recorder.log("told", value=await channel.wait_closed())
+
+    async with bench.serve(bench.options(on_text=on_text)) as served, pair(bench, served) as (peer, channel):
+        other = asyncio.ensure_future(channel.wait_closed())
+        await peer.send_raw(b"".join(build_frame(Opcode.TEXT, text) for text in (b"1", b"2", b"3")))
+        await bench.recorder.wait("waits")
+        result = end(peer)
+        if asyncio.iscoroutine(result):
+            await result
+        await bench.recorder.wait("told")
+        told = await bench.within(other, "wait_closed() in another task", timeout=bench.scale)
+        reason = await bench.recorder.closed()
+        _is(bench, reason, *expected)
+        true(told is reason, "what another task was told is not what on_close got")
+    equal(bench.recorder.values("told"), [reason], "what the callback was told")
+    equal(bench.recorder.kinds(), ["open", "text", "waits", "told", "text", "text", "close"], "what happened, in order")
+
+
+@check("CLOSE-6")
+async def told_in_a_callback_of_a_close(bench: Bench) -> None:
+    """A callback that waits for the end is told of the peer's close, though messages came before it and still wait."""
+    text = None if bench.target.loses_close_text else "peer"
+    await _told_in_a_callback(bench, lambda peer: peer.send_close(4002, "peer"), (4002, text, "peer"))
+
+
+@check("CLOSE-6")
+async def told_in_a_callback_of_a_loss(bench: Bench) -> None:
+    """A callback that waits for the end is told of a loss, though messages came before it and still wait."""
+    await _told_in_a_callback(bench, lambda peer: peer.half_close(), (1006, "", "network"))
+
+
+@check("CLOSE-6", wire=True)
+async def told_in_a_callback_of_a_violation(bench: Bench) -> None:
+    """A callback that waits for the end is told of a violation, though messages came before it and still wait."""
+
+    async def violate(peer: Peer) -> None:
+        peer.auto_close = False
+        await peer.send_raw(build_frame(3))
+        peer.close()
+
+    await _told_in_a_callback(bench, violate, (1002, None, "local"))
+
+
 @check("CLOSE-6")
 async def everyone_who_waits_is_told(bench: Bench) -> None:
     """Any number of tasks may wait for the end; one that is cancelled harms no other, and later ones return at once."""
@@ -473,11 +522,11 @@ async def a_local_close_before_the_peers(bench: Bench) -> None:
         equal(await peer.receive(), Close(4001, "local"), "what the peer gets")
 
 
-async def _in_front_of_an_end(bench: Bench, end: bytes, expected: tuple[int, str, str], *, raises: bool) -> None:
-    """Send messages and an end in one write; the callback of the first closes, or raises, when all of it has come."""
+async def _after_an_end(bench: Bench, end: bytes, expected: tuple[int, str, str], *, raises: bool) -> None:
+    """Send messages and an end in one write; the callback of the first learns of it, and then closes or raises."""
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
-        await asyncio.sleep(0.05 * bench.scale)  # until what is behind has come
+        bench.recorder.log("told", value=await channel.wait_closed())
         if raises:
             raise RuntimeError("on purpose")
         channel.close(4001, "local")
@@ -487,20 +536,27 @@ async def _in_front_of_an_end(bench: Bench, end: bytes, expected: tuple[int, str
         if not end:
             await peer.half_close()
         _is(bench, await bench.recorder.closed(), *expected)
+    equal(bench.recorder.values("told"), [await _reason(bench)], "what the callback was told")
     equal(bench.recorder.values("text"), ["1"], "the messages delivered")
+    equal(len(bench.recorder.all("error")), int(raises), "calls of on_error")
+
+
+async def _reason(bench: Bench) -> CloseReason:
+    return await bench.recorder.closed()
 
 
 @check("CLOSE-10")
-async def a_close_in_front_of_the_peers(bench: Bench) -> None:
-    """A close in the callback of a message wins over the peer's close behind that message and others."""
+async def a_close_after_the_peers(bench: Bench) -> None:
+    """A close in the callback of a message that has learned of the peer's close changes no reason; no more comes."""
     end = build_frame(Opcode.CLOSE, close_payload(4002, "peer"))
-    await _in_front_of_an_end(bench, end, (4001, "local", "local"), raises=False)
+    text = None if bench.target.loses_close_text else "peer"
+    await _after_an_end(bench, end, (4002, text, "peer"), raises=False)
 
 
 @check("CLOSE-10")
-async def a_close_in_front_of_a_loss(bench: Bench) -> None:
-    """A close in the callback of a message wins over the loss behind that message and others."""
-    await _in_front_of_an_end(bench, b"", (4001, "local", "local"), raises=False)
+async def a_close_after_a_loss(bench: Bench) -> None:
+    """A close in the callback of a message that has learned of the loss changes no reason; no more comes."""
+    await _after_an_end(bench, b"", (1006, "", "network"), raises=False)
 
 
 @check("CLOSE-10", wire=True)
@@ -532,16 +588,17 @@ async def a_violation_in_front_of_a_loss(bench: Bench) -> None:
 
 
 @check("CLOSE-10")
-async def an_exception_in_front_of_the_peers_close(bench: Bench) -> None:
-    """An exception in the callback of a message wins over the peer's close behind that message and others."""
+async def an_exception_after_the_peers_close(bench: Bench) -> None:
+    """An exception in a callback that has learned of the peer's close reaches on_error, and changes no reason."""
     end = build_frame(Opcode.CLOSE, close_payload(4002, "peer"))
-    await _in_front_of_an_end(bench, end, (1011, "", "local"), raises=True)
+    text = None if bench.target.loses_close_text else "peer"
+    await _after_an_end(bench, end, (4002, text, "peer"), raises=True)
 
 
 @check("CLOSE-10")
-async def an_exception_in_front_of_a_loss(bench: Bench) -> None:
-    """An exception in the callback of a message wins over the loss behind that message and others."""
-    await _in_front_of_an_end(bench, b"", (1011, "", "local"), raises=True)
+async def an_exception_after_a_loss(bench: Bench) -> None:
+    """An exception in a callback that has learned of the loss reaches on_error, and changes no reason."""
+    await _after_an_end(bench, b"", (1006, "", "network"), raises=True)
 
 
 @check("CLOSE-10")
