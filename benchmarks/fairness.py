@@ -33,7 +33,7 @@ HONEST = 49
 PAUSE = 0.002  # seconds between two honest messages, on one channel after the other
 SECONDS = 5.0
 WARM = 1.0
-ROUNDS = 1
+ROUNDS = 3
 EMPTY = frame(1, b"", masked=True) * 40_000
 MESSAGE, ECHO = frame(1, b"honest", masked=True), frame(1, b"honest", masked=False)
 
@@ -142,20 +142,21 @@ COLUMNS = ("median", "p99 trip", "longest trip", "p99 turn", "longest turn")
 
 def page(rows: dict[str, Figures]) -> str:
     """Return the page for the figures of each subject."""
-    lines = [
-        f"| {name} | " + " | ".join(f"{row[column]:.1f}" for column in COLUMNS) + " |" for name, row in rows.items()
-    ]
+    lines: list[str] = []
+    for name, row in rows.items():
+        cells = [f"{row[column]:.1f}" for column in COLUMNS] if row else ["no answer within 15 s", *[""] * 4]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(
         [
             "# A flooded server",
             "",
             "One peer floods empty texts, which are echoed, while 49 honest channels of the same server have a message",
             "echoed every 2 ms, one after the other. Milliseconds: the round trip of an honest message, and the CPU",
-            f"time of a turn of the server's event loop. Each is the median of {ROUNDS} rounds of {SECONDS:g} s, in turns.",
+            f"time of a turn of the server's event loop. Each is the median of {ROUNDS} rounds of {SECONDS:g} s.",
             "The promise is FLOW-3 of [the contract](../spec.md): no turn over 10 ms of CPU.",
             "",
-            f"Measured on {datetime.now(UTC):%Y-%m-%d}, {platform.python_implementation()} {platform.python_version()},",
-            f"{os.cpu_count()} cores; made by `python -m benchmarks.fairness --write docs/performance/fairness.md`.",
+            f"Measured on {datetime.now(UTC):%Y-%m-%d}, CPython {platform.python_version()}, {os.cpu_count()} cores;",
+            "made by `python -m benchmarks.fairness --write docs/performance/fairness.md`.",
             "",
             "| subject | round trip, median | p99 | longest | turn, p99 | longest |",
             "| --- | --- | --- | --- | --- | --- |",
@@ -179,18 +180,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             try:
                 found[name].append(measure(name))
-            except (RuntimeError, ValueError, OSError) as exc:
-                print(f"{name}: {exc}", file=sys.stderr)
+            except TimeoutError:
+                print(f"{name}: an honest message was not answered", file=sys.stderr)
     rows = {
-        name: {column: statistics.median(row[column] for row in rounds) for column in COLUMNS}
+        name: {column: statistics.median(row[column] for row in rounds) for column in COLUMNS if rounds}
         for name, rounds in found.items()
-        if rounds
     }
     text = page(rows)
     print(text)
     if args.write is not None:
         args.write.write_text(text)
-    return 0 if len(rows) == len(names) else 1
+    return 0
 
 
 if __name__ == "__main__":
