@@ -22,11 +22,12 @@ from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
 from wsbridge.draining import Drain
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
-from wsbridge.http import Request, Response, check_headers, forwarded, parse_networks, plain_response
+from wsbridge.http import Request, Response, check_headers, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
+from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -106,7 +107,8 @@ class BaseConnector(ABC):
         max_channels: More are answered with 503 (HS-12); None: no limit.
         handshake_timeout: Seconds within which a request must be complete (HS-10).
         shutdown_timeout: Seconds that `stop` may take (STOP-2).
-        trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed.
+        trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host``, or
+            ``Forwarded``, are believed; ``"unix"``: those that connect by a Unix socket (HS-2).
         native_options: The server's own settings, by its own names.
 
     Raises:
@@ -186,6 +188,8 @@ class BaseConnector(ABC):
             given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
                 raise self.unsupported(option, "it has no socket")
+        if unix_path is not None and self._trusted and not self._trusted.has_unix:
+            logger.warning("trusted_proxies has no effect on peers of the Unix socket %r: add 'unix' to it", unix_path)
         if ssl is not None and not self.has_tls:
             raise self.unsupported("ssl", "its server takes no SSLContext; let a proxy in front of it speak TLS")
         if unknown := sorted(set(native_options) - self.native_option_names):
@@ -393,10 +397,7 @@ class BaseConnector(ABC):
     ) -> BaseChannel | Response:
         """As `handle`, with what runs the context given."""
         if self._trusted:
-            request.scheme, request.remote_address = forwarded(
-                request.headers, request.scheme, request.remote_address, trusted=self._trusted
-            )
-            request.remote_addr = None if request.remote_address is None else request.remote_address[0]
+            self._believe_proxies(request)
         context: Context = {
             "request": request,
             "response": None,
@@ -429,6 +430,15 @@ class BaseConnector(ABC):
             self._handshakes.discard(task)
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
+
+    def _believe_proxies(self, request: Request) -> None:
+        """Take what a trusted proxy tells of the peer for what is so (HS-2, HS-15)."""
+        if request.remote_address is None and self._addresses and not any(isinstance(a, str) for a in self._addresses):
+            return  # there is no Unix socket: it is a peer whose connection has ended already
+        lines, remote, trusted = request.header_lines(), request.remote_address, self._trusted
+        request.forwarded_hosts = forwarded_hosts(lines, remote, trusted=trusted)
+        request.scheme, request.remote_address = forwarded(lines, request.scheme, remote, trusted=trusted)
+        request.remote_addr = None if request.remote_address is None else request.remote_address[0]
 
     def _application_chain(self, context: Context) -> Coroutine[Any, Any, Context]:
         return execute(context, self.app.interceptors, self.app.route)

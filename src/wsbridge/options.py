@@ -6,10 +6,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
-from urllib.parse import urlsplit
 
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, Decoded, check_codec
+from wsbridge.origins import allowed_origins
 
 if TYPE_CHECKING:
     from wsbridge.http import Request
@@ -21,7 +21,6 @@ M = TypeVar("M")
 P = TypeVar("P")
 
 MIB = 1024 * 1024
-DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 
 
@@ -66,7 +65,8 @@ class WebSocketOptions(Generic[P]):
             that has no callback of its own (CODEC-1).
         codec: Turns messages into objects and back, for ``on_message`` and `WebSocketChannel.send`.
         subprotocols: Those that are spoken, the preferred first (HS-3).
-        origins: Origins that are let in beside the request's own, as ``scheme://host[:port]``; ``"*"`` is any (HS-6).
+        origins: Origins that are let in beside the request's own, as ``scheme://host[:port]``, with any scheme;
+            ``scheme://*.host`` for all subdomains of a host, ``"*"`` for any, ``null`` too (HS-6).
         max_text_size: The largest text message, in its UTF-8 bytes; None: no limit (LIM-1).
         max_binary_size: The largest binary message; None: no limit (LIM-1).
         compression: Whether messages are deflated where the peer offers it, or how (SEND-8).
@@ -186,9 +186,7 @@ class WebSocketOptions(Generic[P]):
                 raise ValueError(f"subprotocols: {subprotocol!r} is no token (RFC 6455, 4.1)")
         if len(set(self.subprotocols)) < len(self.subprotocols):
             raise ValueError(f"subprotocols: one stands twice in {self.subprotocols!r}")
-        for origin in self.origins:
-            if origin != "*" and parse_origin(origin) is None:
-                raise ValueError(f"origins: {origin!r} is neither '*' nor 'scheme://host[:port]'")
+        allowed_origins(tuple(self.origins))
         for name in ("max_text_size", "max_binary_size"):
             _whole(name, getattr(self, name), 1, None)
         if not isinstance(self.compression, bool | Compression):
@@ -207,22 +205,6 @@ class WebSocketOptions(Generic[P]):
 
 
 OPTION_NAMES: frozenset[str] = frozenset(field.name for field in fields(WebSocketOptions))
-
-
-def parse_origin(origin: str) -> tuple[str, str, int] | None:
-    """Split ``scheme://host[:port]`` into its parts in lower case, the default port filled in; None if it is none."""
-    try:
-        parts = urlsplit(origin.lower())
-        port = parts.port
-    except ValueError:
-        return None
-    host = parts.hostname
-    if not parts.scheme or not host or parts.path or parts.query or parts.fragment or parts.username is not None:
-        return None
-    if any(character.isspace() for character in origin) or origin.endswith(("?", "#", ":")):
-        return None
-    port = DEFAULT_PORTS.get(parts.scheme) if port is None else port
-    return None if port is None else (parts.scheme, host, port)
 
 
 def check_seconds(name: str, value: object, *, optional: bool = False) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import binascii
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from wsbridge.errors import UpgradeError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.interceptor import Context, Interceptor
-from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
+from wsbridge.options import WebSocketOptions
+from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
 
@@ -134,27 +136,23 @@ def _elements(lines: list[tuple[str, str]], name: str) -> list[str]:
     return [item.strip().lower() for found, line in lines if found.lower() == name for item in line.split(",")]
 
 
-def is_allowed_origin(request: Request, allowed: tuple[str, ...] | Any) -> bool:
+def is_allowed_origin(request: Request, allowed: Sequence[str]) -> bool:
     """Tell whether the request has no origin, its own, or an allowed one (HS-6; RFC 6455, 10.2)."""
     origins: list[str] = request.headers.getlist("Origin")
-    if not origins:
-        return True
-    origin = parse_origin(origins[0]) if len(origins) == 1 else None
+    if len(origins) != 1:
+        return not origins
+    listed = allowed_origins(tuple(allowed))
+    if is_nobody(origins[0]):
+        return listed.any
+    origin = parse_origin(origins[0])
     if origin is None:
         return False
-    if "*" in allowed or any(parse_origin(entry) == origin for entry in allowed):
-        return True
-    scheme = "https" if request.scheme == "wss" else "http"
-    own = parse_origin(f"{scheme}://{request.headers['Host']}")
-    # a page and its WebSocket differ in scheme behind a proxy that ends TLS: host and port decide
-    return own is not None and own[1] == origin[1] and _same_port(own, origin)
+    return listed.lets_in(origin) or any(is_own(origin, request.scheme, host) for host in own_hosts(request))
 
 
-def _same_port(own: tuple[str, str, int], origin: tuple[str, str, int]) -> bool:
-    """Compare ports; where both are the defaults of their schemes, they are the same place."""
-    if own[2] == origin[2]:
-        return True
-    return own[2] == DEFAULT_PORTS[own[0]] and origin[2] == DEFAULT_PORTS.get(origin[0])
+def own_hosts(request: Request) -> tuple[str, ...]:
+    """Return what the request is addressed to: its ``Host``, and what a trusted proxy tells beside it."""
+    return (request.headers["Host"], *request.forwarded_hosts)
 
 
 def _is_key(key: str) -> bool:
