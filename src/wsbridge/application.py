@@ -10,9 +10,10 @@ from typing import Any
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
-from wsbridge.http import Request, plain_response
+from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
+from wsbridge.refusal import Refusal
 from wsbridge.upgrade import Upgrade, websocket_interceptor
 
 __all__ = ["Application", "Handler", "Route"]
@@ -94,7 +95,7 @@ class Application:
                 raise NotFound
             endpoint, parameters = self._adapter.match(request.path, method="GET")
         except (NotFound, RequestRedirect):  # a redirect is how werkzeug says: but for a slash
-            context["response"] = plain_response(404)
+            context["response"] = Refusal(404, "no route matches that path")
             return ()
         request.path_params.update(parameters)
         return self._handlers[int(endpoint)]

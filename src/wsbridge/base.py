@@ -28,6 +28,7 @@ from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
+from wsbridge.refusal import Refusal, RefusalLog
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -82,7 +83,8 @@ class BaseSource(ABC):
         """See `wsbridge.InitializeWebSocket.initialize_websocket`."""
         self.connector.check_options(options)
         if not self.connector.has_room:
-            context["response"] = plain_response(503, {"Retry-After": "1"})
+            why = f"max_channels, {self.connector.max_channels}, are open"
+            context["response"] = Refusal(503, why, {"Retry-After": "1"})
         else:
             channel = self._make_channel(options, negotiate_subprotocol(options, self.request))
             self.connector.admit(channel)
@@ -182,6 +184,7 @@ class BaseConnector(ABC):
         self._drains: dict[Drain, Timer] = {}
         self._closed = False
         self._lifespan = Lifespan(app)
+        self._refusals = RefusalLog()
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
         if not self.has_wire:
@@ -405,9 +408,9 @@ class BaseConnector(ABC):
             "websocket_channel": None,
         }
         if self.is_stopping:
-            return plain_response(503)
+            return self._refused(request, _stops())
         if len(request.header_lines()) > _MAX_HEADERS:
-            return plain_response(431)
+            return self._refused(request, Refusal(431, f"it has more than {_MAX_HEADERS} headers"))
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._handshakes.add(task)
@@ -417,12 +420,14 @@ class BaseConnector(ABC):
             outcome = self._outcome(context, source)
             if not isinstance(outcome, Response):
                 channel = outcome
+            elif isinstance(outcome, Refusal):
+                return self._refused(request, outcome)
             return outcome
         except asyncio.CancelledError:
             if not self.is_stopping:
                 raise
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
-            return plain_response(503)
+            return self._refused(request, _stops())
         except Exception as exc:
             logger.error("the request for %r failed", request.path, exc_info=exc)
             return plain_response(500)
@@ -430,6 +435,10 @@ class BaseConnector(ABC):
             self._handshakes.discard(task)
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
+
+    def _refused(self, request: Request, refusal: Refusal) -> Refusal:
+        self._refusals.note(request, refusal)
+        return refusal
 
     def _believe_proxies(self, request: Request) -> None:
         """Take what a trusted proxy tells of the peer for what is so (HS-2, HS-15)."""
@@ -452,16 +461,14 @@ class BaseConnector(ABC):
             return response
         channel: BaseChannel | None = context.get("websocket_channel")
         if channel is None:
-            return plain_response(404)
+            return Refusal(404, "its route has made neither a channel nor a response")
         if channel is not source.channel and not isinstance(channel, BaseChannel):
             raise TypeError(f"context['websocket_channel'] must be what the connector made, not {channel!r}")
         check_headers(source.response_headers)
         for name, _ in source.response_headers:
             if name.lower() in _RESERVED:
                 raise ValueError(f"the header {name!r} of a 101 is the connector's; interceptors may not set it")
-        if self.is_stopping:
-            return plain_response(503)
-        return channel
+        return _stops() if self.is_stopping else channel
 
     # ---- starting and stopping --------------------------------------------------------------------------------------
 
@@ -613,6 +620,10 @@ class Mount:
     async def stop(self) -> None:
         """Close every channel with 1001 and take no more; return when their callbacks have ended (STOP-2)."""
         await self.connector.stop_mount()
+
+
+def _stops() -> Refusal:
+    return Refusal(503, "the connector stops")
 
 
 class _Linger:

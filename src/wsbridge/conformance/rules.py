@@ -31,7 +31,13 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.
 
         From a proxy that `trusted_proxies` lists, `X-Forwarded-For` and `X-Forwarded-Proto` are believed for the remote
-        address, whose port is 0 then, and for the scheme; from anyone else they are headers like any other.""",
+        address and the scheme; from anyone else they are headers like any other. `"unix"` lists whoever connects by a
+        Unix socket. The header's lines are one list, separated by commas and nothing else, and empty elements do not
+        count. From its end the trusted proxies are passed over, also as IPv4 addresses mapped into IPv6; the hop before
+        them is the peer, and the first where all are trusted. A hop is `address`, `address:port`, `[address]` or
+        `[address]:port`, and the port 0 where none is told. A hop that is none of these, such as `unknown`, leaves the
+        remote address None: it is never that of the proxy. The scheme is the last that is told, or, where there is one
+        for each hop, the one beside the peer's.""",
     ),
     rule(
         "HS-3",
@@ -72,9 +78,13 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         section="RFC 6455, 10.2",
         sentence="A request from another origin is let in only if the options list that origin.",
         text="""No `Origin` at all is let in. One is let in if its host and port are those that the request itself is
-        addressed to, or if `options.origins` has it as `scheme://host[:port]`; case plays no part and a default port is
-        the same as none. `"*"` lets any in. An origin `null`, one that cannot be parsed, and a repeated header get 403.
-        It is so on every connector, whatever its server checks by itself.""",
+        addressed to, by `Host` or by the `X-Forwarded-Host` of a trusted proxy, or if `options.origins` has it as
+        `scheme://host[:port]`, whatever the scheme; case plays no part, a default port is the same as none, and letters
+        beyond ASCII are encoded as browsers do it. `scheme://*.host[:port]` stands for all subdomains of a host,
+        without itself. `"*"` lets any in, `null` too, which any page can have. Otherwise `null`, one that cannot be
+        parsed, and a repeated header get 403. It is so on every connector, whatever its server checks by itself. An
+        entry that no browser's origin can match raises a `ValueError` when the options are made, which says what would
+        be right.""",
     ),
     rule(
         "HS-7",
@@ -112,6 +122,22 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
         returned, so that handshakes side by side cannot exceed the limit together.""",
         stochastic=True,
+    ),
+    rule(
+        "HS-14",
+        sentence="A handshake that wsbridge refuses leaves one line in the log, at INFO: status, path and why.",
+        text="""For an origin that is not let in it has both origins, the request's own too. What the peer has written
+        stands there as a Python literal in ASCII, cut to 100 characters. There are 20 lines at once and 5 a second at
+        most, and the next one tells how many were left out. An answer of the application's leaves none.""",
+    ),
+    rule(
+        "HS-15",
+        section="RFC 7239, 4 and 6",
+        sentence="`Forwarded` of a trusted proxy tells what `X-Forwarded-For`, `-Proto` and `-Host` tell.",
+        text="""Its `for`, `proto` and `host` are read, quoted or not; an element that is ill-formed is a hop that
+        nobody knows. A proxy writes one of the two families, and passes on what a peer has written into the other. So
+        they are not mixed: where both tell the same, that is believed, and where they contradict each other neither is.
+        The remote address is None then, the scheme that of the connection, and the host none but `Host`.""",
     ),
 )
 
