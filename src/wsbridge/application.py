@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,6 +11,7 @@ from typing import Any
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
+from wsbridge.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
@@ -51,8 +53,8 @@ class Application:
         *,
         lifespan: Callable[[Application], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
-        if lifespan is not None and not callable(lifespan):
-            raise TypeError(f"lifespan must be callable and return an async context manager, not {lifespan!r}")
+        if lifespan is not None:
+            _check_lifespan(lifespan)
         self.lifespan = lifespan
         self.interceptors = _interceptors(interceptors, "interceptors")
         self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False)
@@ -99,6 +101,16 @@ class Application:
             return ()
         request.path_params.update(parameters)
         return self._handlers[int(endpoint)]
+
+
+def _check_lifespan(lifespan: Callable[..., object]) -> None:
+    if not callable(lifespan):
+        raise TypeError(f"lifespan must be callable and return an async context manager, not {lifespan!r}")
+    if inspect.isasyncgenfunction(lifespan):
+        raise TypeError(f"lifespan is a generator function: it needs @asynccontextmanager: {described(lifespan)}")
+    if is_coroutine_function(lifespan):
+        raise TypeError(f"lifespan must return an async context manager, not a coroutine: {described(lifespan)}")
+    check_callback("lifespan", lifespan, "application")
 
 
 def as_interceptors(handler: Handler, path: str) -> tuple[Interceptor, ...]:

@@ -19,6 +19,7 @@ from struct import Struct
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from wsbridge.callbacks import check_callback
 from wsbridge.clock import Timer
 from wsbridge.close import CloseReason, Initiator, check_close, close_reason
 from wsbridge.draining import Connection, plain_connection, unacknowledged
@@ -245,8 +246,7 @@ class BaseChannel(ABC):
     def on_text(self, callback: Callback, /) -> None:
         """See `wsbridge.WebSocketChannel.on_text`."""
         self._check_loop()
-        if not callable(callback):
-            raise TypeError(f"on_text needs a callable, not {callback!r}")
+        check_callback("on_text", callback, "channel", "process", "text")
         if self._text is not None:
             raise CallbackAlreadySetError(f"channel {self.id} has an on_text callback already: {self._text!r}")
         self._text = callback
@@ -254,8 +254,7 @@ class BaseChannel(ABC):
     def on_binary(self, callback: Callback, /, *, format: BinaryFormat = "bytes") -> None:
         """See `wsbridge.WebSocketChannel.on_binary`."""
         self._check_loop()
-        if not callable(callback):
-            raise TypeError(f"on_binary needs a callable, not {callback!r}")
+        check_callback("on_binary", callback, "channel", "process", "data")
         if format not in _FORMATS:
             raise ValueError(f"format must be one of {', '.join(map(repr, _FORMATS))}, not {format!r}")
         if self._binary is not None:

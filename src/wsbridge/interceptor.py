@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
+
+from wsbridge.callbacks import check_callback
 
 __all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
 
@@ -13,6 +16,8 @@ Context = dict[str, Any]
 """A plain dict. Its documented keys: ``request`` (`Request`), ``response`` (`Response` or None),
 ``websocket_channel_source`` (`InitializeWebSocket`), ``websocket_channel`` (`WebSocketChannel` or None). Interceptors
 may add their own (CTX-1)."""
+
+_STAGES = MappingProxyType({"enter": ("context",), "leave": ("context",), "error": ("context", "exception")})
 
 ContextStage = Callable[[Context], Context | Awaitable[Context | None] | None]
 ErrorStage = Callable[[Context, Exception], Context | Awaitable[Context | None] | None]
@@ -32,7 +37,7 @@ class Interceptor:
             and the leave stages go on from there; raising hands it on.
 
     Raises:
-        TypeError: The name is no str, or a stage cannot be called.
+        TypeError: The name is no str, or a stage cannot be called as it will be (OPEN-12).
     """
 
     name: str
@@ -43,10 +48,12 @@ class Interceptor:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"interceptor name must be a non-empty str, not {self.name!r}")
-        for stage in ("enter", "leave", "error"):
+        for stage, takes in _STAGES.items():
             function = getattr(self, stage)
-            if function is not None and not callable(function):
-                raise TypeError(f"interceptor {self.name!r}: {stage} must be callable or None, not {function!r}")
+            if function is not None:
+                if not callable(function):
+                    raise TypeError(f"interceptor {self.name!r}: {stage} must be callable or None, not {function!r}")
+                check_callback(f"interceptor {self.name!r}: {stage}", function, *takes)
 
 
 async def execute(

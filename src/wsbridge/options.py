@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from wsbridge.callbacks import check_callback
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, Decoded, check_codec
 from wsbridge.origins import allowed_origins
@@ -21,6 +23,16 @@ M = TypeVar("M")
 P = TypeVar("P")
 
 MIB = 1024 * 1024
+_CALLBACKS = MappingProxyType(
+    {
+        "on_open": ("channel", "request"),
+        "on_text": ("channel", "process", "text"),
+        "on_binary": ("channel", "process", "data"),
+        "on_close": ("channel", "process", "reason"),
+        "on_error": ("channel", "process", "exception"),
+        "on_message": ("channel", "process", "message"),
+    }
+)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 
 
@@ -51,8 +63,8 @@ class Compression:
 class WebSocketOptions(Generic[P]):
     """The callbacks, limits and timeouts of a channel. ``P`` is what ``on_open`` returns, the *process object*.
 
-    A callback is a coroutine function, or a plain function, which runs on the event loop (OPEN-2). Callbacks of one
-    channel never overlap (RECV-5). All times are seconds, all sizes bytes.
+    A callback is a coroutine function, or a plain function, which runs on the event loop (OPEN-2), and takes what it is
+    called with (OPEN-12). Callbacks of one channel never overlap (RECV-5). All times are seconds, all sizes bytes.
 
     Attributes:
         on_open: ``on_open(channel, request)``, first; its result is the process object. Pedestal: ``:on-open``.
@@ -77,7 +89,8 @@ class WebSocketOptions(Generic[P]):
         close_timeout: Cut off a peer that has not finished the close for that long (CLOSE-5).
 
     Raises:
-        TypeError: An unknown option, or one of a wrong type; the message names it.
+        TypeError: An unknown option, one of a wrong type, or a callback that cannot be called as it will be; the
+            message names it.
         ValueError: A value that is out of range; the message names the option.
 
     Pedestal: the ``ws-opts`` of ``upgrade-request-to-websocket``. LIM-5.
@@ -172,10 +185,12 @@ class WebSocketOptions(Generic[P]):
         def __init__(self, **options: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("on_open", "on_text", "on_binary", "on_close", "on_error", "on_message"):
+        for name, takes in _CALLBACKS.items():
             callback = getattr(self, name)
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{name} must be callable or None, not {callback!r}")
+            if callback is not None:
+                if not callable(callback):
+                    raise TypeError(f"{name} must be callable or None, not {callback!r}")
+                check_callback(name, callback, *takes)
         check_codec(self.codec)
         if self.on_message is not None:
             self._decode_for(self.on_message)

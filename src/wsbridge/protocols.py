@@ -105,7 +105,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` cannot be called so (OPEN-12).
 
         Pedestal: ``on-text``. OPEN-8, RECV-1.
         """
@@ -128,7 +128,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` cannot be called so (OPEN-12).
             ValueError: ``format`` is none of the three.
 
         Pedestal: ``on-binary``. OPEN-8, RECV-2.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
+from wsbridge.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
@@ -420,14 +420,17 @@ def stream_handler(
         options: Those of `WebSocketOptions` that are no callbacks.
 
     Raises:
-        TypeError: ``handler`` is no coroutine function, ``codec`` lacks a method, an unknown option, or one of a wrong
-            type; the message names it.
+        TypeError: ``handler`` is no coroutine function or does not take two arguments, ``codec`` lacks a method, an
+            unknown option, or one of a wrong type; the message names it.
         ValueError: A value that is out of range; likewise.
 
     STREAM-1, STREAM-7 to STREAM-10.
     """
-    if not _is_coroutine_function(handler):
-        raise TypeError(f"handler must be a coroutine function, not {handler!r}")
+    if not is_coroutine_function(handler):
+        raise TypeError(f"handler must be a coroutine function, not {described(handler)}")
+    check_callback("handler", handler, "stream", "request")
+    if on_error is not None:
+        check_callback("on_error", on_error, "channel", "stream", "exception")
     if not isinstance(cancel_on_close, bool):
         raise TypeError(f"cancel_on_close must be a bool, not {cancel_on_close!r}")
     if isinstance(receive_buffer, bool) or not isinstance(receive_buffer, int):
@@ -462,9 +465,3 @@ def stream_handler(
         codec=codec,
         **options,
     )
-
-
-def _is_coroutine_function(handler: object) -> bool:
-    if isinstance(handler, type):
-        return False
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

@@ -20,6 +20,7 @@ from wsbridge.http import Response
 wsbridge: Any = importlib.import_module("wsbridge")
 application: Any = importlib.import_module("wsbridge.application")
 base: Any = importlib.import_module("wsbridge.base")
+channel: Any = importlib.import_module("wsbridge.channel")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
@@ -226,4 +227,10 @@ def take_any_version() -> None:
 
 @patch("STREAM-10")
 def take_any_handler() -> None:
-    stream._is_coroutine_function = lambda handler: True
+    stream.is_coroutine_function = lambda handler: True
+
+
+@patch("OPEN-12")
+def take_any_callback() -> None:
+    for module in (options, stream, interceptor, application, channel):
+        module.check_callback = lambda name, callback, *takes: None

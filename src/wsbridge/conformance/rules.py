@@ -203,6 +203,16 @@ OPENING_RULES: tuple[Rule, ...] = (
         sentence="""Before `on_open` starts, a send and `close` raise `ChannelNotOpenError`; callbacks can be
         registered.""",
     ),
+    rule(
+        "OPEN-12",
+        kind="library",
+        sentence="What is handed over to be called is checked then: that it can be called as it will be, and will run.",
+        text="""A callback, a handler, an interceptor's stage or a `lifespan` that does not take as many arguments, has
+        further ones that are required, or is a generator or async generator function raises a `TypeError` with its
+        name, file and line, and with what it must take. Methods, partials, classes, objects with `__call__` and
+        decorated functions are callables like any other. What cannot be told is taken: a callable without a signature,
+        or a decorator that takes any arguments.""",
+    ),
 )
 
 SERVING_RULES: tuple[Rule, ...] = (

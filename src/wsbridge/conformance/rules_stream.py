@@ -80,8 +80,9 @@ STREAM_RULES: tuple[Rule, ...] = (
         "STREAM-10",
         kind="library",
         sentence="What `stream_handler` cannot serve is refused when it is called, by an error that names it.",
-        text="""A handler that is no coroutine function, a codec that lacks a method, an unknown option, a callback that
-        the handler makes needless, or an option of a wrong type: `TypeError`. A value out of range: `ValueError`.""",
+        text="""A handler that is no coroutine function or does not take a stream and a request, a codec that lacks a
+        method, an unknown option, a callback that the handler makes needless, or an option of a wrong type:
+        `TypeError`. A value out of range: `ValueError`.""",
     ),
     rule(
         "CODEC-1",
