@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from wsbridge.callbacks import check_callback
 from wsbridge.clock import Timer
-from wsbridge.close import CloseReason, Initiator, check_close, close_reason
+from wsbridge.close import BEGUN, CloseReason, Initiator, check_close, close_reason
 from wsbridge.draining import Connection, plain_connection, unacknowledged
 from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendError
 from wsbridge.http import Request
@@ -301,7 +301,7 @@ class BaseChannel(ABC):
             message = codec.encode(message)
         return await (self.send_text(message) if isinstance(message, str) else self.send_binary(message))
 
-    def close(self, code: int = 1000, text: str = "") -> None:
+    def close(self, code: int = 1000, text: str = "") -> Awaitable[None]:
         """See `wsbridge.WebSocketChannel.close`."""
         self._check_loop()
         code = check_close(code, text)
@@ -309,6 +309,7 @@ class BaseChannel(ABC):
             raise ChannelNotOpenError(f"channel {self.id} is not open yet: close it in on_open or later")
         if self._reason is None:
             self._end_here(code, text)
+        return BEGUN
 
     async def wait_closed(self) -> CloseReason:
         """See `wsbridge.WebSocketChannel.wait_closed`."""
@@ -744,7 +745,7 @@ class BaseChannel(ABC):
                 async with _Ahead(self._connector.loop.create_task(self._read_ahead())):
                     result = await result
             self.running = None
-        self._process = result
+        self._process = None if result is BEGUN else result  # of `lambda channel, request: channel.close()`
         self._activity = self._connector.clock.time()
 
     def _started(self, result: object) -> Running | None:

@@ -210,12 +210,13 @@ class MessageStream(Generic[M]):
             self._lift()
             raise ChannelClosedError(await self._channel.wait_closed())
 
-    def close(self, code: int = 1000, text: str = "") -> None:
+    def close(self, code: int = 1000, text: str = "") -> Awaitable[None]:
         """Begin to close, and read no more; return at once. As `WebSocketChannel.close`. STREAM-4."""
         was_open = self._channel.reason is None
-        self._channel.close(code, text)
+        begun = self._channel.close(code, text)
         if was_open:
             self._forget()
+        return begun
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it; for a handler that is not reading.

@@ -143,17 +143,16 @@ def stop_at_an_exception() -> None:
             self._channel = channel
         if failed:
             self._queue.clear()
-            self._closing = True
+            self._ended = True
 
     connection.WebSocketConnection._send_one = send_one
 
 
 @patch("CONN-4")
 def close_at_once() -> None:
-    async def close(self: Any) -> None:
-        self._closing = True
+    async def close(self: Any, code: int = 1000, text: str = "") -> None:
         self._queue.clear()
-        self._channel.close()
+        self._channel.close(code, text)
 
     connection.WebSocketConnection.close = close
 
@@ -167,6 +166,16 @@ def keep_a_sender() -> None:
         await asyncio.sleep(3600)
 
     connection.WebSocketConnection._send_queued = send_queued
+
+
+@patch("CONN-6")
+def put_anything() -> None:
+    connection.WebSocketConnection._encoded = lambda self, message: message
+
+
+@patch("CONN-7")
+def remember_what_was_cancelled() -> None:
+    connection.WebSocketConnection._forget = lambda self, entry: None
 
 
 @patch("THR-2")

@@ -386,13 +386,29 @@ CONTEXT_RULES: tuple[Rule, ...] = (
     rule(
         "CONN-4",
         kind="library",
-        sentence="""`await close()` sends what is queued and then closes the channel; leaving the connection's `async
-        with` block does the same.""",
+        sentence="""`await close(code, text)` sends what is queued and then closes the channel; leaving the connection's
+        `async with` block does the same.""",
+        text="The code is 1000 and the text empty if they are left out; those that cannot be sent are refused at once.",
     ),
     rule(
         "CONN-5",
         kind="library",
         sentence="""A connection that is dropped without a close leaves no task behind: a sender runs only while
         something is queued.""",
+    ),
+    rule(
+        "CONN-6",
+        kind="library",
+        sentence="""A message is encoded by the channel's codec when it is put, and what is wrong with it is raised
+        there.""",
+        text="""That is what the codec raises; and, without one too, `TypeError` for what is no message and
+        `UnicodeEncodeError` for a text that UTF-8 cannot encode. Nothing is queued then.""",
+    ),
+    rule(
+        "CONN-7",
+        kind="library",
+        sentence="A put or a send that is cancelled while its message waits has sent nothing, and never will.",
+        text="""It may wait for a place, in the queue, or for a peer that reads too slowly. A message that is being
+        written is sent in whole or not at all (SEND-5). No other message is disturbed by it.""",
     ),
 )
