@@ -21,6 +21,7 @@ wsbridge: Any = importlib.import_module("wsbridge")
 application: Any = importlib.import_module("wsbridge.application")
 base: Any = importlib.import_module("wsbridge.base")
 channel: Any = importlib.import_module("wsbridge.channel")
+codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
@@ -176,6 +177,13 @@ def put_anything() -> None:
 @patch("CONN-7")
 def remember_what_was_cancelled() -> None:
     connection.WebSocketConnection._forget = lambda self, entry: None
+
+
+@patch("CODEC-3")
+def encode_by_what_is_installed() -> None:
+    msgspec: Any = importlib.import_module("msgspec")
+    codec._dumps = lambda message: msgspec.json.encode(message).decode()
+    codec._loads = msgspec.json.decode
 
 
 @patch("THR-2")

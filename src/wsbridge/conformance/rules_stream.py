@@ -99,4 +99,13 @@ STREAM_RULES: tuple[Rule, ...] = (
         `decode` raised, or the `MessageKindError` that it raised; either is logged (ERR-1). The messages before it are
         delivered. A codec's `invalid_code`, for protocols that have a code of their own, takes the place of both.""",
     ),
+    rule(
+        "CODEC-3",
+        kind="library",
+        sentence="`json_codec()` takes, refuses and writes the same, whatever other packages are installed.",
+        text="""It knows dicts, lists, tuples, strings, numbers, bools and None; anything else is a `TypeError`, but for
+        a key that is a number, a bool or None, which becomes its text. What is sent is compact, with all letters as
+        they are. NaN and the infinities, numbers that a float cannot hold, and lone surrogates (RFC 8259, 8.2) are
+        neither sent nor taken. Of equal keys the last counts.""",
+    ),
 )
