@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, Map, RequestRedirect, Rule
 
 from wsbridge.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.http import Request
@@ -28,14 +28,33 @@ Route = tuple[str, Handler]
 _PARAMETER = re.compile(r"\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>path))?\}")
 
 
+class _Rest(BaseConverter):
+    """What ``{name:path}`` matches; line breaks too, which werkzeug's own ``path`` does not."""
+
+    regex = r"[^/][\s\S]*?"
+    part_isolating = False  # slashes too
+    weight = 200  # as werkzeug's: whatever else matches comes first
+
+
+class _Everything(_Rest):
+    """What ``/{name:path}`` matches, which is meant for all paths: ``/`` too."""
+
+    regex = r"[\s\S]*?"
+    part_isolating = False
+
+
+_CONVERTERS = {"path": _Rest, "all": _Everything}
+
+
 class Application:
     """Routes, each with its options or interceptors, and the interceptors that run before all of them.
 
     Args:
         routes: Pairs of a path and a handler. A path begins with ``/``; ``{name}`` matches one segment and
-            ``{name:path}`` the rest, slashes too. The decoded path is matched, to the letter; a fixed segment wins over
-            a parameter. A handler is `WebSocketOptions`, or a sequence of `Interceptor` that ends with
-            `websocket_interceptor` (or with one that sets a response).
+            ``{name:path}`` the rest, slashes too; ``/{name:path}`` alone matches every path, ``/`` as "" as well. The
+            decoded path is matched, to the letter; a fixed segment wins over a parameter. A handler is
+            `WebSocketOptions`, or a sequence of `Interceptor` that ends with `websocket_interceptor` (or with one that
+            sets a response).
         interceptors: Run first, for any request, so that they can answer plain HTTP too (HS-4).
         lifespan: ``lifespan(application)`` returns an async context manager, such as `contextlib.asynccontextmanager`
             makes: what is entered before the first request and left after the last channel (STOP-6), the place for a
@@ -57,7 +76,7 @@ class Application:
             _check_lifespan(lifespan)
         self.lifespan = lifespan
         self.interceptors = _interceptors(interceptors, "interceptors")
-        self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False)
+        self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False, converters=_CONVERTERS)
         self._handlers: list[tuple[Interceptor, ...]] = []
         self._fixed: dict[str, tuple[Interceptor, ...]] = {}  # what the map would find first, at less cost
         seen: dict[str, str] = {}
@@ -149,4 +168,6 @@ def _rule(path: object) -> str:
     names = [match["name"] for match in _PARAMETER.finditer(path)]
     if len(set(names)) < len(names):
         raise ValueError(f"route {path!r} names a parameter twice")
+    if (match := _PARAMETER.fullmatch(path, 1)) is not None and match["kind"]:
+        return f"/<all:{match['name']}>"
     return _PARAMETER.sub(lambda match: f"<{match['kind'] or 'string'}:{match['name']}>", path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,6 +13,8 @@ from typing import Any
 from wsbridge.callbacks import check_callback
 
 __all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
+
+logger = logging.getLogger("wsbridge")
 
 Context = dict[str, Any]
 """A plain dict. Its documented keys: ``request`` (`Request`), ``response`` (`Response` or None),
@@ -34,7 +38,8 @@ class Interceptor:
         enter: ``enter(context)``, in order. A ``response`` in the context ends the enter stages.
         leave: ``leave(context)``, in reverse.
         error: ``error(context, exception)``, in reverse from the stage that raised. Returning takes the exception,
-            and the leave stages go on from there; raising hands it on.
+            and the leave stages go on from there; raising hands it on. A handshake that is cancelled, as by a stop,
+            comes here as an `asyncio.CancelledError`, which nothing takes.
 
     Raises:
         TypeError: The name is no str, or a stage cannot be called as it will be (OPEN-12).
@@ -65,11 +70,15 @@ async def execute(
 
     ``route`` is asked for more of them once the first have entered and no ``response`` is set.
 
+    A cancel runs the error stages of what has entered too, with the `asyncio.CancelledError`, so that each can let go
+    of what it holds; none can take it (CTX-2).
+
     Raises:
         Exception: What a stage raised and no error stage took.
+        asyncio.CancelledError: The handshake was cancelled.
     """
     entered: list[Interceptor] = []
-    failure: Exception | None = None
+    failure: Exception | asyncio.CancelledError | None = None
     try:
         while True:
             for interceptor in interceptors:
@@ -83,7 +92,7 @@ async def execute(
             if route is None or context.get("response") is not None:
                 break
             interceptors, route = route(context), None
-    except Exception as exc:
+    except (Exception, asyncio.CancelledError) as exc:
         failure = exc
     while entered:
         interceptor = entered.pop()
@@ -92,10 +101,17 @@ async def execute(
                 if interceptor.leave is not None:
                     context = await _result(interceptor, "leave", interceptor.leave(context), context)
             elif interceptor.error is not None:
-                context = await _result(interceptor, "error", interceptor.error(context, failure), context)
-                failure = None
-        except Exception as exc:
-            failure = exc
+                stage: Any = interceptor.error
+                context = await _result(interceptor, "error", stage(context, failure), context)
+                if not isinstance(failure, asyncio.CancelledError):
+                    failure = None
+        except (Exception, asyncio.CancelledError) as exc:
+            if not isinstance(failure, asyncio.CancelledError):
+                failure = exc
+            elif exc is not failure and not isinstance(exc, asyncio.CancelledError):
+                logger.error(
+                    "interceptor %r: error raised as a handshake was cancelled", interceptor.name, exc_info=exc
+                )
     if failure is not None:
         raise failure
     return context

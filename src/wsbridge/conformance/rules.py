@@ -339,7 +339,9 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         sentence="""An `Interceptor` has a name and up to three stages, `enter`, `leave` and `error`, each a plain or a
         coroutine function.""",
         text="""The enter stages run in order, the leave stages in reverse. After an exception the error stages run in
-        reverse until one takes it. A `response` in the context ends the enter stages.""",
+        reverse until one takes it. A `response` in the context ends the enter stages. When a handshake is cancelled,
+        since its peer leaves or the connector stops, the error stages of all that have entered run with the
+        `asyncio.CancelledError`, so that each lets go of what it holds; none can take it.""",
     ),
     rule(
         "CTX-3",
