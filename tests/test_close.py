@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 from types import MappingProxyType
@@ -9,9 +10,18 @@ from typing import Any
 
 import pytest
 
-from wsbridge import CloseReason
+from tests.fakes import FakeConnector, passes
+from wsbridge import (
+    Application,
+    CloseReason,
+    MessageStream,
+    Request,
+    WebSocketChannel,
+    WebSocketOptions,
+    stream_handler,
+)
 from wsbridge.base import close_keywords
-from wsbridge.close import PORTABLE_NAMES, check_close, close_reason, is_valid_close_code
+from wsbridge.close import BEGUN, PORTABLE_NAMES, check_close, close_reason, is_valid_close_code
 from wsbridge.conformance.rules_channel import TABLES
 
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
@@ -124,3 +134,35 @@ def test_keywords_are_a_servers_names_in_lower_case_with_hyphens() -> None:
     keywords = close_keywords({"OK": 1000, "INVALID_TEXT": 1007})
     assert dict(keywords) == {1000: "ok", 1007: "invalid-text"}
     assert isinstance(keywords, MappingProxyType)
+
+
+@pytest.mark.rule("CLOSE-1")
+async def test_a_close_may_be_awaited_and_need_not_be() -> None:
+    turns: list[str] = []
+    asyncio.get_running_loop().call_soon(turns.append, "another's")
+    assert [await BEGUN] == [None]  # type: ignore[func-returns-value]
+    assert turns == ["another's"]
+    assert list(await asyncio.gather(BEGUN, BEGUN)) == [None, None]
+    async with asyncio.timeout(5):
+        await asyncio.wait_for(BEGUN, 5)
+
+
+@pytest.mark.rule("CLOSE-1", "OPEN-1")
+async def test_channels_and_streams_return_it() -> None:
+    seen: list[Any] = []
+
+    async def handler(stream: MessageStream, request: Request) -> None:
+        seen.append(stream.close())
+        await stream.close()
+
+    def on_close(channel: WebSocketChannel, process: None, reason: CloseReason) -> None:
+        seen.append((process, channel.close()))
+
+    by_lambda = WebSocketOptions(on_open=lambda channel, request: channel.close(), on_close=on_close)
+    for options in (stream_handler(handler), by_lambda):
+        channel = await FakeConnector(Application([("/", options)])).open()
+        await passes()
+        channel.comes("close", 1000, "")
+        channel.comes("lost")
+        await passes()
+    assert seen == [BEGUN, (None, BEGUN)]

@@ -10,7 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from wsbridge import CloseReason, SendResult, WebSocketChannel, WebSocketConnection, start_ws_connection
+from tests.fakes import FakeConnector
+from wsbridge import (
+    Application,
+    CloseReason,
+    SendResult,
+    WebSocketChannel,
+    WebSocketConnection,
+    WebSocketOptions,
+    start_ws_connection,
+)
 
 SUCCESS, CLOSED = SendResult.SUCCESS, SendResult.CLOSED
 
@@ -26,6 +35,7 @@ class Channel:
         self.errors: dict[Any, Exception] = {}
         self.one_by_one = False
         self.closes = 0
+        self.closed_with: tuple[int, str] | None = None
         self._open = asyncio.Event()
         self._open.set()
 
@@ -59,13 +69,13 @@ class Channel:
         return True
 
     def close(self, code: int = 1000, text: str = "") -> None:
-        assert (code, text) == (1000, "")
+        self.closed_with = (code, text)
         self.closes += 1
         self.reason = CloseReason(1000, "", "local", "normal", "normal")
         self.gone = True
 
 
-def connect(channel: Channel, **options: Any) -> WebSocketConnection:
+def connect(channel: Channel, **options: Any) -> WebSocketConnection[Any]:
     return start_ws_connection(cast(WebSocketChannel, channel), **options)
 
 
@@ -171,33 +181,188 @@ async def test_an_exception_that_nobody_waits_for_is_logged_once(caplog: pytest.
     assert record.exc_info[1] is error
 
 
-@pytest.mark.rule("CONN-2")
-async def test_the_exception_of_a_cancelled_send_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.rule("CONN-7")
+@pytest.mark.parametrize("which", range(4))
+async def test_a_send_that_is_cancelled_while_it_waits_is_never_sent_and_disturbs_nobody(which: int) -> None:
     channel = Channel()
-    channel.errors["a"] = TypeError("wrong")
     channel.hold()
-    connection = connect(channel)
-    send = task_of(connection.send("a"))
+    connection = connect(channel, send_buffer=2)
+    sends = [task_of(connection.send(text)) for text in "abcd"]  # one on its way, two in the queue, one for a place
     await passes()
+    sends[which].cancel()
+    await asyncio.wait((sends[which],))
+    assert sends[which].cancelled()
+    channel.let_go()
+    others = [send for send in sends if send is not sends[which]]
+    assert await asyncio.gather(*others) == [SUCCESS] * 3
+    assert channel.sent == [text for text in "abcd" if text != "abcd"[which]]
+    assert await connection.send("again") is SUCCESS
+
+
+@pytest.mark.rule("CONN-7")
+async def test_a_retry_does_not_double() -> None:
+    channel = Channel()
+    channel.hold()
+    connection = connect(channel, send_buffer=2)
+    for text in "ab":
+        await connection.put(text)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await connection.send("late")
+    last = task_of(connection.send("late"))
+    await passes()
+    channel.let_go()
+    assert await last is SUCCESS
+    assert channel.sent == ["a", "b", "late"]
+
+
+@pytest.mark.rule("CONN-7")
+async def test_a_cancelled_send_gives_its_place_to_who_waits_for_one() -> None:
+    channel = Channel()
+    channel.hold()
+    connection = connect(channel, send_buffer=1)
+    connection.put_nowait("a")
+    await passes()
+    send = task_of(connection.send("b"))
+    await passes()
+    put = task_of(connection.put("c"))
+    await passes()
+    assert not put.done()
     send.cancel()
-    await asyncio.wait((send,))
+    await asyncio.wait((send, put))
+    assert put.result() is None
     channel.let_go()
     await passes()
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert channel.sent == ["a", "c"]
 
 
-@pytest.mark.rule("CONN-2")
-async def test_a_cancelled_send_that_was_queued_is_sent_and_disturbs_nobody() -> None:
+@pytest.mark.rule("CONN-7")
+async def test_a_send_that_is_cancelled_as_its_message_goes_out_harms_nobody() -> None:
     channel = Channel()
     channel.hold()
     connection = connect(channel)
-    sends = [task_of(connection.send(text)) for text in "abc"]
+    sends = [task_of(connection.send(text)) for text in "ab"]
     await passes()
-    sends[1].cancel()
     channel.let_go()
+    sends[0].cancel()  # at once: whether it is still sent nobody can tell
     results = await asyncio.gather(*sends, return_exceptions=True)
-    assert [type(result) for result in results] == [SendResult, asyncio.CancelledError, SendResult]
-    assert channel.sent == ["a", "b", "c"]
+    assert [type(result) for result in results] == [asyncio.CancelledError, SendResult]
+    assert channel.sent in (["b"], ["a", "b"])
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.rule("CONN-3", "CONN-5")
+async def test_a_sender_that_is_cancelled_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    channel = Channel()
+    channel.hold()
+    connection = connect(channel, send_buffer=2)
+    before = asyncio.all_tasks()
+    sends = [task_of(connection.send(text)) for text in "abcd"]
+    await passes()
+    (sender,) = asyncio.all_tasks() - before - set(sends)
+    sender.cancel()  # as at the end of a loop
+    results = await asyncio.gather(*sends, return_exceptions=True)
+    assert [type(results[0]), *results[1:]] == [asyncio.CancelledError, CLOSED, CLOSED, CLOSED]
+    assert (channel.sent, channel.closes) == ([], 0)
+    await connection.close()
+    assert channel.closes == 1
+
+
+class Numbers:
+    """Numbers in binary messages."""
+
+    def encode(self, message: int, /) -> bytes:
+        return b"%d" % message
+
+    def decode(self, data: str | bytes, /) -> int:
+        return int(data)
+
+
+class CodedChannel(Channel):
+    """A channel that was made with a codec."""
+
+    options: WebSocketOptions[None] = WebSocketOptions(codec=Numbers())
+
+
+@pytest.mark.rule("CONN-6")
+async def test_messages_are_encoded_when_they_are_put() -> None:
+    channel = CodedChannel()
+    connection = connect(channel)
+    assert await connection.put(1) is None
+    assert connection.put_nowait(2) is None
+    assert await connection.send(3) is SUCCESS
+    assert channel.sent == [b"1", b"2", b"3"]
+
+
+@pytest.mark.rule("CONN-6")
+@pytest.mark.parametrize(
+    ("channel", "message", "error"),
+    [
+        (CodedChannel, "text", TypeError),
+        (Channel, 7, TypeError),
+        (Channel, None, TypeError),
+        (Channel, {"a": 1}, TypeError),
+        (Channel, "a\ud83d", UnicodeEncodeError),
+    ],
+)
+async def test_what_is_wrong_with_a_message_its_caller_gets(
+    channel: type[Channel], message: Any, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = channel()
+    connection = connect(made)
+    with pytest.raises(error):
+        await connection.put(message)
+    with pytest.raises(error):
+        connection.put_nowait(message)
+    with pytest.raises(error):
+        await connection.send(message)
+    await connection.close()
+    assert (made.sent, caplog.records) == ([], [])
+
+
+@pytest.mark.rule("CONN-6")
+async def test_a_connectors_channel_tells_its_codec() -> None:
+    options: WebSocketOptions[Any] = WebSocketOptions(codec=Numbers())
+    channel = await FakeConnector(Application([("/", options)])).open()
+    await passes()
+    connection: WebSocketConnection[Any] = start_ws_connection(channel)
+    assert await connection.send(7) is SUCCESS
+    with pytest.raises(TypeError):
+        await connection.send("text")
+    assert channel.wire.written == [("binary", b"7")]
+    channel.comes("lost")
+    await passes()
+
+
+@pytest.mark.rule("CONN-1")
+async def test_what_is_no_channel_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^channel must be a WebSocketChannel, such as stream.channel, not object$"):
+        start_ws_connection(cast(WebSocketChannel, object()))
+
+
+@pytest.mark.rule("CONN-3")
+async def test_a_loop_of_puts_after_the_end_lets_others_run() -> None:
+    channel = Channel()
+    channel.end()
+    connection = connect(channel)
+    others: list[str] = []
+    for ask in (connection.put, connection.send):
+        asyncio.get_running_loop().call_soon(others.append, "ran")
+        assert await ask("a") is CLOSED
+    assert others == ["ran", "ran"]
+
+
+@pytest.mark.rule("CONN-4")
+async def test_a_close_may_have_a_code_and_a_text() -> None:
+    channel = Channel()
+    connection = connect(channel)
+    for code, text, error in ((1005, "", ValueError), (1000, "x" * 124, ValueError), ("1000", "", TypeError)):
+        with pytest.raises(error):
+            await connection.close(code, text)  # type: ignore[arg-type]
+    assert connection.put_nowait("a") is None  # nothing has been done
+    await connection.close(1001, "soon")
+    assert (channel.sent, channel.closed_with) == (["a"], (1001, "soon"))
 
 
 @pytest.mark.rule("CONN-2")
@@ -323,7 +488,7 @@ async def test_close_sends_what_is_queued_and_then_closes() -> None:
     assert connection.put_nowait("d") is CLOSED
     channel.let_go()
     await closing
-    assert (channel.sent, channel.closes) == (["a", "b"], 1)
+    assert (channel.sent, channel.closes, channel.closed_with) == (["a", "b"], 1, (1000, ""))
     await connection.close()
     assert channel.closes == 1
 

@@ -138,6 +138,24 @@ async def test_the_shorter_examples_of_the_guide_work() -> None:
     await asyncio.gather(*connector.tasks)
 
 
+async def test_the_guides_way_to_many_channels_waits_for_nobody() -> None:
+    names = run("guide.md")
+    connector = FakeConnector(Application([("/", names["subscribers"])]))
+    stuck, reader = await connector.open(), await connector.open()
+    await passes()
+    stuck.pause_writing()
+    for number in range(40):
+        names["publish"](str(number))
+        await passes()
+    assert reader.wire.written == [("text", str(number)) for number in range(40)]
+    assert stuck.reason is not None
+    assert (stuck.reason.code, stuck.reason.text) == (1008, "too slow")
+    for channel in (stuck, reader):
+        channel.comes("lost")
+    await asyncio.gather(*connector.tasks)
+    assert names["queues"] == {}
+
+
 @pytest.mark.parametrize("page", [page.name for page in PAGES])
 def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from werkzeug.datastructures import Headers
 
 from wsbridge import Request, Response
-from wsbridge.http import forwarded, parse_networks, plain_response
+from wsbridge.http import plain_response
 
 pytestmark = pytest.mark.rule("HS-2")
 
@@ -196,76 +195,3 @@ def test_a_plain_response_says_no_more_than_its_status() -> None:
         b"Service Unavailable\n",
         "1",
     )
-
-
-# ---- proxies ------------------------------------------------------------------------------------------------------
-
-PROXIES = parse_networks(["10.0.0.0/8", "192.0.2.1", "fd00::/8"])
-PEER = ("198.51.100.7", 0)
-
-
-@pytest.mark.parametrize(
-    ("remote", "headers", "expected"),
-    [
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-For", "198.51.100.7")], ("ws", PEER), id="proxy"),
-        pytest.param(("fd00::1", 5), [("X-Forwarded-For", "2001:db8::1")], ("ws", ("2001:db8::1", 0)), id="ipv6"),
-        pytest.param(
-            ("10.1.2.3", 5),
-            [("X-Forwarded-For", "203.0.113.9, 198.51.100.7, 192.0.2.1")],
-            ("ws", PEER),
-            id="proxies-passed-over-and-forgery-before-not-believed",
-        ),
-        pytest.param(
-            ("10.1.2.3", 5),
-            [("X-Forwarded-For", "198.51.100.7"), ("X-Forwarded-For", "10.9.9.9")],
-            ("ws", PEER),
-            id="two-lines",
-        ),
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-For", "10.4.4.4")], ("ws", ("10.4.4.4", 0)), id="all-trusted"),
-        pytest.param(
-            ("10.1.2.3", 5), [("X-Forwarded-For", "198.51.100.7, unknown")], ("ws", ("10.1.2.3", 5)), id="no-address"
-        ),
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-For", "")], ("ws", ("10.1.2.3", 5)), id="empty"),
-        pytest.param(("10.1.2.3", 5), [], ("ws", ("10.1.2.3", 5)), id="no-header"),
-        pytest.param(
-            PEER, [("X-Forwarded-For", "10.0.0.1"), ("X-Forwarded-Proto", "https")], ("ws", PEER), id="not-trusted"
-        ),
-        pytest.param(None, [("X-Forwarded-For", "198.51.100.7")], ("ws", None), id="unix-socket"),
-        pytest.param(("", 0), [("X-Forwarded-For", "198.51.100.7")], ("ws", ("", 0)), id="no-ip-address"),
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-Proto", "https")], ("wss", ("10.1.2.3", 5)), id="https"),
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-Proto", "http, WSS")], ("wss", ("10.1.2.3", 5)), id="last-proto"),
-        pytest.param(
-            ("10.1.2.3", 5),
-            [("X-Forwarded-Proto", "http"), ("X-Forwarded-Proto", "https")],
-            ("wss", ("10.1.2.3", 5)),
-            id="last-line",
-        ),
-        pytest.param(("10.1.2.3", 5), [("X-Forwarded-Proto", "gopher")], ("ws", ("10.1.2.3", 5)), id="unknown-proto"),
-    ],
-)
-def test_a_trusted_proxy_is_believed_and_nobody_else(
-    remote: tuple[str, int] | None,
-    headers: list[tuple[str, str]],
-    expected: tuple[str, tuple[str, int] | None],
-) -> None:
-    assert forwarded(Headers(headers), "ws", remote, trusted=PROXIES) == expected
-
-
-def test_http_of_a_trusted_proxy_makes_a_tls_connection_plain() -> None:
-    assert forwarded(Headers([("X-Forwarded-Proto", "http")]), "wss", ("10.0.0.1", 1), trusted=PROXIES)[0] == "ws"
-
-
-@pytest.mark.rule("LIM-5")
-@pytest.mark.parametrize(
-    ("proxies", "error"),
-    [
-        ("10.0.0.0/8", TypeError),
-        ([1], TypeError),
-        (["proxy"], ValueError),
-        (["10.0.0.1/8"], ValueError),
-        ([""], ValueError),
-    ],
-)
-def test_trusted_proxies_are_addresses_or_networks(proxies: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="trusted_proxies"):
-        parse_networks(proxies)

@@ -132,12 +132,56 @@ async def test_an_error_stage_may_answer(trace: Trace) -> None:
     assert (context["response"].status_code, context["response"].body) == (409, b"taken")
 
 
-async def test_what_is_no_exception_of_the_application_is_nobodys(trace: Trace) -> None:
+async def test_a_cancel_runs_all_error_stages_and_none_takes_it(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[tuple[str, BaseException]] = []
+
+    def release(name: str, error: BaseException | None = None) -> Any:
+        async def stage(context: Context, exception: Exception) -> None:
+            seen.append((name, exception))
+            await asyncio.sleep(0)
+            context["response"] = Response("", 500)
+            if error is not None:
+                raise error
+
+        return stage
+
+    raised = asyncio.CancelledError("stop")
+
+    async def cancelled(context: Context) -> None:
+        raise raised
+
+    own = KeyError("own")
+    chain = [
+        Interceptor(name="a", error=release("a"), leave=lambda context: seen.append(("leave", raised))),
+        Interceptor(name="b", error=release("b", own)),
+        Interceptor(name="c", error=release("c", asyncio.CancelledError())),
+        Interceptor(name="d", enter=cancelled),
+        Interceptor(name="e", error=release("e")),
+    ]
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await execute({"response": None}, chain)
+    assert caught.value is raised
+    assert seen == [("c", raised), ("b", raised), ("a", raised)]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is own
+
+
+async def test_a_cancel_in_a_leave_stage_runs_the_error_stages_that_are_left(trace: Trace) -> None:
     async def cancelled(context: Context) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await execute({}, [trace.interceptor("a", error=None), Interceptor(name="b", enter=cancelled)])
+        await execute({}, [trace.interceptor("a", error=None), Interceptor(name="b", leave=cancelled)])
+    assert trace.log == ["enter a", "error a"]
+
+
+async def test_what_ends_the_process_is_nobodys(trace: Trace) -> None:
+    def leave(context: Context) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await execute({}, [trace.interceptor("a", error=None), Interceptor(name="b", enter=leave)])
     assert trace.log == ["enter a"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from wsbridge import Application, Compression, WebSocketOptions
 from wsbridge.base import BaseConnector
 from wsbridge.conformance.rules_channel import TABLES
-from wsbridge.options import OPTION_NAMES, parse_origin
+from wsbridge.options import OPTION_NAMES
 
 pytestmark = pytest.mark.rule("LIM-5")
 
@@ -118,7 +118,6 @@ WRONG: list[tuple[str, object, type[Exception]]] = [
             "https://a.example:70000",
             "https://a example",
             "https://[::1",
-            "app://local",
             " https://a.example",
         )
     ],
@@ -167,22 +166,6 @@ def test_a_wrong_value_raises_an_error_that_names_the_option(name: str, value: o
 def test_a_wrong_compression_setting_is_named(name: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         Compression(**{name: value})  # type: ignore[arg-type]
-
-
-@pytest.mark.rule("HS-6")
-@pytest.mark.parametrize(
-    ("origin", "parts"),
-    [
-        ("https://A.Example", ("https", "a.example", 443)),
-        ("HTTP://a.example", ("http", "a.example", 80)),
-        ("ws://a.example", ("ws", "a.example", 80)),
-        ("wss://a.example:8443", ("wss", "a.example", 8443)),
-        ("http://[::1]:8000", ("http", "::1", 8000)),
-        ("null", None),
-    ],
-)
-def test_an_origin_is_split_with_its_default_port(origin: str, parts: tuple[str, str, int] | None) -> None:
-    assert parse_origin(origin) == parts
 
 
 def test_an_application_shows_the_options_of_its_routes() -> None:

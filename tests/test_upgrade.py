@@ -321,6 +321,9 @@ def test_deflate_is_offered_in_a_way_that_may_be_accepted(offers: Any, found: bo
         ("https://a.example", "example.org", "ws", ("http://b.example", "https://a.example:443")),
         ("app://local:1", "example.org", "ws", ("app://local:1",)),
         ("https://a.example", "example.org", "ws", ("*",)),
+        ("null", "example.org", "ws", ("*",)),
+        ("file://", "example.org", "ws", ("*",)),
+        ("tauri://localhost", "example.org", "ws", ("*",)),
     ],
 )
 def test_an_origin_that_is_let_in(origin: str | None, host: str, scheme: str, allowed: tuple[str, ...]) -> None:
@@ -340,7 +343,6 @@ def test_an_origin_that_is_let_in(origin: str | None, host: str, scheme: str, al
         ("https://example.org:8443", "example.org", ()),
         ("ftp://example.org", "example.org", ()),
         ("null", "example.org", ()),
-        ("null", "example.org", ("*",)),
         ("", "example.org", ("*",)),
         ("example.org", "example.org", ("*",)),
         ("http://example.org/", "example.org", ()),
@@ -359,5 +361,15 @@ def test_an_origin_that_is_not_let_in(origin: Any, host: str, allowed: tuple[str
 
 
 @pytest.mark.rule("HS-6")
-def test_an_origin_of_an_unknown_scheme_without_a_port_is_none_of_ours() -> None:
-    assert not is_allowed_origin(request(Origin="app://example.org"), ())
+@pytest.mark.parametrize("origin", ["app://example.org", "app://example.org:80", "chrome-extension://example.org"])
+def test_an_origin_of_another_scheme_than_the_webs_is_none_of_ours(origin: str) -> None:
+    assert not is_allowed_origin(request(Origin=origin), ())
+
+
+@pytest.mark.rule("HS-6")
+def test_a_host_that_a_trusted_proxy_tells_is_ours_beside_the_requests_own() -> None:
+    made = request(Host="127.0.0.1:8000", Origin="https://app.example")
+    assert not is_allowed_origin(made, ())
+    made.forwarded_hosts = ("inner.example", "app.example")
+    assert is_allowed_origin(made, ())
+    assert is_allowed_origin(request(Host="127.0.0.1:8000", Origin="http://127.0.0.1:8000"), ())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from werkzeug.exceptions import NotFound
-from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, Map, RequestRedirect, Rule
 
-from wsbridge.http import Request, plain_response
+from wsbridge.callbacks import check_callback, described, is_coroutine_function
+from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
+from wsbridge.refusal import Refusal
 from wsbridge.upgrade import Upgrade, websocket_interceptor
 
 __all__ = ["Application", "Handler", "Route"]
@@ -25,14 +28,33 @@ Route = tuple[str, Handler]
 _PARAMETER = re.compile(r"\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<kind>path))?\}")
 
 
+class _Rest(BaseConverter):
+    """What ``{name:path}`` matches; line breaks too, which werkzeug's own ``path`` does not."""
+
+    regex = r"[^/][\s\S]*?"
+    part_isolating = False  # slashes too
+    weight = 200  # as werkzeug's: whatever else matches comes first
+
+
+class _Everything(_Rest):
+    """What ``/{name:path}`` matches, which is meant for all paths: ``/`` too."""
+
+    regex = r"[\s\S]*?"
+    part_isolating = False
+
+
+_CONVERTERS = {"path": _Rest, "all": _Everything}
+
+
 class Application:
     """Routes, each with its options or interceptors, and the interceptors that run before all of them.
 
     Args:
         routes: Pairs of a path and a handler. A path begins with ``/``; ``{name}`` matches one segment and
-            ``{name:path}`` the rest, slashes too. The decoded path is matched, to the letter; a fixed segment wins over
-            a parameter. A handler is `WebSocketOptions`, or a sequence of `Interceptor` that ends with
-            `websocket_interceptor` (or with one that sets a response).
+            ``{name:path}`` the rest, slashes too; ``/{name:path}`` alone matches every path, ``/`` as "" as well. The
+            decoded path is matched, to the letter; a fixed segment wins over a parameter. A handler is
+            `WebSocketOptions`, or a sequence of `Interceptor` that ends with `websocket_interceptor` (or with one that
+            sets a response).
         interceptors: Run first, for any request, so that they can answer plain HTTP too (HS-4).
         lifespan: ``lifespan(application)`` returns an async context manager, such as `contextlib.asynccontextmanager`
             makes: what is entered before the first request and left after the last channel (STOP-6), the place for a
@@ -50,11 +72,11 @@ class Application:
         *,
         lifespan: Callable[[Application], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
-        if lifespan is not None and not callable(lifespan):
-            raise TypeError(f"lifespan must be callable and return an async context manager, not {lifespan!r}")
+        if lifespan is not None:
+            _check_lifespan(lifespan)
         self.lifespan = lifespan
         self.interceptors = _interceptors(interceptors, "interceptors")
-        self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False)
+        self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False, converters=_CONVERTERS)
         self._handlers: list[tuple[Interceptor, ...]] = []
         self._fixed: dict[str, tuple[Interceptor, ...]] = {}  # what the map would find first, at less cost
         seen: dict[str, str] = {}
@@ -94,10 +116,20 @@ class Application:
                 raise NotFound
             endpoint, parameters = self._adapter.match(request.path, method="GET")
         except (NotFound, RequestRedirect):  # a redirect is how werkzeug says: but for a slash
-            context["response"] = plain_response(404)
+            context["response"] = Refusal(404, "no route matches that path")
             return ()
         request.path_params.update(parameters)
         return self._handlers[int(endpoint)]
+
+
+def _check_lifespan(lifespan: Callable[..., object]) -> None:
+    if not callable(lifespan):
+        raise TypeError(f"lifespan must be callable and return an async context manager, not {lifespan!r}")
+    if inspect.isasyncgenfunction(lifespan):
+        raise TypeError(f"lifespan is a generator function: it needs @asynccontextmanager: {described(lifespan)}")
+    if is_coroutine_function(lifespan):
+        raise TypeError(f"lifespan must return an async context manager, not a coroutine: {described(lifespan)}")
+    check_callback("lifespan", lifespan, "application")
 
 
 def as_interceptors(handler: Handler, path: str) -> tuple[Interceptor, ...]:
@@ -136,4 +168,6 @@ def _rule(path: object) -> str:
     names = [match["name"] for match in _PARAMETER.finditer(path)]
     if len(set(names)) < len(names):
         raise ValueError(f"route {path!r} names a parameter twice")
+    if (match := _PARAMETER.fullmatch(path, 1)) is not None and match["kind"]:
+        return f"/<all:{match['name']}>"
     return _PARAMETER.sub(lambda match: f"<{match['kind'] or 'string'}:{match['name']}>", path)

@@ -22,11 +22,13 @@ from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
 from wsbridge.draining import Drain
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
-from wsbridge.http import Request, Response, check_headers, forwarded, parse_networks, plain_response
+from wsbridge.http import Request, Response, check_headers, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
+from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
+from wsbridge.refusal import Refusal, RefusalLog
 from wsbridge.sockets import bind, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -82,7 +84,8 @@ class BaseSource(ABC):
         """See `wsbridge.InitializeWebSocket.initialize_websocket`."""
         self.connector.check_options(options)
         if not self.connector.has_room:
-            context["response"] = plain_response(503, {"Retry-After": "1"})
+            why = f"max_channels, {self.connector.max_channels}, are open"
+            context["response"] = Refusal(503, why, {"Retry-After": "1"})
         else:
             channel = self._make_channel(options, negotiate_subprotocol(options, self.request))
             self.connector.admit(channel)
@@ -107,7 +110,8 @@ class BaseConnector(ABC):
         max_channels: More are answered with 503 (HS-12); None: no limit.
         handshake_timeout: Seconds within which a request must be complete (HS-10).
         shutdown_timeout: Seconds that `stop` may take (STOP-2).
-        trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed.
+        trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host``, or
+            ``Forwarded``, are believed; ``"unix"``: those that connect by a Unix socket (HS-2).
         native_options: The server's own settings, by its own names.
 
     Raises:
@@ -182,12 +186,15 @@ class BaseConnector(ABC):
         self._lookout = _Lookout(self)
         self._closed = False
         self._lifespan = Lifespan(app)
+        self._refusals = RefusalLog()
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
         if not self.has_wire:
             given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
                 raise self.unsupported(option, "it has no socket")
+        if unix_path is not None and self._trusted and not self._trusted.has_unix:
+            logger.warning("trusted_proxies has no effect on peers of the Unix socket %r: add 'unix' to it", unix_path)
         if ssl is not None and not self.has_tls:
             raise self.unsupported("ssl", "its server takes no SSLContext; let a proxy in front of it speak TLS")
         if unknown := sorted(set(native_options) - self.native_option_names):
@@ -400,10 +407,7 @@ class BaseConnector(ABC):
     ) -> BaseChannel | Response:
         """As `handle`, with what runs the context given."""
         if self._trusted:
-            request.scheme, request.remote_address = forwarded(
-                request.headers, request.scheme, request.remote_address, trusted=self._trusted
-            )
-            request.remote_addr = None if request.remote_address is None else request.remote_address[0]
+            self._believe_proxies(request)
         context: Context = {
             "request": request,
             "response": None,
@@ -411,9 +415,9 @@ class BaseConnector(ABC):
             "websocket_channel": None,
         }
         if self.is_stopping:
-            return plain_response(503)
+            return self._refused(request, _stops())
         if len(request.header_lines()) > _MAX_HEADERS:
-            return plain_response(431)
+            return self._refused(request, Refusal(431, f"it has more than {_MAX_HEADERS} headers"))
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._handshakes.add(task)
@@ -423,12 +427,14 @@ class BaseConnector(ABC):
             outcome = self._outcome(context, source)
             if not isinstance(outcome, Response):
                 channel = outcome
+            elif isinstance(outcome, Refusal):
+                return self._refused(request, outcome)
             return outcome
         except asyncio.CancelledError:
             if not self.is_stopping:
                 raise
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
-            return plain_response(503)
+            return self._refused(request, _stops())
         except Exception as exc:
             logger.error("the request for %r failed", request.path, exc_info=exc)
             return plain_response(500)
@@ -436,6 +442,19 @@ class BaseConnector(ABC):
             self._handshakes.discard(task)
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
+
+    def _refused(self, request: Request, refusal: Refusal) -> Refusal:
+        self._refusals.note(request, refusal)
+        return refusal
+
+    def _believe_proxies(self, request: Request) -> None:
+        """Take what a trusted proxy tells of the peer for what is so (HS-2, HS-15)."""
+        if request.remote_address is None and self._addresses and not any(isinstance(a, str) for a in self._addresses):
+            return  # there is no Unix socket: it is a peer whose connection has ended already
+        lines, remote, trusted = request.header_lines(), request.remote_address, self._trusted
+        request.forwarded_hosts = forwarded_hosts(lines, remote, trusted=trusted)
+        request.scheme, request.remote_address = forwarded(lines, request.scheme, remote, trusted=trusted)
+        request.remote_addr = None if request.remote_address is None else request.remote_address[0]
 
     def _application_chain(self, context: Context) -> Coroutine[Any, Any, Context]:
         return execute(context, self.app.interceptors, self.app.route)
@@ -449,16 +468,14 @@ class BaseConnector(ABC):
             return response
         channel: BaseChannel | None = context.get("websocket_channel")
         if channel is None:
-            return plain_response(404)
+            return Refusal(404, "its route has made neither a channel nor a response")
         if channel is not source.channel and not isinstance(channel, BaseChannel):
             raise TypeError(f"context['websocket_channel'] must be what the connector made, not {channel!r}")
         check_headers(source.response_headers)
         for name, _ in source.response_headers:
             if name.lower() in _RESERVED:
                 raise ValueError(f"the header {name!r} of a 101 is the connector's; interceptors may not set it")
-        if self.is_stopping:
-            return plain_response(503)
-        return channel
+        return _stops() if self.is_stopping else channel
 
     # ---- starting and stopping --------------------------------------------------------------------------------------
 
@@ -647,6 +664,10 @@ class _Lookout:
             return now + _LOOK_OUT
         self._timer = None
         return None
+
+
+def _stops() -> Refusal:
+    return Refusal(503, "the connector stops")
 
 
 class _Linger:

@@ -19,8 +19,9 @@ from struct import Struct
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from wsbridge.callbacks import check_callback
 from wsbridge.clock import Timer
-from wsbridge.close import CloseReason, Initiator, check_close, close_reason
+from wsbridge.close import BEGUN, CloseReason, Initiator, check_close, close_reason
 from wsbridge.draining import Connection, plain_connection, unacknowledged
 from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendError
 from wsbridge.http import Request
@@ -266,8 +267,7 @@ class BaseChannel(ABC):
     def on_text(self, callback: Callback, /) -> None:
         """See `wsbridge.WebSocketChannel.on_text`."""
         self._check_loop()
-        if not callable(callback):
-            raise TypeError(f"on_text needs a callable, not {callback!r}")
+        check_callback("on_text", callback, "channel", "process", "text")
         if self._text is not None:
             raise CallbackAlreadySetError(f"channel {self.id} has an on_text callback already: {self._text!r}")
         self._text = callback
@@ -275,8 +275,7 @@ class BaseChannel(ABC):
     def on_binary(self, callback: Callback, /, *, format: BinaryFormat = "bytes") -> None:
         """See `wsbridge.WebSocketChannel.on_binary`."""
         self._check_loop()
-        if not callable(callback):
-            raise TypeError(f"on_binary needs a callable, not {callback!r}")
+        check_callback("on_binary", callback, "channel", "process", "data")
         if format not in _FORMATS:
             raise ValueError(f"format must be one of {', '.join(map(repr, _FORMATS))}, not {format!r}")
         if self._binary is not None:
@@ -327,7 +326,7 @@ class BaseChannel(ABC):
             message = codec.encode(message)
         return await (self.send_text(message) if isinstance(message, str) else self.send_binary(message))
 
-    def close(self, code: int = 1000, text: str = "") -> None:
+    def close(self, code: int = 1000, text: str = "") -> Awaitable[None]:
         """See `wsbridge.WebSocketChannel.close`."""
         self._check_loop()
         code = check_close(code, text)
@@ -337,6 +336,7 @@ class BaseChannel(ABC):
             self._end_here(code, text)
         else:
             self._drop()  # the peer ended it: what came before that is of no more interest (CLOSE-1)
+        return BEGUN
 
     async def wait_closed(self) -> CloseReason:
         """See `wsbridge.WebSocketChannel.wait_closed`."""
@@ -816,7 +816,7 @@ class BaseChannel(ABC):
                 async with _Ahead(self._connector.loop.create_task(self._read_ahead())):
                     result = await result
             self.running = None
-        self._process = result
+        self._process = None if result is BEGUN else result  # of `lambda channel, request: channel.close()`
         self._activity = self._connector.clock.time()
 
     def _started(self, result: object) -> Running | None:

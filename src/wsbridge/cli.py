@@ -33,10 +33,10 @@ from wsbridge.errors import (
     LoopNotInstalledError,
     UnsupportedOptionError,
 )
-from wsbridge.http import parse_networks
 from wsbridge.loops import LOOPS, LoopName
 from wsbridge.options import WebSocketOptions, check_seconds
 from wsbridge.protocols import Connector, Deviation
+from wsbridge.proxies import parse_networks
 from wsbridge.serving import listening_urls, run
 from wsbridge.serving import serve as serve_in_loop
 from wsbridge.sockets import reserve
@@ -247,7 +247,7 @@ class ServeCommand:
 
 
 def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Hold an option to be addresses or networks."""
+    """Hold an option to be addresses, networks or ``unix``."""
     try:
         parse_networks(value)
     except ValueError as exc:
@@ -320,7 +320,8 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     multiple=True,
     callback=networks,
     metavar="ADDRESS",
-    help="Believe X-Forwarded-For and -Proto of this address or network; may be repeated.",
+    help="Believe X-Forwarded-* and Forwarded of this address or network, or of who connects by the Unix socket"
+    " (unix); may be repeated.",
 )
 @click.option("--certfile", metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain).")
 @click.option("--keyfile", metavar="FILE", help="The certificate's private key. By default it stands in --certfile.")

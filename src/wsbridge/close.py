@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
-__all__ = ["PORTABLE_NAMES", "CloseReason", "Initiator", "check_close", "close_reason", "is_valid_close_code"]
+__all__ = ["BEGUN", "PORTABLE_NAMES", "CloseReason", "Initiator", "check_close", "close_reason", "is_valid_close_code"]
 
 Initiator = Literal["peer", "local", "network"]
 
@@ -88,3 +88,19 @@ def check_close(code: int, text: str) -> int:
     if (size := len(text.encode())) > MAX_CLOSE_TEXT:
         raise ValueError(f"close text is {size} UTF-8 bytes long; a close frame holds {MAX_CLOSE_TEXT}")
     return int(code)
+
+
+class _Begun:
+    """What ``close`` returns: it may be awaited, any number of times, and need not be."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield  # one turn of the event loop, as a send may take; there is nothing to wait for
+
+    def __repr__(self) -> str:
+        return "<the close has begun; await it, or leave it>"
+
+
+BEGUN: Final[Awaitable[None]] = _Begun()
+"""The one of its kind, so that a close costs no object."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Generic, cast
 from urllib.parse import parse_qsl, unquote
 
 from werkzeug.datastructures import Headers, ImmutableMultiDict, MultiDict
-from werkzeug.http import parse_list_header
 from werkzeug.sansio.request import Request as _SansIORequest
 from werkzeug.sansio.response import Response as _SansIOResponse
+
+from wsbridge.proxies import RemoteAddress
+from wsbridge.proxies import forwarded as forwarded
+from wsbridge.proxies import parse_networks as parse_networks
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -26,9 +28,6 @@ else:
     N_co = TypeVar("N_co", covariant=True)
 
 __all__ = ["Request", "Response"]
-
-RemoteAddress = tuple[str, int]
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_VALUES = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
@@ -49,7 +48,10 @@ class Request(_SansIORequest, Generic[N_co]):
         path_params: What the route's ``{name}`` parts matched.
         scheme: ``"ws"`` or ``"wss"``; a proxy's word counts if the connector trusts it.
         http_version: Such as ``"1.1"``.
-        remote_address: Host and port of the peer, or None (a Unix socket). From a trusted proxy the port is 0.
+        remote_address: Host and port of the peer, or None: it came by a Unix socket, or a trusted proxy does not know
+            it either. By a trusted proxy's word the port is 0 unless it is told.
+        forwarded_hosts: What the peer addressed, by the word of a trusted proxy (``X-Forwarded-Host``). They count
+            beside ``Host`` for the request's own origin (HS-6).
         client_certificate: The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None without one.
         subprotocols: Those that the peer offers, in its order, over all header lines.
 
@@ -109,6 +111,7 @@ class Request(_SansIORequest, Generic[N_co]):
         self.raw_path = raw_path
         self.http_version = http_version
         self.remote_address = remote_address
+        self.forwarded_hosts: tuple[str, ...] = ()
         self.client_certificate: Mapping[str, Any] | None = None
         if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
             self.client_certificate = tls.getpeercert() or None
@@ -210,57 +213,3 @@ def _origin_form(target: str) -> str:
     position = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     below = rest[position:]
     return below if below.startswith("/") else "/" + below
-
-
-def parse_networks(proxies: Sequence[str]) -> tuple[IPNetwork, ...]:
-    """Parse the option ``trusted_proxies``: addresses or networks such as ``"10.0.0.0/8"``.
-
-    Raises:
-        TypeError: It is no sequence of str.
-        ValueError: One is no address and no network; the message names it.
-    """
-    if isinstance(proxies, str) or not all(isinstance(proxy, str) for proxy in proxies):
-        raise TypeError(f"trusted_proxies must be a sequence of str, not {proxies!r}")
-    networks: list[IPNetwork] = []
-    for proxy in proxies:
-        try:
-            networks.append(ipaddress.ip_network(proxy))
-        except ValueError as exc:
-            raise ValueError(f"trusted_proxies: {proxy!r} is no IP address or network: {exc}") from exc
-    return tuple(networks)
-
-
-def forwarded(
-    headers: Headers, scheme: str, remote: RemoteAddress | None, *, trusted: Sequence[IPNetwork]
-) -> tuple[str, RemoteAddress | None]:
-    """Return scheme and remote address as a trusted proxy tells them, or as they are.
-
-    ``X-Forwarded-For`` is read from its end: each address that is a trusted proxy is passed over, and the first that is
-    not is the peer. A header of another sender is not believed.
-    """
-    if remote is None or not _is_trusted(remote[0], trusted):
-        return scheme, remote
-    lines: list[str] = headers.getlist("X-Forwarded-For")
-    for hop in reversed(parse_list_header(",".join(lines))):
-        if _address(hop) is None:
-            break
-        remote = (hop, 0)
-        if not _is_trusted(hop, trusted):
-            break
-    protocols: list[str] = headers.getlist("X-Forwarded-Proto")
-    if protocols:
-        last = protocols[-1].split(",")[-1].strip().lower()
-        scheme = {"https": "wss", "wss": "wss", "http": "ws", "ws": "ws"}.get(last, scheme)
-    return scheme, remote
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _is_trusted(host: str, trusted: Sequence[IPNetwork]) -> bool:
-    address = _address(host)
-    return address is not None and any(address in network for network in trusted)

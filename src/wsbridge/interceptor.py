@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from wsbridge.callbacks import check_callback
+
 __all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
+
+logger = logging.getLogger("wsbridge")
 
 Context = dict[str, Any]
 """A plain dict. Its documented keys: ``request`` (`Request`), ``response`` (`Response` or None),
 ``websocket_channel_source`` (`InitializeWebSocket`), ``websocket_channel`` (`WebSocketChannel` or None). Interceptors
 may add their own (CTX-1)."""
+
+_STAGES = MappingProxyType({"enter": ("context",), "leave": ("context",), "error": ("context", "exception")})
 
 ContextStage = Callable[[Context], Context | Awaitable[Context | None] | None]
 ErrorStage = Callable[[Context, Exception], Context | Awaitable[Context | None] | None]
@@ -29,10 +38,11 @@ class Interceptor:
         enter: ``enter(context)``, in order. A ``response`` in the context ends the enter stages.
         leave: ``leave(context)``, in reverse.
         error: ``error(context, exception)``, in reverse from the stage that raised. Returning takes the exception,
-            and the leave stages go on from there; raising hands it on.
+            and the leave stages go on from there; raising hands it on. A handshake that is cancelled, as by a stop,
+            comes here as an `asyncio.CancelledError`, which nothing takes.
 
     Raises:
-        TypeError: The name is no str, or a stage cannot be called.
+        TypeError: The name is no str, or a stage cannot be called as it will be (OPEN-12).
     """
 
     name: str
@@ -43,10 +53,12 @@ class Interceptor:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"interceptor name must be a non-empty str, not {self.name!r}")
-        for stage in ("enter", "leave", "error"):
+        for stage, takes in _STAGES.items():
             function = getattr(self, stage)
-            if function is not None and not callable(function):
-                raise TypeError(f"interceptor {self.name!r}: {stage} must be callable or None, not {function!r}")
+            if function is not None:
+                if not callable(function):
+                    raise TypeError(f"interceptor {self.name!r}: {stage} must be callable or None, not {function!r}")
+                check_callback(f"interceptor {self.name!r}: {stage}", function, *takes)
 
 
 async def execute(
@@ -58,11 +70,15 @@ async def execute(
 
     ``route`` is asked for more of them once the first have entered and no ``response`` is set.
 
+    A cancel runs the error stages of what has entered too, with the `asyncio.CancelledError`, so that each can let go
+    of what it holds; none can take it (CTX-2).
+
     Raises:
         Exception: What a stage raised and no error stage took.
+        asyncio.CancelledError: The handshake was cancelled.
     """
     entered: list[Interceptor] = []
-    failure: Exception | None = None
+    failure: Exception | asyncio.CancelledError | None = None
     try:
         while True:
             for interceptor in interceptors:
@@ -76,7 +92,7 @@ async def execute(
             if route is None or context.get("response") is not None:
                 break
             interceptors, route = route(context), None
-    except Exception as exc:
+    except (Exception, asyncio.CancelledError) as exc:
         failure = exc
     while entered:
         interceptor = entered.pop()
@@ -85,10 +101,17 @@ async def execute(
                 if interceptor.leave is not None:
                     context = await _result(interceptor, "leave", interceptor.leave(context), context)
             elif interceptor.error is not None:
-                context = await _result(interceptor, "error", interceptor.error(context, failure), context)
-                failure = None
-        except Exception as exc:
-            failure = exc
+                stage: Any = interceptor.error
+                context = await _result(interceptor, "error", stage(context, failure), context)
+                if not isinstance(failure, asyncio.CancelledError):
+                    failure = None
+        except (Exception, asyncio.CancelledError) as exc:
+            if not isinstance(failure, asyncio.CancelledError):
+                failure = exc
+            elif exc is not failure and not isinstance(exc, asyncio.CancelledError):
+                logger.error(
+                    "interceptor %r: error raised as a handshake was cancelled", interceptor.name, exc_info=exc
+                )
     if failure is not None:
         raise failure
     return context

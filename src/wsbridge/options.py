@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
-from urllib.parse import urlsplit
 
+from wsbridge.callbacks import check_callback
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, Decoded, check_codec
+from wsbridge.origins import allowed_origins
 
 if TYPE_CHECKING:
     from wsbridge.http import Request
@@ -21,7 +23,16 @@ M = TypeVar("M")
 P = TypeVar("P")
 
 MIB = 1024 * 1024
-DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_CALLBACKS = MappingProxyType(
+    {
+        "on_open": ("channel", "request"),
+        "on_text": ("channel", "process", "text"),
+        "on_binary": ("channel", "process", "data"),
+        "on_close": ("channel", "process", "reason"),
+        "on_error": ("channel", "process", "exception"),
+        "on_message": ("channel", "process", "message"),
+    }
+)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 
 
@@ -52,8 +63,8 @@ class Compression:
 class WebSocketOptions(Generic[P]):
     """The callbacks, limits and timeouts of a channel. ``P`` is what ``on_open`` returns, the *process object*.
 
-    A callback is a coroutine function, or a plain function, which runs on the event loop (OPEN-2). Callbacks of one
-    channel never overlap (RECV-5). All times are seconds, all sizes bytes.
+    A callback is a coroutine function, or a plain function, which runs on the event loop (OPEN-2), and takes what it is
+    called with (OPEN-12). Callbacks of one channel never overlap (RECV-5). All times are seconds, all sizes bytes.
 
     Attributes:
         on_open: ``on_open(channel, request)``, first; its result is the process object. Pedestal: ``:on-open``.
@@ -66,7 +77,8 @@ class WebSocketOptions(Generic[P]):
             that has no callback of its own (CODEC-1).
         codec: Turns messages into objects and back, for ``on_message`` and `WebSocketChannel.send`.
         subprotocols: Those that are spoken, the preferred first (HS-3).
-        origins: Origins that are let in beside the request's own, as ``scheme://host[:port]``; ``"*"`` is any (HS-6).
+        origins: Origins that are let in beside the request's own, as ``scheme://host[:port]``, with any scheme;
+            ``scheme://*.host`` for all subdomains of a host, ``"*"`` for any, ``null`` too (HS-6).
         max_text_size: The largest text message, in its UTF-8 bytes; None: no limit (LIM-1).
         max_binary_size: The largest binary message; None: no limit (LIM-1).
         compression: Whether messages are deflated where the peer offers it, or how (SEND-8).
@@ -77,7 +89,8 @@ class WebSocketOptions(Generic[P]):
         close_timeout: Cut off a peer that has not finished the close for that long (CLOSE-5).
 
     Raises:
-        TypeError: An unknown option, or one of a wrong type; the message names it.
+        TypeError: An unknown option, one of a wrong type, or a callback that cannot be called as it will be; the
+            message names it.
         ValueError: A value that is out of range; the message names the option.
 
     Pedestal: the ``ws-opts`` of ``upgrade-request-to-websocket``. LIM-5.
@@ -172,10 +185,12 @@ class WebSocketOptions(Generic[P]):
         def __init__(self, **options: Any) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("on_open", "on_text", "on_binary", "on_close", "on_error", "on_message"):
+        for name, takes in _CALLBACKS.items():
             callback = getattr(self, name)
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{name} must be callable or None, not {callback!r}")
+            if callback is not None:
+                if not callable(callback):
+                    raise TypeError(f"{name} must be callable or None, not {callback!r}")
+                check_callback(name, callback, *takes)
         check_codec(self.codec)
         if self.on_message is not None:
             self._decode_for(self.on_message)
@@ -186,9 +201,7 @@ class WebSocketOptions(Generic[P]):
                 raise ValueError(f"subprotocols: {subprotocol!r} is no token (RFC 6455, 4.1)")
         if len(set(self.subprotocols)) < len(self.subprotocols):
             raise ValueError(f"subprotocols: one stands twice in {self.subprotocols!r}")
-        for origin in self.origins:
-            if origin != "*" and parse_origin(origin) is None:
-                raise ValueError(f"origins: {origin!r} is neither '*' nor 'scheme://host[:port]'")
+        allowed_origins(tuple(self.origins))
         for name in ("max_text_size", "max_binary_size"):
             _whole(name, getattr(self, name), 1, None)
         if not isinstance(self.compression, bool | Compression):
@@ -207,22 +220,6 @@ class WebSocketOptions(Generic[P]):
 
 
 OPTION_NAMES: frozenset[str] = frozenset(field.name for field in fields(WebSocketOptions))
-
-
-def parse_origin(origin: str) -> tuple[str, str, int] | None:
-    """Split ``scheme://host[:port]`` into its parts in lower case, the default port filled in; None if it is none."""
-    try:
-        parts = urlsplit(origin.lower())
-        port = parts.port
-    except ValueError:
-        return None
-    host = parts.hostname
-    if not parts.scheme or not host or parts.path or parts.query or parts.fragment or parts.username is not None:
-        return None
-    if any(character.isspace() for character in origin) or origin.endswith(("?", "#", ":")):
-        return None
-    port = DEFAULT_PORTS.get(parts.scheme) if port is None else port
-    return None if port is None else (parts.scheme, host, port)
 
 
 def check_seconds(name: str, value: object, *, optional: bool = False) -> None:

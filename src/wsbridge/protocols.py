@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, overload, runtime_checkable
@@ -105,7 +105,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` cannot be called so (OPEN-12).
 
         Pedestal: ``on-text``. OPEN-8, RECV-1.
         """
@@ -128,7 +128,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called.
+            TypeError: ``callback`` cannot be called so (OPEN-12).
             ValueError: ``format`` is none of the three.
 
         Pedestal: ``on-binary``. OPEN-8, RECV-2.
@@ -167,10 +167,12 @@ class WebSocketChannel(Protocol[N_co]):
         """
         ...
 
-    def close(self, code: int = 1000, text: str = "") -> None:
+    def close(self, code: int = 1000, text: str = "") -> Awaitable[None]:
         """Begin to close; return at once. The first end wins, later calls do nothing.
 
-        The close frame follows every message for which a send returned True.
+        The close frame follows every message for which a send returned True. What it returns may be awaited, and need
+        not be: the close has begun either way, and `wait_closed` waits for the end. Awaited it is None, after one turn
+        of the event loop.
 
         Args:
             code: 1000-1003, 1007-1014 or 3000-4999.
@@ -183,6 +185,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Pedestal: ``close!``. CLOSE-1, CLOSE-2.
         """
+        ...
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it, whether or not a callback still runs (CLOSE-6)."""
@@ -200,6 +203,16 @@ class TellsEarly(Protocol):
         in which that becomes so, and False before: messages from before the end are still to come. It may be called
         several times.
         """
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """What a connector's channel is beside a `WebSocketChannel`, for what encodes as its ``send`` does."""
+
+    @property
+    def options(self) -> WebSocketOptions[Any]:
+        """What the channel was made with."""
+        ...
 
 
 @runtime_checkable

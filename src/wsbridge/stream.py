@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
+from wsbridge.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
@@ -215,10 +215,11 @@ class MessageStream(Generic[M]):
             self._lift()
             raise ChannelClosedError(await self._channel.wait_closed())
 
-    def close(self, code: int = 1000, text: str = "") -> None:
+    def close(self, code: int = 1000, text: str = "") -> Awaitable[None]:
         """Begin to close, and read no more; return at once. As `WebSocketChannel.close`. STREAM-4."""
-        self._channel.close(code, text)
+        begun = self._channel.close(code, text)
         self._forget()
+        return begun
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it; for a handler that is not reading.
@@ -434,14 +435,17 @@ def stream_handler(
         options: Those of `WebSocketOptions` that are no callbacks.
 
     Raises:
-        TypeError: ``handler`` is no coroutine function, ``codec`` lacks a method, an unknown option, or one of a wrong
-            type; the message names it.
+        TypeError: ``handler`` is no coroutine function or does not take two arguments, ``codec`` lacks a method, an
+            unknown option, or one of a wrong type; the message names it.
         ValueError: A value that is out of range; likewise.
 
     STREAM-1, STREAM-7 to STREAM-10.
     """
-    if not _is_coroutine_function(handler):
-        raise TypeError(f"handler must be a coroutine function, not {handler!r}")
+    if not is_coroutine_function(handler):
+        raise TypeError(f"handler must be a coroutine function, not {described(handler)}")
+    check_callback("handler", handler, "stream", "request")
+    if on_error is not None:
+        check_callback("on_error", on_error, "channel", "stream", "exception")
     if not isinstance(cancel_on_close, bool):
         raise TypeError(f"cancel_on_close must be a bool, not {cancel_on_close!r}")
     if isinstance(receive_buffer, bool) or not isinstance(receive_buffer, int):
@@ -476,9 +480,3 @@ def stream_handler(
         codec=codec,
         **options,
     )
-
-
-def _is_coroutine_function(handler: object) -> bool:
-    if isinstance(handler, type):
-        return False
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

@@ -5,12 +5,15 @@ from __future__ import annotations
 import binascii
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from wsbridge.errors import UpgradeError
-from wsbridge.http import Request, Response, plain_response
+from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
-from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
+from wsbridge.options import WebSocketOptions
+from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
+from wsbridge.refusal import Refusal, quoted
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
 
@@ -98,29 +101,44 @@ def offers_deflate(request: Request) -> bool:
     return found
 
 
-def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Response | None:
+def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal | None:
     """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
     if request.method != "GET":
-        return plain_response(405, {"Allow": "GET"})
+        return Refusal(405, f"its method is {quoted(request.method)}, not GET", {"Allow": "GET"})
     if request.http_version != "1.1":
-        return plain_response(505)
+        return Refusal(505, f"its HTTP version is {quoted(request.http_version)}, not 1.1")
     lines = request.header_lines()
     last = {name.lower(): value for name, value in lines}  # all at once: this runs for every handshake
     repeated: set[str] = set() if len(last) == len(lines) else _repeated(lines)
     for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
         if last.get(name, "").lower() != token and token not in _elements(lines, name):
-            return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
+            why = "it asks for no upgrade to a WebSocket; a proxy on its way has to pass on Upgrade and Connection"
+            return Refusal(426, why, {"Upgrade": "websocket", "Connection": "Upgrade"})
     if last.get("sec-websocket-version") != "13" or "sec-websocket-version" in repeated:
-        return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        return Refusal(426, f"its Sec-WebSocket-Version is {_shown(request, 'Sec-WebSocket-Version')}, not 13", headers)
     if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
-        return plain_response(400)
+        return Refusal(400, "its Sec-WebSocket-Key is missing, repeated or not the base64 of 16 bytes")
     if not last.get("host") or "host" in repeated:
-        return plain_response(400)
+        return Refusal(400, f"its Host is {_shown(request, 'Host')}")
     if last.get("content-length", "0") != "0" or "content-length" in repeated or "transfer-encoding" in last:
-        return plain_response(400)  # a body would be taken for frames
+        return Refusal(400, "it has a body")  # which would be taken for frames
     if "origin" in last and not is_allowed_origin(request, options.origins):
-        return plain_response(403)
+        return Refusal(403, _wrong_origin(request))
     return None
+
+
+def _shown(request: Request, name: str) -> str:
+    """Return the values of a header for a log."""
+    values: list[str] = request.headers.getlist(name)
+    return " and ".join(map(quoted, values[:2])) or "missing"
+
+
+def _wrong_origin(request: Request) -> str:
+    """Return for a log why the origin is not let in, with both origins that were compared."""
+    origin = _shown(request, "Origin")
+    own = " or ".join(quoted(f"{request.scheme.replace('ws', 'http', 1)}://{host}") for host in own_hosts(request)[:3])
+    return f"its origin is {origin}, which is neither the request's own, {own}, nor listed in origins"
 
 
 def _repeated(lines: list[tuple[str, str]]) -> set[str]:
@@ -134,27 +152,23 @@ def _elements(lines: list[tuple[str, str]], name: str) -> list[str]:
     return [item.strip().lower() for found, line in lines if found.lower() == name for item in line.split(",")]
 
 
-def is_allowed_origin(request: Request, allowed: tuple[str, ...] | Any) -> bool:
+def is_allowed_origin(request: Request, allowed: Sequence[str]) -> bool:
     """Tell whether the request has no origin, its own, or an allowed one (HS-6; RFC 6455, 10.2)."""
     origins: list[str] = request.headers.getlist("Origin")
-    if not origins:
-        return True
-    origin = parse_origin(origins[0]) if len(origins) == 1 else None
+    if len(origins) != 1:
+        return not origins
+    listed = allowed_origins(tuple(allowed))
+    if is_nobody(origins[0]):
+        return listed.any
+    origin = parse_origin(origins[0])
     if origin is None:
         return False
-    if "*" in allowed or any(parse_origin(entry) == origin for entry in allowed):
-        return True
-    scheme = "https" if request.scheme == "wss" else "http"
-    own = parse_origin(f"{scheme}://{request.headers['Host']}")
-    # a page and its WebSocket differ in scheme behind a proxy that ends TLS: host and port decide
-    return own is not None and own[1] == origin[1] and _same_port(own, origin)
+    return listed.lets_in(origin) or any(is_own(origin, request.scheme, host) for host in own_hosts(request))
 
 
-def _same_port(own: tuple[str, str, int], origin: tuple[str, str, int]) -> bool:
-    """Compare ports; where both are the defaults of their schemes, they are the same place."""
-    if own[2] == origin[2]:
-        return True
-    return own[2] == DEFAULT_PORTS[own[0]] and origin[2] == DEFAULT_PORTS.get(origin[0])
+def own_hosts(request: Request) -> tuple[str, ...]:
+    """Return what the request is addressed to: its ``Host``, and what a trusted proxy tells beside it."""
+    return (request.headers["Host"], *request.forwarded_hosts)
 
 
 def _is_key(key: str) -> bool:

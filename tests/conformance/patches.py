@@ -20,6 +20,8 @@ from wsbridge.http import Response
 wsbridge: Any = importlib.import_module("wsbridge")
 application: Any = importlib.import_module("wsbridge.application")
 base: Any = importlib.import_module("wsbridge.base")
+channel: Any = importlib.import_module("wsbridge.channel")
+codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
@@ -142,17 +144,16 @@ def stop_at_an_exception() -> None:
             self._channel = channel
         if failed:
             self._queue.clear()
-            self._closing = True
+            self._ended = True
 
     connection.WebSocketConnection._send_one = send_one
 
 
 @patch("CONN-4")
 def close_at_once() -> None:
-    async def close(self: Any) -> None:
-        self._closing = True
+    async def close(self: Any, code: int = 1000, text: str = "") -> None:
         self._queue.clear()
-        self._channel.close()
+        self._channel.close(code, text)
 
     connection.WebSocketConnection.close = close
 
@@ -166,6 +167,23 @@ def keep_a_sender() -> None:
         await asyncio.sleep(3600)
 
     connection.WebSocketConnection._send_queued = send_queued
+
+
+@patch("CONN-6")
+def put_anything() -> None:
+    connection.WebSocketConnection._encoded = lambda self, message: message
+
+
+@patch("CONN-7")
+def remember_what_was_cancelled() -> None:
+    connection.WebSocketConnection._forget = lambda self, entry: None
+
+
+@patch("CODEC-3")
+def encode_by_what_is_installed() -> None:
+    msgspec: Any = importlib.import_module("msgspec")
+    codec._dumps = lambda message: msgspec.json.encode(message).decode()
+    codec._loads = msgspec.json.decode
 
 
 @patch("THR-2")
@@ -226,4 +244,10 @@ def take_any_version() -> None:
 
 @patch("STREAM-10")
 def take_any_handler() -> None:
-    stream._is_coroutine_function = lambda handler: True
+    stream.is_coroutine_function = lambda handler: True
+
+
+@patch("OPEN-12")
+def take_any_callback() -> None:
+    for module in (options, stream, interceptor, application, channel):
+        module.check_callback = lambda name, callback, *takes: None

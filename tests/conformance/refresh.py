@@ -7,13 +7,13 @@ one check of its rule, so that `test_broken` runs no more than it must.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.conformance import broken_channels, broken_connectors, broken_ends, broken_streams, broken_wires
 from tests.conformance.breaking import BROKEN, Breakage
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import all_checks
@@ -25,15 +25,14 @@ SCALE = 0.2  # what is broken never comes: there is no use in waiting long for i
 GENERAL = ("AnswersNothing", "ReadsLengthsOneShort", "ForgetsOnClose", "OpensTwice", "ReadsLeniently", "MountsBadly")
 """What is tried for a check that no breakage of its rule fails."""
 
+REGISTERED = [
+    importlib.import_module(f"tests.conformance.{path.stem}")
+    for path in sorted(Path(__file__).parent.glob("broken_*.py"))
+]
+"""Importing them has filled `BROKEN`."""
+
 CHECKS = {check.id: check for check in all_checks()}
 BY_NAME = {breakage.name: breakage for breakage in BROKEN}
-REGISTERED = (
-    broken_channels,
-    broken_connectors,
-    broken_ends,
-    broken_streams,
-    broken_wires,
-)  # importing them has filled BROKEN
 
 
 def is_caught(breakage: Breakage, check: str) -> bool:

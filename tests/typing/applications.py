@@ -59,6 +59,10 @@ async def queue(channel: WebSocketChannel) -> None:
     async with connection as entered:
         assert_type(entered, WebSocketConnection)
     await connection.send(7)  # type: ignore[arg-type]
+    await connection.close(1001, "soon")
+    coded: WebSocketConnection[int] = start_ws_connection(channel)
+    await coded.send(7)
+    await coded.put("a")  # type: ignore[arg-type]
     start_ws_connection(channel, 3)  # type: ignore[call-arg]
 
 

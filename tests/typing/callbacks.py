@@ -152,6 +152,9 @@ async def use(channel: WebSocketChannel, file: BinaryIO) -> None:
     channel.on_binary(of_view)  # type: ignore[arg-type]
     channel.on_binary(of_bytes, format="stream")  # type: ignore[call-overload]
     channel.on_binary(of_bytes, format="text")  # type: ignore[call-overload]
+    assert_type(channel.close(), Awaitable[None])
+    await channel.close(1001, "soon")
+    channel.close()
     channel.close("1000")  # type: ignore[arg-type]
     channel.id = "mine"  # type: ignore[misc]
 

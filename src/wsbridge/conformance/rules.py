@@ -31,7 +31,13 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.
 
         From a proxy that `trusted_proxies` lists, `X-Forwarded-For` and `X-Forwarded-Proto` are believed for the remote
-        address, whose port is 0 then, and for the scheme; from anyone else they are headers like any other.""",
+        address and the scheme; from anyone else they are headers like any other. `"unix"` lists whoever connects by a
+        Unix socket. The header's lines are one list, separated by commas and nothing else, and empty elements do not
+        count. From its end the trusted proxies are passed over, also as IPv4 addresses mapped into IPv6; the hop before
+        them is the peer, and the first where all are trusted. A hop is `address`, `address:port`, `[address]` or
+        `[address]:port`, and the port 0 where none is told. A hop that is none of these, such as `unknown`, leaves the
+        remote address None: it is never that of the proxy. The scheme is the last that is told, or, where there is one
+        for each hop, the one beside the peer's.""",
     ),
     rule(
         "HS-3",
@@ -72,9 +78,13 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         section="RFC 6455, 10.2",
         sentence="A request from another origin is let in only if the options list that origin.",
         text="""No `Origin` at all is let in. One is let in if its host and port are those that the request itself is
-        addressed to, or if `options.origins` has it as `scheme://host[:port]`; case plays no part and a default port is
-        the same as none. `"*"` lets any in. An origin `null`, one that cannot be parsed, and a repeated header get 403.
-        It is so on every connector, whatever its server checks by itself.""",
+        addressed to, by `Host` or by the `X-Forwarded-Host` of a trusted proxy, or if `options.origins` has it as
+        `scheme://host[:port]`, whatever the scheme; case plays no part, a default port is the same as none, and letters
+        beyond ASCII are encoded as browsers do it. `scheme://*.host[:port]` stands for all subdomains of a host,
+        without itself. `"*"` lets any in, `null` too, which any page can have. Otherwise `null`, one that cannot be
+        parsed, and a repeated header get 403. It is so on every connector, whatever its server checks by itself. An
+        entry that no browser's origin can match raises a `ValueError` when the options are made, which says what would
+        be right.""",
     ),
     rule(
         "HS-7",
@@ -112,6 +122,22 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
         returned, so that handshakes side by side cannot exceed the limit together.""",
         stochastic=True,
+    ),
+    rule(
+        "HS-14",
+        sentence="A handshake that wsbridge refuses leaves one line in the log, at INFO: status, path and why.",
+        text="""For an origin that is not let in it has both origins, the request's own too. What the peer has written
+        stands there as a Python literal in ASCII, cut to 100 characters. There are 20 lines at once and 5 a second at
+        most, and the next one tells how many were left out. An answer of the application's leaves none.""",
+    ),
+    rule(
+        "HS-15",
+        section="RFC 7239, 4 and 6",
+        sentence="`Forwarded` of a trusted proxy tells what `X-Forwarded-For`, `-Proto` and `-Host` tell.",
+        text="""Its `for`, `proto` and `host` are read, quoted or not; an element that is ill-formed is a hop that
+        nobody knows. A proxy writes one of the two families, and passes on what a peer has written into the other. So
+        they are not mixed: where both tell the same, that is believed, and where they contradict each other neither is.
+        The remote address is None then, the scheme that of the connection, and the host none but `Host`.""",
     ),
 )
 
@@ -176,6 +202,16 @@ OPENING_RULES: tuple[Rule, ...] = (
         "OPEN-11",
         sentence="""Before `on_open` starts, a send and `close` raise `ChannelNotOpenError`; callbacks can be
         registered.""",
+    ),
+    rule(
+        "OPEN-12",
+        kind="library",
+        sentence="What is handed over to be called is checked then: that it can be called as it will be, and will run.",
+        text="""A callback, a handler, an interceptor's stage or a `lifespan` that does not take as many arguments, has
+        further ones that are required, or is a generator or async generator function raises a `TypeError` with its
+        name, file and line, and with what it must take. Methods, partials, classes, objects with `__call__` and
+        decorated functions are callables like any other. What cannot be told is taken: a callable without a signature,
+        or a decorator that takes any arguments.""",
     ),
 )
 
@@ -303,7 +339,9 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         sentence="""An `Interceptor` has a name and up to three stages, `enter`, `leave` and `error`, each a plain or a
         coroutine function.""",
         text="""The enter stages run in order, the leave stages in reverse. After an exception the error stages run in
-        reverse until one takes it. A `response` in the context ends the enter stages.""",
+        reverse until one takes it. A `response` in the context ends the enter stages. When a handshake is cancelled,
+        since its peer leaves or the connector stops, the error stages of all that have entered run with the
+        `asyncio.CancelledError`, so that each lets go of what it holds; none can take it.""",
     ),
     rule(
         "CTX-3",
@@ -350,13 +388,29 @@ CONTEXT_RULES: tuple[Rule, ...] = (
     rule(
         "CONN-4",
         kind="library",
-        sentence="""`await close()` sends what is queued and then closes the channel; leaving the connection's `async
-        with` block does the same.""",
+        sentence="""`await close(code, text)` sends what is queued and then closes the channel; leaving the connection's
+        `async with` block does the same.""",
+        text="The code is 1000 and the text empty if they are left out; those that cannot be sent are refused at once.",
     ),
     rule(
         "CONN-5",
         kind="library",
         sentence="""A connection that is dropped without a close leaves no task behind: a sender runs only while
         something is queued.""",
+    ),
+    rule(
+        "CONN-6",
+        kind="library",
+        sentence="""A message is encoded by the channel's codec when it is put, and what is wrong with it is raised
+        there.""",
+        text="""That is what the codec raises; and, without one too, `TypeError` for what is no message and
+        `UnicodeEncodeError` for a text that UTF-8 cannot encode. Nothing is queued then.""",
+    ),
+    rule(
+        "CONN-7",
+        kind="library",
+        sentence="A put or a send that is cancelled while its message waits has sent nothing, and never will.",
+        text="""It may wait for a place, in the queue, or for a peer that reads too slowly. A message that is being
+        written is sent in whole or not at all (SEND-5). No other message is disturbed by it.""",
     ),
 )

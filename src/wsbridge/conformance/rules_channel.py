@@ -132,11 +132,12 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "CLOSE-1",
-        sentence="""`close(code=1000, text="")` is a plain function for any task and any callback, and returns None at
+        sentence="""`close(code=1000, text="")` is a plain function for any task and any callback, and returns at
         once.""",
-        text="""The close frame stands behind each send that was accepted before. The first call wins and later ones do
-        nothing. From then on sends return False, and no callback for a message starts; that holds too where the end
-        was the peer's. In `on_error` and in `on_close` it does nothing.""",
+        text="""What it returns may be awaited and need not be; awaited it is None. The close frame stands behind each
+        send that was accepted before. The first call wins and later ones do nothing. From then on sends return False,
+        and no callback for a message starts; that holds too where the end was the peer's. In `on_error` and in
+        `on_close` it does nothing.""",
     ),
     rule(
         "CLOSE-2",

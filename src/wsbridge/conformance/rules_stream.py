@@ -79,8 +79,9 @@ STREAM_RULES: tuple[Rule, ...] = (
         "STREAM-10",
         kind="library",
         sentence="What `stream_handler` cannot serve is refused when it is called, by an error that names it.",
-        text="""A handler that is no coroutine function, a codec that lacks a method, an unknown option, a callback that
-        the handler makes needless, or an option of a wrong type: `TypeError`. A value out of range: `ValueError`.""",
+        text="""A handler that is no coroutine function or does not take a stream and a request, a codec that lacks a
+        method, an unknown option, a callback that the handler makes needless, or an option of a wrong type:
+        `TypeError`. A value out of range: `ValueError`.""",
     ),
     rule(
         "CODEC-1",
@@ -96,5 +97,14 @@ STREAM_RULES: tuple[Rule, ...] = (
         text="""It reaches neither `on_message` nor a read. `on_error` gets a `MessageDecodeError`, whose cause is what
         `decode` raised, or the `MessageKindError` that it raised; either is logged (ERR-1). The messages before it are
         delivered. A codec's `invalid_code`, for protocols that have a code of their own, takes the place of both.""",
+    ),
+    rule(
+        "CODEC-3",
+        kind="library",
+        sentence="`json_codec()` takes, refuses and writes the same, whatever other packages are installed.",
+        text="""It knows dicts, lists, tuples, strings, numbers, bools and None; anything else is a `TypeError`, but for
+        a key that is a number, a bool or None, which becomes its text. What is sent is compact, with all letters as
+        they are. NaN and the infinities, numbers that a float cannot hold, and lone surrogates (RFC 8259, 8.2) are
+        neither sent nor taken. Of equal keys the last counts.""",
     ),
 )

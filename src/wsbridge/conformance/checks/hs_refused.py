@@ -415,13 +415,13 @@ async def listed_origins(bench: Bench) -> None:
 
 @check("HS-6")
 async def any_origin(bench: Bench) -> None:
-    """With `"*"` listed any origin is accepted, but neither null nor one that is unparsable."""
+    """With `"*"` listed any origin is accepted, null too, but not one that is unparsable."""
     async with bench.serve(bench.options(origins=["*"])) as served:
         await _origins(
             bench,
             served,
-            accepted=["http://evil.example", "https://a.b.c.example:1", f"http://{served.host}"],
-            refused=["null", "evil.example", "http://"],
+            accepted=["http://evil.example", "https://a.b.c.example:1", f"http://{served.host}", "app://local", "null"],
+            refused=["evil.example", "http://"],
         )
 
 

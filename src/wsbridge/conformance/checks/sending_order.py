@@ -214,7 +214,7 @@ async def a_timeout_around_a_send(bench: Bench) -> None:
         true(messages - len(taken) in (0, 1), f"{messages} messages came, {len(taken)} sends returned True")
 
 
-async def _close_among_senders(bench: Bench, close: Callable[[WebSocketChannel], None], **peer_options: Any) -> None:
+async def _close_among_senders(bench: Bench, close: Callable[[WebSocketChannel], object], **peer_options: Any) -> None:
     """Close while eight tasks send, to a peer that reads all the time."""
     options = bench.options(compression=bool(peer_options))
     async with bench.serve(options) as served, pair(bench, served, **peer_options) as (peer, channel):
