@@ -25,6 +25,7 @@ from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, check_headers, forwarded, parse_networks, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
+from wsbridge.logs import shown
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.sockets import bind, socket_address, unlink_socket
@@ -423,7 +424,7 @@ class BaseConnector(ABC):
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
             return plain_response(503)
         except Exception as exc:
-            logger.error("the request for %r failed", request.path, exc_info=exc)
+            logger.error("the request for %s failed", shown(request.path), exc_info=exc)
             return plain_response(500)
         finally:
             self._handshakes.discard(task)

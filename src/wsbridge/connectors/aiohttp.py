@@ -65,6 +65,7 @@ AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
 _SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
+_SUBPROTOCOL = "Sec-WebSocket-Protocol"
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
 _TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
@@ -572,10 +573,8 @@ async def _answer(
     for name, value in headers:
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
-    if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
-        ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
     try:
-        writer = await ws.prepare(_with_one_upgrade(native))
+        writer = await ws.prepare(_fit(native, channel.subprotocol))
         channel.opened(native, writer)
     except BaseException as exc:
         channel.abandon()
@@ -606,11 +605,18 @@ def _native_response(outcome: Response) -> web.Response:
     return response
 
 
-def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
-    """Return the request as aiohttp takes it: what it does not know is a list of protocols in ``Upgrade`` (HS-1)."""
-    if native.headers["Upgrade"].lower() == "websocket":
+def _fit(native: web.BaseRequest, subprotocol: str | None) -> web.BaseRequest:
+    """Return the request as aiohttp takes it without a word.
+
+    What it does not know is a list of protocols in ``Upgrade`` (HS-1) and a second line of subprotocols, and it warns,
+    with the peer's list, where none of them is spoken (web_ws.py:317).
+    """
+    if native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers:
         return native
-    headers = [(name, value) for name, value in native.headers.items() if name.lower().startswith("sec-websocket-")]
+    kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions")
+    headers = [(name, value) for name in kept for value in native.headers.getall(name, ())]
+    if subprotocol is not None:
+        headers.append((_SUBPROTOCOL, subprotocol))
     return native.clone(headers=[("Upgrade", "websocket"), *headers])
 
 

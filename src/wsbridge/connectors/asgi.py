@@ -38,6 +38,7 @@ from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
@@ -278,7 +279,7 @@ class Channel(BaseChannel):
             self._ended = True
             self._disconnected(event)
         else:
-            logger.error("the server sent %r to channel %s, which has no place there", event, self.id)
+            logger.error("the server sent %s to channel %s, which has no place there", shown(str(event)), self.id)
             if self._reason is None:
                 self._end_here(1011, "")
 
@@ -286,7 +287,7 @@ class Channel(BaseChannel):
         """Take the end; what it means differs between the servers."""
         told = event.get("code") or 1005
         if not isinstance(told, int):
-            logger.error("the server sent %r to channel %s, whose code is none", event, self.id)
+            logger.error("the server sent %s to channel %s, whose code is none", shown(str(event)), self.id)
         code = int(told) if isinstance(told, int) else 1006
         if code == 1006 or (code in (1005, 1012) and "reason" not in event):
             if code == 1012:
@@ -395,10 +396,11 @@ class Connector(BaseConnector):
                 level = logging.DEBUG if self._has_upgraded else logging.ERROR
                 logger.log(
                     level,
-                    "the server hands the handshake for %r on as an ordinary request: it has no support for WebSockets "
+                    "the server hands the handshake for %s on as an ordinary request: it has no support for WebSockets "
                     "(uvicorn needs websockets or wsproto), or will not upgrade this one",
-                    request.path,
+                    shown(request.path),
                 )
+                self._has_upgraded = True  # once is enough
                 outcome = plain_response(400)
             await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
         finally:

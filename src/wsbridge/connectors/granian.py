@@ -48,6 +48,7 @@ from wsbridge.connectors import asgi
 from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -235,7 +236,7 @@ class Connector(asgi.Connector):
             else:
                 await self.serve_websocket(self.handle, scope, watcher.proto.receive, watcher.proto.send)
         except Exception:
-            logger.exception("the request for %r failed", watcher.scope["path"])
+            logger.exception("the request for %s failed", shown(watcher.scope["path"]))
         finally:
             self._tasks.discard(task)
             self._opening.discard(task)

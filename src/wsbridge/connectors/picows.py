@@ -62,6 +62,7 @@ from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_re
 from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -334,7 +335,7 @@ class _Handshake(asyncio.Protocol):
             return _Listener(connector, outcome, transport, native, source)
         except Exception:
             outcome.abandon()
-            logger.exception("the 101 for %r could not be sent", request.path)
+            logger.exception("the 101 for %s could not be sent", shown(request.path))
             self._respond(plain_response(500))
             return None
 

@@ -35,6 +35,7 @@ import struct
 import sys
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -46,6 +47,7 @@ from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
+from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from wsbridge.application import Application
@@ -54,6 +56,7 @@ from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.draining import Connection
 from wsbridge.http import Request, Response, plain_response
+from wsbridge.logs import shown
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
 
@@ -82,6 +85,20 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: cl
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
 _MAX_BODY = 64 * 1024  # bytes of a request that is no handshake
+
+_NOISE = ("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body")
+_IS_OURS: ContextVar[bool] = ContextVar("wsbridge_tornado", default=False)  # in all that a server of this module runs
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Let pass what tornado logs but for what any peer can cause: that has the level debug here (LOG-1)."""
+    if not _IS_OURS.get() or not str(record.msg).startswith(_NOISE):
+        return True
+    record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+    return gen_log.isEnabledFor(logging.DEBUG)
+
+
+gen_log.addFilter(_is_no_noise)
 
 _lacking = [
     name
@@ -478,7 +495,7 @@ class _Handler(WebSocketHandler):
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         if not isinstance(value, web.HTTPError):
-            logger.error("the request for %r failed", self.request.uri, exc_info=value)
+            logger.error("the request for %s failed", shown(self.request.uri or ""), exc_info=value)
 
 
 class _Server(HTTPServer):
@@ -551,7 +568,9 @@ class Connector(BaseConnector):
         app = web.Application([(".*", _Handler, arguments)], log_function=_log_nothing)
         self._server = _Server(app, ssl_options=self.ssl, **{"max_body_size": _MAX_BODY, **self.native_options})
         self._server.connector = self
-        self._server.add_sockets(sockets)
+        context = copy_context()
+        context.run(_IS_OURS.set, True)
+        context.run(self._server.add_sockets, sockets)
 
     async def _stop_listening(self) -> None:
         self._server.stop()

@@ -44,6 +44,7 @@ from wsbridge.connectors import asgi
 from wsbridge.connectors._sansio import Channel, FrameReader, agree
 from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
+from wsbridge.logs import PeersLogger, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -57,6 +58,7 @@ UvicornChannel: TypeAlias = WebSocketChannel[WebSocketsSansIOProtocol]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 logger = logging.getLogger("wsbridge")
+peers_logger = PeersLogger("uvicorn.error")
 
 MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 KEY = "wsbridge.protocol"  # in the scope
@@ -70,6 +72,7 @@ class _Http(H11Protocol):
     _timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.logger = peers_logger
         super().connection_made(transport)
         self._wait_for_request()
 
@@ -137,6 +140,7 @@ class _Http(H11Protocol):
 class Upgraded:
     """A mixin for uvicorn's WebSocket protocols: a connection from its upgrade on."""
 
+    logger: Any
     app: Any
     scope: Any
     receive: Any
@@ -155,7 +159,7 @@ class Upgraded:
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("the handshake for %r failed", self.scope["path"])
+            logger.exception("the handshake for %s failed", shown(self.scope["path"]))
             self.send_500_response()
         finally:
             if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
@@ -164,8 +168,10 @@ class Upgraded:
 
 class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.logger = peers_logger
         super().connection_made(transport)
         self.protocol = self.conn
+        self.conn.logger = peers_logger
         self.conn.debug = False  # it writes what a peer sends as it is
         self.prepare()
 
