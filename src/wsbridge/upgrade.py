@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from wsbridge.errors import UpgradeError
-from wsbridge.http import Request, Response, plain_response
+from wsbridge.http import Request, Response, has_body, plain_response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
 
@@ -116,8 +116,8 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Respons
         return plain_response(400)
     if not last.get("host") or "host" in repeated:
         return plain_response(400)
-    if last.get("content-length", "0") != "0" or "content-length" in repeated or "transfer-encoding" in last:
-        return plain_response(400)  # a body would be taken for frames
+    if ("content-length" in last or "transfer-encoding" in last) and has_body(request):
+        return plain_response(400)  # a body would be taken for frames (HS-16)
     if "origin" in last and not is_allowed_origin(request, options.origins):
         return plain_response(403)
     return None

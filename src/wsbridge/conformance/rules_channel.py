@@ -338,6 +338,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("`max_channels`", "the connector", "`None` (no limit)", "HS-12"),
                 ("`handshake_timeout`", "the connector", "`10`", "HS-10"),
                 ("`shutdown_timeout`", "the connector", "`10`", "STOP-2"),
+                ("`max_head_size`", "the connector", "`65536`", "HS-17"),
                 ("`trusted_proxies`", "the connector", "`()`", "HS-2"),
                 ("`native_options`", "the connector", "`{}`", "LIM-5"),
             ),

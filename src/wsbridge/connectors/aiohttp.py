@@ -42,14 +42,15 @@ from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.log import server_logger
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import OnTransport
 from wsbridge.close import is_valid_close_code
-from wsbridge.http import Request, Response, plain_response
+from wsbridge.draining import plain_connection
+from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
 from wsbridge.upgrade import offers_deflate
@@ -66,6 +67,7 @@ _SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
 _SUBPROTOCOL = "Sec-WebSocket-Protocol"
+_TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
 _TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
@@ -407,7 +409,20 @@ class _Source(BaseSource):
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
 
-    __slots__ = ()
+    __slots__ = ("_connector", "_has_failed")
+
+    def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._connector = connector
+        self._has_failed = False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if self._has_failed and isinstance(self.transport, asyncio.Transport):
+            self._connector.drain_answered(plain_connection(self.transport))  # the rest of what was no request
+        return finished
 
     def handle_error(
         self,
@@ -417,6 +432,9 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)
+        self._has_failed = True
+        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY)):
+            status = 431
         response = _native_response(plain_response(status))
         response.force_close()
         return response
@@ -454,9 +472,14 @@ class Connector(BaseConnector):
     _server: web.Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
+        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger)}
+        native |= dict.fromkeys(("max_line_size", "max_field_size"), self.max_head_size)
+        native["lingering_time"] = self.handshake_timeout  # for which a body is read and dropped
+        native |= self.native_options
         self._server = web.Server(self._serve)
-        protocol = partial(_Protocol, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native)
+        protocol = partial(
+            _Protocol, self, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native
+        )
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:
@@ -602,6 +625,8 @@ def _native_response(outcome: Response) -> web.Response:
     for name, value in outcome.headers:
         response.headers.add(name, value)
     response.headers.setdefault("Server", _SERVER)
+    if says_close(outcome):
+        response.force_close()  # behind the body, which aiohttp reads for `lingering_time`
     return response
 
 

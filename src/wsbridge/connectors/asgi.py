@@ -62,9 +62,8 @@ T = TypeVar("T")
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
 _PATHSEND = "http.response.pathsend"  # which granian alone has in the scope of a WebSocket
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _GLANCE = 0.25  # seconds
-_MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
+_MOUNT_OPTIONS = ("max_channels", "max_head_size", "shutdown_timeout", "trusted_proxies")
 
 
 class Channel(BaseChannel):
@@ -386,9 +385,6 @@ class Connector(BaseConnector):
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
         try:
-            if _is_large(scope):
-                await respond(send, "http.response", plain_response(431))
-                return
             request = self.make_request(scope)
             outcome = await handle(request, _Source(self, request))
             if isinstance(outcome, BaseChannel):
@@ -423,9 +419,6 @@ class Connector(BaseConnector):
                 if event["type"] != "websocket.disconnect":
                     logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
                     await send({"type": "websocket.close", "code": 1011, "reason": ""})
-                return None
-            if _is_large(scope):
-                await self._refuse(scope, send, plain_response(431))
                 return None
             self._has_upgraded = True
             request = self.make_request(scope)
@@ -520,11 +513,6 @@ def may_upgrade(method: str, version: str, headers: Iterable[tuple[bytes, bytes]
 def has_controls(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether a header's value has a control character, which h11 lets pass."""
     return any(_CONTROL.search(value) for _, value in headers)
-
-
-def _is_large(scope: Scope) -> bool:
-    """Tell whether a request is larger than it should be; some servers have no limit, or a very high one."""
-    return sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEAD
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -622,7 +610,8 @@ def asgi_app(
         handler: Options, which serve any path that is routed here, or a whole application, whose routes are below the
             scope's ``root_path``.
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout``, ``trusted_proxies`` and ``server_pings`` of the connector.
+        options: ``max_channels``, ``max_head_size``, which the server may undercut, ``shutdown_timeout``,
+            ``trusted_proxies`` and ``server_pings`` of the connector.
 
     Returns:
         The application. At the end of a lifespan, where the server has one and the framework hands it on, every channel

@@ -65,6 +65,7 @@ logger = logging.getLogger("wsbridge")
 
 _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
+_LEAST_BUFFER = 8192  # bytes: hyper panics for less
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
@@ -200,7 +201,10 @@ class Connector(asgi.Connector):
 
     def _start_worker(self, number: int, sock: socket.socket) -> None:
         is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-        opts = HTTP1Settings(header_read_timeout=max(1, int(self.handshake_timeout * 1000)))
+        opts = HTTP1Settings(
+            header_read_timeout=max(1, int(self.handshake_timeout * 1000)),
+            max_buffer_size=max(self.max_head_size, _LEAST_BUFFER),
+        )
         worker = cast(Any, ASGIWorker)(
             *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), is_unix, BACKLOG)), None),
             *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends

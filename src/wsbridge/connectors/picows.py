@@ -58,7 +58,8 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
-from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
+from wsbridge.connectors._answers import final_response
+from wsbridge.connectors._http1 import BadRequestError, Head, parse_head
 from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
@@ -270,9 +271,10 @@ class _Handshake(asyncio.Protocol):
                 self._transport.pause_reading()
             return
         end = unread.find(_END, max(seen - len(_END), 0)) + len(_END)
-        if end < len(_END) and len(unread) <= MAX_HEAD:
+        limit = self._connector.max_head_size
+        if end < len(_END) and len(unread) <= limit:
             return
-        if end < len(_END) or end > MAX_HEAD:
+        if end < len(_END) or end > limit:
             self._respond(plain_response(431))
             return
         try:
@@ -281,9 +283,6 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         del unread[:end]
-        if head.has_body:
-            self._respond(plain_response(400))
-            return
         self._forget_timer()
         self._task = self._connector.loop.create_task(self._live(head))
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Mapping
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
@@ -42,6 +44,7 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
 from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.draining import plain_connection
 from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
 from wsbridge.logs import PeersLogger, shown
@@ -102,18 +105,21 @@ class _Http(H11Protocol):
         return asgi.may_upgrade(self.scope["method"], self.scope["http_version"], self.headers)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, without a word of why."""
+        """Refuse what is no HTTP, or whose head is too large, without a word of why."""
         if self.cycle:
             self.cycle.disconnected = True  # what the application answers is too late
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = b"Bad Request\n"
+            is_large = getattr(sys.exception(), "error_status_hint", 400) == 431
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_large else HTTPStatus.BAD_REQUEST
+            body = f"{status.phrase}\n".encode()
             headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Connection", "close")]
             for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        self.connector.drain_answered(plain_connection(self.transport))
         self.transport.close()
 
     def on_response_complete(self) -> None:
@@ -287,6 +293,7 @@ class Connector(asgi.Connector):
             lifespan="off",
             log_config=None,
             backlog=BACKLOG,
+            h11_max_incomplete_event_size=self.max_head_size,
             ws_ping_interval=None,
             ws_per_message_deflate=self.protocol_class.offers_deflate,
             proxy_headers=False,
@@ -303,6 +310,9 @@ class Connector(asgi.Connector):
             await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
             await self.serve_http(self.handle, scope, send)
+            http: _Http = scope[KEY]
+            if http.transport.is_closing():  # there may be a body to come
+                self.drain_answered(plain_connection(http.transport))
         else:
             await self.serve_websocket(self.handle, scope, receive, send)
 
