@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-__all__ = ["MOST", "PeersLogger", "log_failure", "said", "shown"]
+__all__ = ["MOST", "PeersLogger", "log_failure", "lower", "said", "shown"]
 
 logger = logging.getLogger("wsbridge")
 
@@ -60,6 +60,13 @@ class PeersLogger(logging.Logger):
 
     def makeRecord(self, name: str, level: int, *arguments: Any, **options: Any) -> logging.LogRecord:
         return super().makeRecord(name, _lowered(level), *arguments, **options)
+
+
+def lower(record: logging.LogRecord, logger: logging.Logger) -> bool:
+    """For a filter of ``logger``: give a record that speaks of a peer alone the level debug, as `PeersLogger` does."""
+    record.levelno = _lowered(record.levelno)
+    record.levelname = logging.getLevelName(record.levelno)
+    return logger.isEnabledFor(record.levelno)
 
 
 def _lowered(level: int) -> int:

@@ -420,8 +420,9 @@ class _Protocol(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
-        if self._has_failed and isinstance(self.transport, asyncio.Transport):
-            self._connector.drain_answered(plain_connection(self.transport))  # the rest of what was no request
+        is_last = self._has_failed or (isinstance(resp, web.Response) and not resp.keep_alive)
+        if is_last and isinstance(self.transport, asyncio.Transport):
+            self._connector.drain_answered(plain_connection(self.transport))  # a body, or the rest of what is none
         return finished
 
     def handle_error(
@@ -474,7 +475,7 @@ class Connector(BaseConnector):
     async def _start(self, sockets: list[socket.socket]) -> None:
         native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger)}
         native |= dict.fromkeys(("max_line_size", "max_field_size"), self.max_head_size)
-        native["lingering_time"] = self.handshake_timeout  # for which a body is read and dropped
+        native["lingering_time"] = 0  # for a body: aiohttp would wait for it though the peer has left
         native |= self.native_options
         self._server = web.Server(self._serve)
         protocol = partial(
@@ -626,7 +627,7 @@ def _native_response(outcome: Response) -> web.Response:
         response.headers.add(name, value)
     response.headers.setdefault("Server", _SERVER)
     if says_close(outcome):
-        response.force_close()  # behind the body, which aiohttp reads for `lingering_time`
+        response.force_close()
     return response
 
 

@@ -48,7 +48,7 @@ from wsbridge.connectors import asgi
 from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
-from wsbridge.logs import shown
+from wsbridge.logs import lower, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -62,6 +62,17 @@ GranianChannel: TypeAlias = WebSocketChannel[asgi.Scope]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 logger = logging.getLogger("wsbridge")
+
+_NOISE = ("Attempted to write to a closed", "Failed to close websocket", "Websocket handshake failed")
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Let pass what granian logs but for what any peer can cause: that has the level debug here (LOG-1)."""
+    return not str(record.msg).startswith(_NOISE) or lower(record, logging.getLogger(record.name))
+
+
+for _name in ("_granian.asgi.io", "_granian.asgi.http"):
+    logging.getLogger(_name).addFilter(_is_no_noise)
 
 _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels

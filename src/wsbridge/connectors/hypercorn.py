@@ -193,7 +193,8 @@ class _Tcp(TCPServer):
 
     async def _close(self) -> None:
         # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
-        if not (self._is_read or isinstance(cast(Any, self.protocol).connection, _Early)):  # a body, or what is no HTTP
+        is_upgraded = isinstance(getattr(getattr(self, "protocol", None), "connection", None), _Early)
+        if not (self._is_read or is_upgraded):  # a body is left, or what is no HTTP
             self.connector.drain_answered(plain_connection(cast(asyncio.Transport, self.writer.transport)))
         with contextlib.suppress(ssl.SSLError):
             await super()._close()

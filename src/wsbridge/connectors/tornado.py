@@ -57,7 +57,7 @@ from wsbridge.close import is_valid_close_code
 from wsbridge.connectors._answers import final_response
 from wsbridge.draining import Connection
 from wsbridge.http import Request, Response, plain_response, says_close
-from wsbridge.logs import shown
+from wsbridge.logs import lower, shown
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
 
@@ -95,8 +95,7 @@ def _is_no_noise(record: logging.LogRecord) -> bool:
     """Let pass what tornado logs but for what any peer can cause: that has the level debug here (LOG-1)."""
     if not _IS_OURS.get() or not str(record.msg).startswith(_NOISE):
         return True
-    record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
-    return gen_log.isEnabledFor(logging.DEBUG)
+    return lower(record, gen_log)
 
 
 gen_log.addFilter(_is_no_noise)
