@@ -17,6 +17,9 @@ Mends, with public names of aiohttp only:
 - A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
+- With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
+- A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
+  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted when it is there.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer

@@ -15,6 +15,7 @@ Mends:
 - A connection cannot be cut: its descriptor is found by its two addresses, and shut down.
 - A worker that is stopped tells nothing more of its connections: it is stopped when the channels have ended.
 - A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
+- Rust logs a line for each peer that leaves without a close: `_is_no_noise`.
 - What is refused by an exception is logged as an error: no exception is handed on.
 - An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
 - A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.

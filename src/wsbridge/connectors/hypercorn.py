@@ -10,6 +10,9 @@ Mends:
 - A key of any form is taken, ``Upgrade`` and ``Connection`` are looked for in their last line only, and another version
   gets 400: `_Http._create_stream` hands on a handshake that is surely taken, and `upgrade_request_to_websocket` checks
   the real one.
+- A handshake with a body is taken for a WebSocket, and its refusal keeps the connection: `_Http._create_stream`.
+- A peer that has ended its side is waited for until ``keep_alive_timeout`` if its answer comes later (tcp_server.py,
+  ``protocol_send``): `_Tcp.protocol_send`.
 - HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.

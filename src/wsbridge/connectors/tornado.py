@@ -19,6 +19,11 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   its task ends there.
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `_Server` has a deadline per request,
   and answers a bad Host, which in 6.5 logs a traceback.
+- A head that is too large is cut off without an answer (iostream.py:986): `_Answering`. A body is read before the
+  handler runs (web.py:2636), and ``Connection: close`` replaces what else the header says (http1connection.py:481):
+  `_BodyHandler`, `_Handler._respond_and_close`.
+- It logs each malformed request, with the peer's words, and each failed TLS handshake (http1connection.py:344,
+  iostream.py:1452): `_is_no_noise`.
 - ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.

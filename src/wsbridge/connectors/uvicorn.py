@@ -12,6 +12,8 @@ Mends, by ``Config(http=, ws=)``, which take classes:
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, HTTP/1.0 is taken for HTTP/1.1, and a bad key
   or another version is refused before the application is asked: `_Http._should_upgrade`, ``take`` of the protocol.
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
+- It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
+- A head that is too large gets 400 (h11_impl.py, ``handle_events``): `_Http.send_400_response`.
 - Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
 
 It declares no deviation.
