@@ -19,7 +19,7 @@ from wsbridge.protocols import Feature
 TESTS = Path(__file__).parent
 SPEC = TESTS.parent / "docs" / "spec.md"
 COUNTS = {
-    "HS": 12,
+    "HS": 17,
     "OPEN": 11,
     "RECV": 10,
     "SEND": 8,
@@ -32,7 +32,8 @@ COUNTS = {
     "CONN": 5,
     "STREAM": 10,
     "CODEC": 2,
-    "MOUNT": 2,
+    "MOUNT": 3,
+    "LOG": 3,
     "THR": 3,
     "REG": 5,
 }

@@ -543,7 +543,8 @@ def mount(
             `Application` a fixed prefix, below which its routes are.
         handler: Options, or a whole application.
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+        options: ``max_channels``, ``max_head_size``, which the server may undercut, ``shutdown_timeout`` and
+            ``trusted_proxies`` of the connector.
 
     Returns:
         The mount; the application's shutdown stops it.

@@ -424,7 +424,7 @@ def mount(
             the answer (MOUNT-3).
         websocket_handler: As the handler of ``serve``, for other paths; without it they are 404 (MOUNT-1).
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+        options: ``max_channels``, ``max_head_size``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
 
     Returns:
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
