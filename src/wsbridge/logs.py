@@ -49,14 +49,12 @@ class PeersLogger(logging.Logger):
     What anybody can cause, which is all below an error, has the level debug then (LOG-1); who looks for it finds it.
     """
 
-    parent: logging.Logger
-
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.parent = logging.getLogger(name)
+        self.parent = self._native = logging.getLogger(name)
 
     def isEnabledFor(self, level: int) -> bool:
-        return self.parent.isEnabledFor(_lowered(level))
+        return self._native.isEnabledFor(_lowered(level))
 
     def makeRecord(self, name: str, level: int, *arguments: Any, **options: Any) -> logging.LogRecord:
         return super().makeRecord(name, _lowered(level), *arguments, **options)

@@ -20,11 +20,11 @@ class TellsOfEachMessage(BrokenChannel):
 
     def feed(self, message: Any) -> None:
         logger.info("a message came: %r", message)
-        super().feed(message)  # type: ignore[misc]
+        super().feed(message)
 
     def peer_closed(self, code: int | None, text: str) -> None:
         logger.error("the peer says %s", text)
-        super().peer_closed(code, text)  # type: ignore[misc]
+        super().peer_closed(code, text)
 
 
 @breaks("LOG-2")
@@ -33,7 +33,7 @@ class LogsPathsInFull(BrokenChannel):
 
     async def _callback_failed(self, error: BaseException) -> None:
         logger.error("a callback at %s failed", self._path, exc_info=error)  # type: ignore[attr-defined]
-        if self._reason is None:  # type: ignore[has-type]
+        if self._reason is None:  # type: ignore[attr-defined]
             self._end_here(1011, "")  # type: ignore[attr-defined]
 
 
@@ -43,7 +43,7 @@ class LogsBadMessages(BrokenChannel):
 
     async def _callback_failed(self, error: BaseException) -> None:
         logger.warning("a message is bad: %s", error.__cause__, exc_info=error)
-        if self._reason is None:  # type: ignore[has-type]
+        if self._reason is None:  # type: ignore[attr-defined]
             self._end_here(1007, "")  # type: ignore[attr-defined]
 
 
@@ -65,7 +65,7 @@ class TellsOfALoss(BrokenChannel):
 
     def connection_lost(self) -> None:
         logger.warning("channel %s is lost", self.id)  # type: ignore[attr-defined]
-        super().connection_lost()  # type: ignore[misc]
+        super().connection_lost()
 
 
 # ---- HS -------------------------------------------------------------------------------------------------------------
@@ -105,4 +105,4 @@ class KeepsThePeersText(BrokenChannel):
     __slots__ = ()
 
     def _begin_close(self, code: int | None, text: str, *, is_answer: bool = False) -> None:
-        super()._begin_close(code, "" if is_answer else text, is_answer=is_answer)  # type: ignore[misc]
+        super()._begin_close(code, "" if is_answer else text, is_answer=is_answer)

@@ -19,7 +19,7 @@ Mends, with public names of aiohttp only:
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
 - A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
-  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted when it is there.
+  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer

@@ -569,7 +569,7 @@ class _Server(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         stream.__class__ = self.streams[type(stream)]
-        super().handle_stream(stream, address)
+        cast(Any, super()).handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
