@@ -5,15 +5,33 @@
 Clients of Yjs (y-websocket, pycrdt's Provider) connect to ``/documents/{name}``. It needs the package installed.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
 from pycrdt import Channel
-from pycrdt.websocket import WebsocketServer
+from pycrdt.websocket import WebsocketServer, YRoom
 
 from wsbridge import Application, ChannelClosedError, MessageStream, Request, stream_handler
 
-documents = WebsocketServer()
+
+class Documents(WebsocketServer):
+    """Starts the room of a document once, however many open it at the same time.
+
+    pycrdt-websocket 0.16 starts it for each of them, and all but the first wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._starting = asyncio.Lock()
+
+    async def start_room(self, room: YRoom) -> None:
+        if not room.started.is_set():
+            async with self._starting:
+                await super().start_room(room)
+
+
+documents = Documents()
 
 
 class DocumentChannel(Channel):

@@ -19,7 +19,7 @@ from wsbridge.protocols import Feature
 TESTS = Path(__file__).parent
 SPEC = TESTS.parent / "docs" / "spec.md"
 COUNTS = {
-    "HS": 15,
+    "HS": 17,
     "OPEN": 12,
     "RECV": 10,
     "SEND": 8,
@@ -32,7 +32,8 @@ COUNTS = {
     "CONN": 7,
     "STREAM": 10,
     "CODEC": 3,
-    "MOUNT": 2,
+    "MOUNT": 3,
+    "LOG": 3,
     "THR": 3,
     "REG": 5,
 }

@@ -601,7 +601,7 @@ async def test_a_close_of_the_peer_is_answered_with_its_code(kind: Kind, code: i
     opened.comes("close", code, "text" if code else "")  # right behind the handshake (HS-11)
     await passes()
     assert opened.log == ["open", f"close {code or 1005}"]
-    assert opened.written == [("close", answer, ""), ("disconnect",)]
+    assert opened.written == [("close", answer, "text" if code else ""), ("disconnect",)]
     assert facts(opened.reasons[0]) == ((code, "text", "peer") if code else (1005, "", "peer"))
     assert opened.task is not None
     assert opened.task.done()

@@ -77,7 +77,7 @@ async def test_frames_become_calls_and_calls_events(served: Served, app: App) ->
         await peer.send_raw(build_frame(Opcode.BINARY, b"a", mask=b"abcd") + build_frame(Opcode.PING, b"b"))
         assert {await peer.receive(), await peer.receive()} == {Binary(b"a"), Pong(b"b")}
         await peer.send_close(4001, "bye")
-        assert await peer.receive() == Close(4001)
+        assert await peer.receive() == Close(4001, "bye")
         assert await peer.receive() == await peer.receive() == Eof()
         assert peer._connection is not None
         await peer._connection.task

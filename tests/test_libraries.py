@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator
+import signal
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.node import installed
-from tests.processes import TIMEOUT, each_connector
+from tests.processes import TIMEOUT, WSBRIDGE, each_connector, running
 from tests.test_examples import EXAMPLES, serving
 
 
@@ -119,9 +120,13 @@ async def document(url: str, path: str) -> AsyncGenerator[Text]:
 
 
 async def becomes(text: Text, value: str) -> None:
+    await until(text, lambda found: found == value)
+
+
+async def until(text: Text, holds: Callable[[str], bool]) -> None:
     changed = asyncio.Event()
     subscription = text.observe(lambda event: changed.set())
-    while str(text) != value:
+    while not holds(str(text)):
         await changed.wait()
         changed.clear()
     text.unobserve(subscription)
@@ -146,6 +151,28 @@ async def test_crdt(connector: str) -> None:
         async with document(url, "/documents/a") as later:
             await becomes(later, "Hello, world! Again")
         assert str(alone) == ""
+
+
+@each_connector
+async def test_crdt_of_a_document_that_several_open_at_once(connector: str) -> None:
+    all_are_in = asyncio.Barrier(5)
+
+    async def edit(url: str, letter: str) -> None:
+        async with document(url, "/documents/new") as text:
+            await all_are_in.wait()
+            text += letter
+            await until(text, lambda found: sorted(found) == list("abcde"))
+            await all_are_in.wait()  # or who is done first would leave before the others have read it
+
+    command = ("serve", "crdt_sync:app", f"--app-dir={EXAMPLES}", f"--connector={connector}", "--port=0")
+    async with asyncio.timeout(TIMEOUT), running(*WSBRIDGE, *command) as server, asyncio.TaskGroup() as group:
+        url = await server.url()
+        server.process.send_signal(signal.SIGSTOP)  # it finds all five in one turn when it goes on
+        for letter in "abcde":
+            group.create_task(edit(url, letter))
+        for _ in range(100):  # turns in which the requests are written
+            await asyncio.sleep(0)
+        server.process.send_signal(signal.SIGCONT)
 
 
 # ---- GraphQL --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 
 from tests.fakes import FakeConnector
 from wsbridge import Application, Context, Interceptor, Request, Response, WebSocketOptions
-from wsbridge.refusal import Refusal, RefusalLog, quoted
+from wsbridge.logs import shown
+from wsbridge.refusal import Refusal, RefusalLog
 
 pytestmark = pytest.mark.rule("HS-14")
 
@@ -121,10 +122,10 @@ async def test_no_line_for_an_answer_of_the_applications_or_a_missing_page(caplo
 
 
 def test_what_a_peer_wrote_is_escaped_and_cut() -> None:
-    assert quoted("a'b") == '"a\'b"'
-    assert quoted("\x1b[31m\n\xe9\u20ac") == r"'\x1b[31m\n\xe9\u20ac'"
-    assert quoted("x" * 100) == f"'{'x' * 100}'"
-    assert quoted("x" * 101) == f"'{'x' * 100}'..."
+    assert shown("a'b") == '"a\'b"'
+    assert shown("\x1b[31m\n\xe9\u20ac") == r"'\x1b[31m\n\xe9\u20ac'"
+    assert shown("x" * 100) == f"'{'x' * 100}'"
+    assert shown("x" * 101) == f"'{'x' * 100}'... (101 in all)"
 
 
 async def test_a_long_origin_makes_no_long_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -335,7 +335,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1"]
     arguments += ["--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port"]
-    arguments.append("--loop=uvloop")
+    arguments += ["--loop=uvloop", "--max-head-size=2048"]
 
     result = CliRunner().invoke(
         cli, ["serve", "echo:app", f"--app-dir={app_dir}", "--connector=stub:Connector", *arguments]
@@ -350,6 +350,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
             "reuse_port": True,
             "ssl": None,
             "max_channels": 7,
+            "max_head_size": 2048,
             "handshake_timeout": 3,
             "shutdown_timeout": 4,
             "trusted_proxies": ("10.0.0.0/8", "::1"),

@@ -78,6 +78,7 @@ async def test_lim_5_serve_hands_the_options_on(stub: type[Any]) -> None:
         "max_channels": 3,
         "handshake_timeout": 4,
         "shutdown_timeout": 5,
+        "max_head_size": 4096,
         "trusted_proxies": ["10.0.0.0/8"],
     }
     async with serve(APP, stub, **options) as connector:

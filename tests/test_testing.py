@@ -244,7 +244,7 @@ async def test_the_peer_closes(seen: Seen, code: int | None, got: int) -> None:
         text = "" if code is None else "bye"
         assert end(await peer.close(code, text)) == (got, text, "peer")
         assert seen.ends == [(got, text, "peer")]  # on_close has run
-        assert [arrival for arrival in peer.connection.arrived if isinstance(arrival, Close)] == [Close(code, "")]
+        assert [arrival for arrival in peer.connection.arrived if isinstance(arrival, Close)] == [Close(code, text)]
         assert end(peer.channel.reason) == (got, text, "peer")
 
 

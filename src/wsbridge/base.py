@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -20,11 +21,12 @@ from werkzeug.datastructures import Headers
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
-from wsbridge.draining import Drain
+from wsbridge.draining import Connection, Drain
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
-from wsbridge.http import Request, Response, check_headers, plain_response
+from wsbridge.http import Request, Response, check_headers, closing, is_last, plain_response
 from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
+from wsbridge.logs import shown
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
@@ -46,7 +48,8 @@ __all__ = [
 logger = logging.getLogger("wsbridge")
 
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
-_MAX_HEADERS = 128  # of a request; the servers bound their size
+_MAX_HEADERS = 128  # of a request
+_LEAST_HEAD = 1024  # bytes: no handshake of a browser is larger without cookies
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _LOOK_OUT = 0.25  # seconds between two looks for an end behind messages that wait (CLOSE-6)
 _RESERVED = frozenset(
@@ -110,6 +113,7 @@ class BaseConnector(ABC):
         max_channels: More are answered with 503 (HS-12); None: no limit.
         handshake_timeout: Seconds within which a request must be complete (HS-10).
         shutdown_timeout: Seconds that `stop` may take (STOP-2).
+        max_head_size: Bytes of a request line and its headers; more are answered with 431 (HS-17).
         trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host``, or
             ``Forwarded``, are believed; ``"unix"``: those that connect by a Unix socket (HS-2).
         native_options: The server's own settings, by its own names.
@@ -147,6 +151,7 @@ class BaseConnector(ABC):
         max_channels: int | None = None,
         handshake_timeout: float = 10,
         shutdown_timeout: float = 10,
+        max_head_size: int = 64 * 1024,
         trusted_proxies: tuple[str, ...] | list[str] = (),
         native_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
@@ -160,6 +165,7 @@ class BaseConnector(ABC):
         _check_int("max_channels", max_channels, 1, None)
         check_seconds("handshake_timeout", handshake_timeout)
         check_seconds("shutdown_timeout", shutdown_timeout)
+        _check_int("max_head_size", max_head_size, _LEAST_HEAD, sys.maxsize)
         _check_type("native_options", native_options, Mapping)
         self.app = app
         self.host = host
@@ -170,6 +176,7 @@ class BaseConnector(ABC):
         self.max_channels = max_channels
         self.handshake_timeout = float(handshake_timeout)
         self.shutdown_timeout = float(shutdown_timeout)
+        self.max_head_size = max_head_size
         self.native_options = dict(native_options)
         self._trusted = parse_networks(trusted_proxies)
         self._channels: set[BaseChannel] = set()
@@ -361,6 +368,11 @@ class BaseConnector(ABC):
             return  # it is closed, or cannot be watched: then it ends when the server closes it
         self._drains[drain] = self.clock.at(until, drain)
 
+    def drain_answered(self, connection: Connection | None) -> None:
+        """As `drain`, for a request whose body is not read: without it the answer might be lost (HS-16)."""
+        if connection is not None:
+            self.drain(*connection, self.clock.time() + self.handshake_timeout)
+
     def _drained(self, drain: Drain) -> None:
         if (timer := self._drains.pop(drain, None)) is not None:
             self.clock.cancel(timer)
@@ -406,6 +418,12 @@ class BaseConnector(ABC):
         self, request: Request, source: BaseSource, run: Callable[[Context], Awaitable[Context]]
     ) -> BaseChannel | Response:
         """As `handle`, with what runs the context given."""
+        outcome = await self._handled(request, source, run)
+        return closing(outcome) if isinstance(outcome, Response) and is_last(request) else outcome
+
+    async def _handled(
+        self, request: Request, source: BaseSource, run: Callable[[Context], Awaitable[Context]]
+    ) -> BaseChannel | Response:
         if self._trusted:
             self._believe_proxies(request)
         context: Context = {
@@ -418,6 +436,8 @@ class BaseConnector(ABC):
             return self._refused(request, _stops())
         if len(request.header_lines()) > _MAX_HEADERS:
             return self._refused(request, Refusal(431, f"it has more than {_MAX_HEADERS} headers"))
+        if _head_size(request) > self.max_head_size:
+            return self._refused(request, Refusal(431, f"its head has more than {self.max_head_size} bytes"))
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._handshakes.add(task)
@@ -436,7 +456,7 @@ class BaseConnector(ABC):
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
             return self._refused(request, _stops())
         except Exception as exc:
-            logger.error("the request for %r failed", request.path, exc_info=exc)
+            logger.error("the request for %s failed", shown(request.path), exc_info=exc)
             return plain_response(500)
         finally:
             self._handshakes.discard(task)
@@ -681,6 +701,14 @@ class _Linger:
     def tick(self, now: float) -> float | None:
         self._abort()
         return None
+
+
+def _head_size(request: Request) -> int:
+    """Return how many bytes a request's line and headers have, if there is one space behind each colon."""
+    size = len(request.method) + len(request.raw_path) + len(request.query_string) + len("  HTTP/1.1\r\n\r\n")
+    if request.query_string:
+        size += len("?")
+    return size + sum(len(name) + len(value) + len(": \r\n") for name, value in request.header_lines())
 
 
 def _check_type(name: str, value: object, kind: type, *, optional: bool = False) -> None:

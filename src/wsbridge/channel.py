@@ -23,8 +23,15 @@ from wsbridge.callbacks import check_callback
 from wsbridge.clock import Timer
 from wsbridge.close import BEGUN, CloseReason, Initiator, check_close, close_reason
 from wsbridge.draining import Connection, plain_connection, unacknowledged
-from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendError
+from wsbridge.errors import (
+    CallbackAlreadySetError,
+    ChannelNotOpenError,
+    MessageDecodeError,
+    MessageKindError,
+    SendError,
+)
 from wsbridge.http import Request
+from wsbridge.logs import log_failure
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryFormat, BinaryLike
 from wsbridge.sockets import aborter
@@ -423,7 +430,7 @@ class BaseChannel(ABC):
         connection = self._drainable()  # before the answer, which the peer cannot have taken yet
         is_behind = connection is not None and (connection[1]() != 0 or unacknowledged(connection[0]) != 0)
         self._end_read(1005 if code is None else code, text, "peer")
-        self._begin_close(code, "", is_answer=True)
+        self._begin_close(code, text, is_answer=True)
         self._set_over()
         if self._closing is None:
             self._disconnect_once(is_behind=is_behind)
@@ -839,9 +846,8 @@ class BaseChannel(ABC):
     async def _callback_failed(self, error: BaseException) -> None:
         """Log what a callback raised, close with 1011 and tell ``on_error`` (ERR-1)."""
         self.running = None
-        logger.error(
-            "a callback of channel %s (%r) raised %s", self.id, self._path, type(error).__name__, exc_info=error
-        )
+        by_peer = isinstance(error, (MessageDecodeError, MessageKindError))
+        log_failure("a callback", self.id, self._path, error, by_peer=by_peer)
         self._end_or_drop(1011, "")
         if self._options.on_error is not None:
             await self._run_last("on_error", self._options.on_error, error)

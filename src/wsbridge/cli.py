@@ -171,6 +171,7 @@ class ServeCommand:
     shutdown_timeout: float
     handshake_timeout: float
     max_channels: int | None
+    max_head_size: int
     trusted_proxies: tuple[str, ...]
     certfile: str | None
     keyfile: str | None
@@ -190,6 +191,7 @@ class ServeCommand:
             "shutdown-timeout": self.shutdown_timeout,
             "handshake-timeout": self.handshake_timeout,
             "max-channels": self.max_channels,
+            "max-head-size": self.max_head_size,
             "certfile": self.certfile,
             "keyfile": self.keyfile,
             "client-ca": self.client_ca,
@@ -236,6 +238,7 @@ class ServeCommand:
             **where,
             "ssl": ssl,
             "max_channels": self.max_channels,
+            "max_head_size": self.max_head_size,
             "handshake_timeout": self.handshake_timeout,
             "shutdown_timeout": self.shutdown_timeout,
             "trusted_proxies": self.trusted_proxies,
@@ -313,6 +316,14 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     type=click.IntRange(1),
     metavar="N",
     help="Answer more channels than that, in each process, with 503. By default there is no limit.",
+)
+@click.option(
+    "--max-head-size",
+    type=click.IntRange(1024),
+    metavar="BYTES",
+    default=64 * 1024,
+    show_default=True,
+    help="Answer a request whose line and headers are larger with 431.",
 )
 @click.option(
     "--trusted-proxy",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, over
 
 from wsbridge.close import check_close
 from wsbridge.errors import MessageDecodeError, MessageKindError
+from wsbridge.logs import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def decode_or_close(codec: Codec[M], channel: WebSocketChannel, data: str | byte
         raise
     except Exception as exc:
         channel.close(getattr(codec, "invalid_code", None) or 1007)
-        raise MessageDecodeError(f"a message of channel {channel.id} does not decode: {exc}") from exc
+        raise MessageDecodeError(f"a message of channel {channel.id} does not decode: {said(exc)}") from exc
 
 
 class Decoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import ssl
 from collections.abc import Iterable, Mapping
@@ -190,6 +191,42 @@ class Response(_SansIOResponse):
 def plain_response(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer ``status`` with its standard phrase as the body, and nothing else of this side in it."""
     return Response(f"{HTTPStatus(status).phrase}\n", status, headers)
+
+
+def has_body(request: Request) -> bool:
+    """Tell whether a request has a body (RFC 9112, 6); that of a handshake would be taken for frames (HS-16)."""
+    for name, value in request.header_lines():
+        lower = name.lower()
+        if lower == "transfer-encoding" or (lower == "content-length" and value != "0"):
+            return True
+    return False
+
+
+def is_last(request: Request) -> bool:
+    """Tell whether the connection ends after the answer: the peer has asked for that, or a body is left unread."""
+    if request.http_version not in ("1.0", "1.1"):  # a connection of HTTP/2 or 3 serves others, too
+        return False
+    asked = [item.lower() for item in request.header_list("Connection")]
+    return "close" in asked or (request.http_version == "1.0" and "keep-alive" not in asked) or has_body(request)
+
+
+def says_close(response: Response) -> bool:
+    """Tell whether an answer says that the connection ends after it."""
+    lines: list[str] = response.headers.getlist("Connection")
+    return any(item.strip().lower() == "close" for line in lines for item in line.split(","))
+
+
+def closing(response: Response) -> Response:
+    """Return an answer that says that the connection ends after it (RFC 9112, 9.6); the one given is not changed."""
+    if says_close(response):
+        return response
+    lines: list[str] = response.headers.getlist("Connection")
+    items = [item.strip() for line in lines for item in line.split(",")]
+    kept = [item for item in items if item.lower() not in ("", "keep-alive")]
+    changed = copy.copy(response)
+    changed.headers = Headers(response.headers)
+    changed.headers["Connection"] = ", ".join((*kept, "close"))
+    return changed
 
 
 def check_headers(headers: Headers) -> None:

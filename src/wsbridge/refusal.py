@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from wsbridge.http import Request, Response
+from wsbridge.logs import shown
 
-__all__ = ["Refusal", "RefusalLog", "quoted"]
+__all__ = ["Refusal", "RefusalLog"]
 
 logger = logging.getLogger("wsbridge")
 
-_SHOWN = 100  # characters of what a peer has written
 _BURST = 20  # lines
 _PER_SECOND = 5.0  # lines: a connection that is kept alive can be refused any number of times
 
@@ -22,17 +22,12 @@ class Refusal(Response):
     """The answer ``status`` with its standard phrase as the body; the peer is told nothing else.
 
     Attributes:
-        why: For the log, where it follows "refused with 403 ..., because"; of what a peer has written only `quoted`.
+        why: For the log, where it follows "refused with 403 ..., because"; of what a peer has written only `shown`.
     """
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{HTTPStatus(status).phrase}\n", status, headers)
         self.why = why
-
-
-def quoted(text: str) -> str:
-    """Return what a peer has written as a Python literal in ASCII, cut to 100 characters of it."""
-    return ascii(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!a}..."
 
 
 class RefusalLog:
@@ -64,7 +59,7 @@ class RefusalLog:
         self._left -= 1
         before = f"; before it {self._left_out} were refused without a line" if self._left_out else ""
         self._left_out = 0
-        status, path = refusal.status_code, quoted(request.path)
+        status, path = refusal.status_code, shown(request.path)
         logger.info("refused with %d the handshake for %s: %s%s", status, path, refusal.why, before)
 
 

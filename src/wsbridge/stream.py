@@ -19,6 +19,7 @@ from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
+from wsbridge.logs import log_failure
 from wsbridge.options import OPTION_NAMES, Compression, WebSocketOptions
 from wsbridge.protocols import BinaryLike, TellsEarly, WebSocketChannel, handler_of
 
@@ -335,8 +336,7 @@ class MessageStream(Generic[M]):
 
     async def _failed(self, error: BaseException, on_error: Callable[..., object] | None) -> None:
         """Do for the handler what the channel does for a callback (ERR-1, ERR-2)."""
-        name = type(error).__name__
-        _logger.error("the handler of channel %s (%r) raised %s", self.id, self._request.path, name, exc_info=error)
+        log_failure("the handler", self.id, self._request.path, error)
         if self._channel.reason is None:
             self._channel.close(1011)
         if on_error is None:

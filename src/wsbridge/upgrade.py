@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsbridge.errors import UpgradeError
-from wsbridge.http import Request
+from wsbridge.http import Request, has_body
 from wsbridge.interceptor import Context, Interceptor
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
-from wsbridge.refusal import Refusal, quoted
+from wsbridge.refusal import Refusal
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
 
@@ -104,9 +105,9 @@ def offers_deflate(request: Request) -> bool:
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal | None:
     """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
     if request.method != "GET":
-        return Refusal(405, f"its method is {quoted(request.method)}, not GET", {"Allow": "GET"})
+        return Refusal(405, f"its method is {shown(request.method)}, not GET", {"Allow": "GET"})
     if request.http_version != "1.1":
-        return Refusal(505, f"its HTTP version is {quoted(request.http_version)}, not 1.1")
+        return Refusal(505, f"its HTTP version is {shown(request.http_version)}, not 1.1")
     lines = request.header_lines()
     last = {name.lower(): value for name, value in lines}  # all at once: this runs for every handshake
     repeated: set[str] = set() if len(last) == len(lines) else _repeated(lines)
@@ -121,8 +122,8 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal
         return Refusal(400, "its Sec-WebSocket-Key is missing, repeated or not the base64 of 16 bytes")
     if not last.get("host") or "host" in repeated:
         return Refusal(400, f"its Host is {_shown(request, 'Host')}")
-    if last.get("content-length", "0") != "0" or "content-length" in repeated or "transfer-encoding" in last:
-        return Refusal(400, "it has a body")  # which would be taken for frames
+    if ("content-length" in last or "transfer-encoding" in last) and has_body(request):
+        return Refusal(400, "it has a body")  # which would be taken for frames (HS-16)
     if "origin" in last and not is_allowed_origin(request, options.origins):
         return Refusal(403, _wrong_origin(request))
     return None
@@ -131,13 +132,13 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal
 def _shown(request: Request, name: str) -> str:
     """Return the values of a header for a log."""
     values: list[str] = request.headers.getlist(name)
-    return " and ".join(map(quoted, values[:2])) or "missing"
+    return " and ".join(map(shown, values[:2])) or "missing"
 
 
 def _wrong_origin(request: Request) -> str:
     """Return for a log why the origin is not let in, with both origins that were compared."""
     origin = _shown(request, "Origin")
-    own = " or ".join(quoted(f"{request.scheme.replace('ws', 'http', 1)}://{host}") for host in own_hosts(request)[:3])
+    own = " or ".join(shown(f"{request.scheme.replace('ws', 'http', 1)}://{host}") for host in own_hosts(request)[:3])
     return f"its origin is {origin}, which is neither the request's own, {own}, nor listed in origins"
 
 

@@ -31,7 +31,7 @@ def main() -> int:
             f"{name}: {report.inputs} inputs of seed {report.seed} in {report.seconds:.0f} s; "
             f"{after['opened']} channels opened and closed; memory {before['rss'] / 2**20:.1f} -> "
             f"{after['rss'] / 2**20:.1f} MiB, descriptors {before['descriptors']} -> {after['descriptors']}, "
-            f"errors logged {len(after['errors'])}\n  answers: {answers}",
+            f"errors logged {len(after['errors'])}, records {after['logged']}\n  answers: {answers}",
             flush=True,
         )
     if args.json:

@@ -98,9 +98,11 @@ def fuzz(connector: str, count: int, *, at: int = 0) -> Report:
                 runner.run(_throw(server, batch, report.answers))
                 report.inputs += len(batch)
 
+            logged = server.held()["logged"]
             for number in range(-(-count // CHUNK)):  # Hypothesis keeps what it has made in one run
                 _generated(throw, seed=at + number, batches=min(CHUNK, count - number * CHUNK) // BATCH)
             report.after = _settled(runner, server)
+            report.after["logged"] -= logged
             _check(report)
     finally:
         server.close()
@@ -146,6 +148,8 @@ def _settled(runner: asyncio.Runner, server: Server) -> dict[str, Any]:
 def _check(report: Report) -> None:
     before, after = report.before, report.after
     assert after["errors"] == [], "\n".join(after["errors"])
+    connections = report.inputs + report.inputs // BATCH + BATCH + 1  # with those that ask whether all is well
+    assert after["logged"] <= connections, f"{after['logged']} records were logged of {connections} connections"
     for what in ("tasks", "descriptors"):
         assert after[what] <= before[what], f"{what}: {before[what]} before, {after[what]} after"
     grown = after["rss"] - before["rss"]

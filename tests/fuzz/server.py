@@ -19,22 +19,32 @@ from wsbridge import Application, WebSocketChannel, WebSocketOptions
 LIMIT = 64 * 1024
 
 
-class Errors(logging.Handler):
-    """Keeps what was logged as an error, by whomever: nothing that a peer sends is one."""
+LONGEST = 1000  # characters of a record
+
+
+class Log(logging.Handler):
+    """Counts what is logged from the level info on, by whomever (LOG-1), and keeps what must not be: an error, or what
+    is long or not on one line (LOG-2)."""
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
+        super().__init__(logging.INFO)
+        self.count = 0
+        self.bad: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self.found) < 20:
-            self.found.append(self.format(record)[-2000:])
+        self.count += 1
+        text = self.format(record)
+        is_bad = record.levelno >= logging.ERROR or len(text) > LONGEST or not text.isprintable()
+        if is_bad and len(self.bad) < 20:
+            self.bad.append(text[-2000:])
 
 
 async def serve(connector: str) -> None:
     """Serve an echo until stdin ends."""
-    errors = Errors()
-    logging.getLogger().addHandler(errors)
+    log = Log()
+    logging.getLogger().addHandler(log)
+    logging.getLogger().setLevel(logging.INFO)
+    logging.captureWarnings(True)
     counts = {"opened": 0, "closed": 0}
 
     def on_open(channel: WebSocketChannel, request: object) -> None:
@@ -63,8 +73,9 @@ async def serve(connector: str) -> None:
         Application([("/", options)]), connector, handshake_timeout=60, shutdown_timeout=2
     ) as one:
         print(one.addresses[0][1], flush=True)
+        log.count = 0  # the start is told of
         while await lines.readline():
-            print(json.dumps({**held(), **counts, "errors": errors.found}), flush=True)
+            print(json.dumps({**held(), **counts, "logged": log.count, "errors": log.bad}), flush=True)
     pipe.close()
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from wsbridge.conformance.rule import Rule, Table, markdown_table
 from wsbridge.conformance.rules import CONTEXT_RULES, HANDSHAKE_RULES, OPENING_RULES, SERVING_RULES
 from wsbridge.conformance.rules_channel import MESSAGE_RULES, TABLES
+from wsbridge.conformance.rules_logs import LOG_RULES
 from wsbridge.conformance.rules_stream import STREAM_RULES
 
 __all__ = ["GROUPS", "Rule", "contract_rules", "document", "frame_rules", "get", "rules"]
@@ -35,6 +36,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "STREAM": "Messages read in a loop",
         "CODEC": "Typed messages",
         "MOUNT": "Inside another application",
+        "LOG": "What stands in the log",
         "THR": "Threads, event loops, processes",
         "REG": "Finding connectors",
         "FRAME": "Frames on the wire",
@@ -47,7 +49,15 @@ _WIDTH = 120
 
 def contract_rules() -> tuple[Rule, ...]:
     """Return the rules of wsbridge's own contract."""
-    found = (*HANDSHAKE_RULES, *OPENING_RULES, *MESSAGE_RULES, *SERVING_RULES, *CONTEXT_RULES, *STREAM_RULES)
+    found = (
+        *HANDSHAKE_RULES,
+        *OPENING_RULES,
+        *MESSAGE_RULES,
+        *SERVING_RULES,
+        *CONTEXT_RULES,
+        *STREAM_RULES,
+        *LOG_RULES,
+    )
     order = list(GROUPS)
     return tuple(sorted(found, key=lambda rule: (order.index(rule.group), int(rule.id.rpartition("-")[2]))))
 

@@ -66,8 +66,9 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         6. a `Host` that is missing or repeated: 400;
         7. an origin that is not let in (HS-6): 403.
 
-        A request with a body, or bytes that are no HTTP, may be refused by the server itself, with any 4xx or with 501
-        or by closing the connection. They never reach a callback.""",
+        Bytes that are no HTTP may be refused by the server itself, with any 4xx or with 501 or by closing the
+        connection. They never reach a callback. For requests with a body see HS-16, for large ones HS-17. An answer
+        after which the connection ends says so: `Connection: close`, or `Upgrade, close` (RFC 9112, 9.6).""",
     ),
     rule(
         "HS-5",
@@ -138,6 +139,22 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         nobody knows. A proxy writes one of the two families, and passes on what a peer has written into the other. So
         they are not mixed: where both tell the same, that is believed, and where they contradict each other neither is.
         The remote address is None then, the scheme that of the connection, and the host none but `Host`.""",
+    ),
+    rule(
+        "HS-16",
+        sentence="""A request with a body passes the interceptors like any other, and its body is not read: the
+        connection ends after the answer, which says `Connection: close`.""",
+        text="""Without an answer of theirs it gets what HS-4 orders: 404 without a route, 405 for a POST, and, as the
+        last check before the origin's, 400 for a GET that would be a handshake but for the body, which would be taken
+        for frames. A `Content-Length: 0` is no body. What the peer still sends is read and dropped until it has the
+        answer. In a mount the framework may read the body first, and has limits of its own.""",
+    ),
+    rule(
+        "HS-17",
+        sentence="""A request whose line and headers have more than `max_head_size` bytes is answered with 431; one up
+        to that passes, in however few lines it is.""",
+        text="""By default that is 64 KiB. More than 128 headers get 431 too, and granian's server takes 99. In a mount
+        and in `asgi_app` the server of the framework may have a lower limit.""",
     ),
 )
 
@@ -274,6 +291,14 @@ SERVING_RULES: tuple[Rule, ...] = (
         level="feature",
         features=("mount",),
         sentence="The clock of a mount starts with its first channel and ends with its last.",
+    ),
+    rule(
+        "MOUNT-3",
+        kind="library",
+        sentence="""The framework's own hooks guard a mount: the `process_request` of a mount in websockets sees every
+        request first, those for the mounted path too, and a response of its is the answer.""",
+        text="""No interceptor runs then. In aiohttp and in ASGI frameworks the middlewares of the application are such
+        hooks; tornado has none.""",
     ),
     rule(
         "THR-1",

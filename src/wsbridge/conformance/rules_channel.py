@@ -158,7 +158,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         level="rfc",
         section="RFC 6455, 5.5.1",
         sentence="""The peer gets the code and the text that `close` was given; a peer that closes gets its own code
-        back, and an empty close frame for an empty one.""",
+        and text back, and an empty close frame for an empty one.""",
     ),
     rule(
         "CLOSE-5",
@@ -219,7 +219,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         "ERR-1",
         sentence="""A callback that raises is logged, the channel is closed with 1011, then `on_error` runs, and then
         `on_close`.""",
-        text="""It is logged once, on the logger `wsbridge`, with the traceback, the id of the channel and the path.
+        text="""It is logged once, as an error on the logger `wsbridge`, with the traceback, the id of the channel and
+        the path; a message of the peer's that does not decode is a warning of one line (CODEC-2).
         `on_error(channel, process, exception)`, where there is one, gets None as the process if it was `on_open` that
         raised; whether `on_close` runs then, OPEN-6 says. What a callback raises after the channel has ended is logged
         and handed to `on_error`, and the reason stays what it was. Either way no further message is delivered. Other
@@ -353,6 +354,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("`max_channels`", "the connector", "`None` (no limit)", "HS-12"),
                 ("`handshake_timeout`", "the connector", "`10`", "HS-10"),
                 ("`shutdown_timeout`", "the connector", "`10`", "STOP-2"),
+                ("`max_head_size`", "the connector", "`65536`", "HS-17"),
                 ("`trusted_proxies`", "the connector", "`()`", "HS-2"),
                 ("`native_options`", "the connector", "`{}`", "LIM-5"),
             ),

@@ -95,7 +95,9 @@ STREAM_RULES: tuple[Rule, ...] = (
         "CODEC-2",
         sentence="A message that does not decode closes the channel with 1007, one of the wrong kind with 1003.",
         text="""It reaches neither `on_message` nor a read. `on_error` gets a `MessageDecodeError`, whose cause is what
-        `decode` raised, or the `MessageKindError` that it raised; either is logged (ERR-1). The messages before it are
+        `decode` raised, or the `MessageKindError` that it raised. Either is logged once, as a warning on the logger
+        `wsbridge` that tells the channel's id, the path and what was wrong, cut and escaped (LOG-2), without a
+        traceback, which would quote the message; the record has the exception as `error`. The messages before it are
         delivered. A codec's `invalid_code`, for protocols that have a code of their own, takes the place of both.""",
     ),
     rule(

@@ -160,7 +160,8 @@ class Granian(Stock):
         gc.collect()  # what its runtime has open is closed with the last reference
 
 
-_NOT_ASGI = frozenset(("STOP-1", "STOP-3", "STOP-4", "STOP-6"))  # the server's own start, end, TLS and lifespan
+# the server's own start, end, TLS and lifespan, what it takes for a request, and its log
+_NOT_ASGI = frozenset(("STOP-1", "STOP-3", "STOP-4", "STOP-6", "HS-16", "HS-17", "LOG-1", "LOG-3"))
 
 
 def checks() -> tuple[Check, ...]:

@@ -1,21 +1,16 @@
-"""The head of an HTTP/1 request, and the answer to one, for servers whose own HTTP does less than HS-4 asks for.
+"""The head of an HTTP/1 request, for servers whose own HTTP does less than HS-4 asks for.
 
 Needs httptools (llhttp), which the extras of such servers bring.
 """
 
 from __future__ import annotations
 
-import email.utils
 import re
 from typing import NamedTuple
 
 import httptools
 
-from wsbridge.http import Response
-
-__all__ = ["MAX_HEAD", "BadRequestError", "Head", "final_response", "parse_head"]
-
-MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
+__all__ = ["BadRequestError", "Head", "parse_head"]
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE = r"[\t\x20-\x7e\x80-\xff]*+"
@@ -36,7 +31,6 @@ class Head(NamedTuple):
     target: str
     version: str
     headers: list[tuple[str, str]]
-    has_body: bool
 
 
 class _Collector:
@@ -69,13 +63,8 @@ def parse_head(head: bytes) -> Head:
     end = match.end()
     if _PLAIN.fullmatch(text, end) is not None:
         plain = [(name, value.strip(" \t")) for name, value in _HEADER.findall(text, end)]
-        return Head(method, target, version, plain, has_body=False)
-    headers = _collected(head[end:])
-    has_body = any(
-        name.lower() == "transfer-encoding" or (name.lower() == "content-length" and value.strip("0"))
-        for name, value in headers
-    )
-    return Head(method, target, version, headers, has_body)
+        return Head(method, target, version, plain)
+    return Head(method, target, version, _collected(head[end:]))
 
 
 def _collected(lines: bytes) -> list[tuple[str, str]]:
@@ -90,27 +79,3 @@ def _collected(lines: bytes) -> list[tuple[str, str]]:
     if not collector.complete:
         raise BadRequestError("the headers have no end")
     return collector.headers
-
-
-def final_response(response: Response, method: str) -> bytes:
-    """Return ``response`` to a request by ``method`` as it stands on the wire; the connection ends behind it.
-
-    Raises:
-        UnicodeEncodeError: A header is not latin-1.
-    """
-    lines = [f"HTTP/1.1 {response.status}"]
-    names: set[str] = set()
-    for name, value in response.headers:
-        lower = name.lower()
-        if lower not in ("content-length", "transfer-encoding"):
-            names.add(lower)
-            lines.append(f"{name}: {value}")
-    if "connection" not in names:
-        lines.append("Connection: close")
-    if "date" not in names:
-        lines.append(f"Date: {email.utils.formatdate(usegmt=True)}")
-    has_body = response.status_code not in (204, 304)
-    if has_body:
-        lines.append(f"Content-Length: {len(response.body)}")
-    head = "\r\n".join((*lines, "", "")).encode("latin-1")
-    return head + response.body if has_body and method != "HEAD" else head

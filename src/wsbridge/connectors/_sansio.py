@@ -71,16 +71,18 @@ class Channel(TransportChannel):
         self._written(len(data))
 
     def _flush(self) -> None:
-        self._connection.send_data()
+        data = b"".join(self._protocol.data_to_send())
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _close(self, code: int | None, text: str) -> None:
         if self._protocol.state is _OPEN:
             self._protocol.send_close(code, text)
-        self._connection.send_data()
+        self._flush()
 
     def _ping(self, payload: bytes) -> None:
         self._protocol.send_ping(payload)
-        self._connection.send_data()
+        self._flush()
 
     def _pong(self, payload: bytes) -> None:
         self._protocol.send_pong(payload)
@@ -147,7 +149,8 @@ class FrameReader(PieceReader):
 
     def send_data(self) -> None:
         """Write what the core has framed; the end, which is b"", is the channel's."""
-        if data := b"".join(self.protocol.data_to_send()):
+        data = b"".join(self.protocol.data_to_send())
+        if data and not self.transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
             self.transport.write(data)
 
     def begin(self, channel: Channel) -> None:

@@ -57,7 +57,8 @@ class Channel(TransportChannel):
         pending = self._pending
         if pending:
             self._pending = []
-            self._transport.write(b"".join(pending))
+            if not self._transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
+                self._transport.write(b"".join(pending) if pending[1:] else pending[0])
 
     def _close(self, code: int | None, text: str) -> None:
         if self._codec.state in (_OPEN, _REMOTE_CLOSING):

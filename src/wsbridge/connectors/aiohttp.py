@@ -17,6 +17,9 @@ Mends, with public names of aiohttp only:
 - A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
+- With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
+- A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
+  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
@@ -44,14 +47,15 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.log import server_logger
 
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import TURN, OnTransport
 from wsbridge.close import is_valid_close_code
-from wsbridge.http import Request, Response, plain_response
+from wsbridge.draining import plain_connection
+from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
 from wsbridge.upgrade import offers_deflate
@@ -67,6 +71,8 @@ AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
 _SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
+_SUBPROTOCOL = "Sec-WebSocket-Protocol"
+_TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
 _TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
@@ -442,7 +448,21 @@ class _Source(BaseSource):
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
 
-    __slots__ = ()
+    __slots__ = ("_connector", "_has_failed")
+
+    def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._connector = connector
+        self._has_failed = False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        is_last = self._has_failed or (isinstance(resp, web.Response) and not resp.keep_alive)
+        if is_last and isinstance(self.transport, asyncio.Transport):
+            self._connector.drain_answered(plain_connection(self.transport))  # a body, or the rest of what is none
+        return finished
 
     def handle_error(
         self,
@@ -452,6 +472,9 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         super().handle_error(request, status, exc, message)
+        self._has_failed = True
+        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY)):
+            status = 431
         response = _native_response(plain_response(status))
         response.force_close()
         return response
@@ -489,9 +512,14 @@ class Connector(BaseConnector):
     _server: web.Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
+        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger)}
+        native |= dict.fromkeys(("max_line_size", "max_field_size"), self.max_head_size)
+        native["lingering_time"] = 0  # for a body: aiohttp would wait for it though the peer has left
+        native |= self.native_options
         self._server = web.Server(self._serve)
-        protocol = partial(_Protocol, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native)
+        protocol = partial(
+            _Protocol, self, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native
+        )
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:
@@ -551,7 +579,8 @@ def mount(
             `Application` a fixed prefix, below which its routes are.
         handler: Options, or a whole application.
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+        options: ``max_channels``, ``max_head_size``, which the server may undercut, ``shutdown_timeout`` and
+            ``trusted_proxies`` of the connector.
 
     Returns:
         The mount; the application's shutdown stops it.
@@ -608,10 +637,8 @@ async def _answer(
     for name, value in headers:
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
-    if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
-        ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
     try:
-        writer = await ws.prepare(_with_one_upgrade(native))
+        writer = await ws.prepare(_fit(native, channel.subprotocol))
         channel.opened(native, writer)
     except BaseException as exc:
         channel.abandon()
@@ -639,14 +666,23 @@ def _native_response(outcome: Response) -> web.Response:
     for name, value in outcome.headers:
         response.headers.add(name, value)
     response.headers.setdefault("Server", _SERVER)
+    if says_close(outcome):
+        response.force_close()
     return response
 
 
-def _with_one_upgrade(native: web.BaseRequest) -> web.BaseRequest:
-    """Return the request as aiohttp takes it: what it does not know is a list of protocols in ``Upgrade`` (HS-1)."""
-    if native.headers["Upgrade"].lower() == "websocket":
+def _fit(native: web.BaseRequest, subprotocol: str | None) -> web.BaseRequest:
+    """Return the request as aiohttp takes it without a word.
+
+    What it does not know is a list of protocols in ``Upgrade`` (HS-1) and a second line of subprotocols, and it warns,
+    with the peer's list, where none of them is spoken (web_ws.py:317).
+    """
+    if native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers:
         return native
-    headers = [(name, value) for name, value in native.headers.items() if name.lower().startswith("sec-websocket-")]
+    kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions")
+    headers = [(name, value) for name in kept for value in native.headers.getall(name, ())]
+    if subprotocol is not None:
+        headers.append((_SUBPROTOCOL, subprotocol))
     return native.clone(headers=[("Upgrade", "websocket"), *headers])
 
 

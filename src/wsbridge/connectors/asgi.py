@@ -41,6 +41,7 @@ from wsbridge.channel import TURN
 from wsbridge.close import Initiator
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
@@ -64,11 +65,10 @@ T = TypeVar("T")
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
 _PATHSEND = "http.response.pathsend"  # which granian alone has in the scope of a WebSocket
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_MAX_HEAD = 64 * 1024  # bytes of a request's headers
 _GLANCE = 0.25  # seconds
 _AHEAD = 64  # events that are read ahead while a callback runs, and
 _AHEAD_SIZE = 64 * 1024  # bytes or characters of them
-_MOUNT_OPTIONS = ("max_channels", "shutdown_timeout", "trusted_proxies")
+_MOUNT_OPTIONS = ("max_channels", "max_head_size", "shutdown_timeout", "trusted_proxies")
 
 
 class Channel(BaseChannel):
@@ -301,7 +301,7 @@ class Channel(BaseChannel):
             self._ended = True
             self._disconnected(event)
         else:
-            logger.error("the server sent %r to channel %s, which has no place there", event, self.id)
+            logger.error("the server sent %s to channel %s, which has no place there", shown(str(event)), self.id)
             if self._reason is None:
                 self._end_here(1011, "")
 
@@ -318,7 +318,7 @@ class Channel(BaseChannel):
         """Return code, text and initiator of the end; what an event means differs between the servers."""
         told = event.get("code") or 1005
         if not isinstance(told, int):
-            logger.error("the server sent %r to channel %s, whose code is none", event, self.id)
+            logger.error("the server sent %s to channel %s, whose code is none", shown(str(event)), self.id)
         code = int(told) if isinstance(told, int) else 1006
         if code in (1005, 1006, 1012) and (code == 1006 or "reason" not in event):
             return (1012, "", "local") if code == 1012 else (1006, "", "network")
@@ -414,9 +414,6 @@ class Connector(BaseConnector):
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
         try:
-            if _is_large(scope):
-                await respond(send, "http.response", plain_response(431))
-                return
             request = self.make_request(scope)
             outcome = await handle(request, _Source(self, request))
             if isinstance(outcome, BaseChannel):
@@ -424,10 +421,11 @@ class Connector(BaseConnector):
                 level = logging.DEBUG if self._has_upgraded else logging.ERROR
                 logger.log(
                     level,
-                    "the server hands the handshake for %r on as an ordinary request: it has no support for WebSockets "
+                    "the server hands the handshake for %s on as an ordinary request: it has no support for WebSockets "
                     "(uvicorn needs websockets or wsproto), or will not upgrade this one",
-                    request.path,
+                    shown(request.path),
                 )
+                self._has_upgraded = True  # once is enough
                 outcome = plain_response(400)
             await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
         finally:
@@ -450,9 +448,6 @@ class Connector(BaseConnector):
                 if event["type"] != "websocket.disconnect":
                     logger.error("the server began a WebSocket with %r instead of websocket.connect", event)
                     await send({"type": "websocket.close", "code": 1011, "reason": ""})
-                return None
-            if _is_large(scope):
-                await self._refuse(scope, send, plain_response(431))
                 return None
             self._has_upgraded = True
             request = self.make_request(scope)
@@ -547,11 +542,6 @@ def may_upgrade(method: str, version: str, headers: Iterable[tuple[bytes, bytes]
 def has_controls(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether a header's value has a control character, which h11 lets pass."""
     return any(_CONTROL.search(value) for _, value in headers)
-
-
-def _is_large(scope: Scope) -> bool:
-    """Tell whether a request is larger than it should be; some servers have no limit, or a very high one."""
-    return sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEAD
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -649,7 +639,8 @@ def asgi_app(
         handler: Options, which serve any path that is routed here, or a whole application, whose routes are below the
             scope's ``root_path``.
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout``, ``trusted_proxies`` and ``server_pings`` of the connector.
+        options: ``max_channels``, ``max_head_size``, which the server may undercut, ``shutdown_timeout``,
+            ``trusted_proxies`` and ``server_pings`` of the connector.
 
     Returns:
         The application. At the end of a lifespan, where the server has one and the framework hands it on, every channel

@@ -15,6 +15,7 @@ Mends:
 - A connection cannot be cut: its descriptor is found by its two addresses, and shut down.
 - A worker that is stopped tells nothing more of its connections: it is stopped when the channels have ended.
 - A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
+- Rust logs a line for each peer that leaves without a close: `_is_no_noise`.
 - What is refused by an exception is logged as an error: no exception is handed on.
 - An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
 - A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.
@@ -49,6 +50,7 @@ from wsbridge.connectors import asgi
 from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
+from wsbridge.logs import lower, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -63,8 +65,20 @@ GranianChannel: TypeAlias = WebSocketChannel[asgi.Scope]
 
 logger = logging.getLogger("wsbridge")
 
+_NOISE = ("Attempted to write to a closed", "Failed to close websocket", "Websocket handshake failed")
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Let pass what granian logs but for what any peer can cause: that has the level debug here (LOG-1)."""
+    return not str(record.msg).startswith(_NOISE) or lower(record, logging.getLogger(record.name))
+
+
+for _name in ("_granian.asgi.io", "_granian.asgi.http"):
+    logging.getLogger(_name).addFilter(_is_no_noise)
+
 _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
+_LEAST_BUFFER = 8192  # bytes: hyper panics for less
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
@@ -199,7 +213,10 @@ class Connector(asgi.Connector):
 
     def _start_worker(self, number: int, sock: socket.socket) -> None:
         is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-        opts = HTTP1Settings(header_read_timeout=max(1, int(self.handshake_timeout * 1000)))
+        opts = HTTP1Settings(
+            header_read_timeout=max(1, int(self.handshake_timeout * 1000)),
+            max_buffer_size=max(self.max_head_size, _LEAST_BUFFER),
+        )
         worker = cast(Any, ASGIWorker)(
             *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), is_unix, BACKLOG)), None),
             *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends
@@ -235,7 +252,7 @@ class Connector(asgi.Connector):
             else:
                 await self.serve_websocket(self.handle, scope, watcher.proto.receive, watcher.proto.send)
         except Exception:
-            logger.exception("the request for %r failed", watcher.scope["path"])
+            logger.exception("the request for %s failed", shown(watcher.scope["path"]))
         finally:
             self._tasks.discard(task)
             self._opening.discard(task)

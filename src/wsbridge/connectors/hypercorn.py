@@ -10,6 +10,9 @@ Mends:
 - A key of any form is taken, ``Upgrade`` and ``Connection`` are looked for in their last line only, and another version
   gets 400: `_Http._create_stream` hands on a handshake that is surely taken, and `upgrade_request_to_websocket` checks
   the real one.
+- A handshake with a body is taken for a WebSocket, and its refusal keeps the connection: `_Http._create_stream`.
+- A peer that has ended its side is waited for until ``keep_alive_timeout`` if its answer comes later (tcp_server.py,
+  ``protocol_send``): `_Tcp.protocol_send`.
 - HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
@@ -34,7 +37,7 @@ from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Request as RequestEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
@@ -45,6 +48,7 @@ from wsproto.frame_protocol import CloseReason
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
 from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
+from wsbridge.draining import plain_connection
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -119,7 +123,12 @@ class _Http(H11Protocol):
             await self.send(Closed())
             return
         if not asgi.may_upgrade(request.method.decode("latin-1"), request.http_version.decode(), request.headers):
-            await super()._create_stream(request)
+            headers = [(name, value) for name, value in request.headers if name != b"upgrade"]  # or hypercorn would
+            await super()._create_stream(
+                h11.Request(
+                    method=request.method, target=request.target, headers=headers, http_version=request.http_version
+                )
+            )
             return
         self.stream = stream = WSStream(
             self.app,
@@ -148,6 +157,15 @@ class _Http(H11Protocol):
 class _Tcp(TCPServer):
     """As hypercorn's, with `_Http` for its protocol."""
 
+    connector: Connector
+    _is_read = False  # the peer sends no more
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._is_read and isinstance(event, Updated) and event.idle:
+            await self._close()  # or an answer would begin a wait for the next request
+        else:
+            await super().protocol_send(event)
+
     async def run(self) -> None:
         sock = self.writer.get_extra_info("socket")
         try:
@@ -169,6 +187,7 @@ class _Tcp(TCPServer):
                 self.protocol = cast(Any, http)
                 await cast(Any, self.idle_task).restart(group, self._idle_timeout)
                 await self._read_data()
+                self._is_read = True
                 await self.idle_task.stop()  # nobody is there any more to wait for
         except* OSError:
             pass
@@ -177,6 +196,9 @@ class _Tcp(TCPServer):
 
     async def _close(self) -> None:
         # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
+        is_upgraded = isinstance(getattr(getattr(self, "protocol", None), "connection", None), _Early)
+        if not (self._is_read or is_upgraded):  # a body is left, or what is no HTTP
+            self.connector.drain_answered(plain_connection(cast(asyncio.Transport, self.writer.transport)))
         with contextlib.suppress(ssl.SSLError):
             await super()._close()
 
@@ -201,6 +223,7 @@ class Connector(asgi.Connector):
         config = Config()
         config.errorlog = logging.getLogger("hypercorn.error")
         config.include_server_header = False
+        config.h11_max_incomplete_size = self.max_head_size
         config.keep_alive_timeout = self.handshake_timeout  # from the connection on, whatever comes meanwhile
         for name, value in self.native_options.items():
             setattr(config, name, value)
@@ -217,8 +240,10 @@ class Connector(asgi.Connector):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._transports.add(writer.transport)
+            tcp = _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
+            tcp.connector = self
             try:
-                await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
+                await tcp
             finally:
                 self._transports.discard(writer.transport)
 

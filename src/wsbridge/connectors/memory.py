@@ -262,8 +262,10 @@ class _Errors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         current = _CURRENT.get()
-        if current is not None and current[0] is self._connector and record.levelno >= logging.ERROR:
-            error = record.exc_info[1] if record.exc_info else None
+        if current is not None and current[0] is self._connector:
+            error = getattr(record, "error", None)  # by a message of the peer's (CODEC-2)
+            if record.levelno >= logging.ERROR and record.exc_info:
+                error = record.exc_info[1]
             if error is not None:
                 current[1].errors.append(error)
         return True

@@ -60,11 +60,13 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
-from wsbridge.connectors._http1 import MAX_HEAD, BadRequestError, Head, final_response, parse_head
+from wsbridge.connectors._answers import final_response
+from wsbridge.connectors._http1 import BadRequestError, Head, parse_head
 from wsbridge.connectors._pieces import PieceReader
 from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
+from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -282,9 +284,10 @@ class _Handshake(asyncio.Protocol):
                 self._transport.pause_reading()
             return
         end = unread.find(_END, max(seen - len(_END), 0)) + len(_END)
-        if end < len(_END) and len(unread) <= MAX_HEAD:
+        limit = self._connector.max_head_size
+        if end < len(_END) and len(unread) <= limit:
             return
-        if end < len(_END) or end > MAX_HEAD:
+        if end < len(_END) or end > limit:
             self._respond(plain_response(431))
             return
         try:
@@ -293,9 +296,6 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         del unread[:end]
-        if head.has_body:
-            self._respond(plain_response(400))
-            return
         self._forget_timer()
         self._task = self._connector.loop.create_task(self._live(head))
 
@@ -347,7 +347,7 @@ class _Handshake(asyncio.Protocol):
             return _Listener(connector, outcome, transport, native, source)
         except Exception:
             outcome.abandon()
-            logger.exception("the 101 for %r could not be sent", request.path)
+            logger.exception("the 101 for %s could not be sent", shown(request.path))
             self._respond(plain_response(500))
             return None
 

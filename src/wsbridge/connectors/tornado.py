@@ -19,6 +19,11 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   its task ends there.
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `_Server` has a deadline per request,
   and answers a bad Host, which in 6.5 logs a traceback.
+- A head that is too large is cut off without an answer (iostream.py:986): `_Answering`. A body is read before the
+  handler runs (web.py:2636), and ``Connection: close`` replaces what else the header says (http1connection.py:481):
+  `_BodyHandler`, `_Handler._respond_and_close`.
+- It logs each malformed request, with the peer's words, and each failed TLS handshake (http1connection.py:344,
+  iostream.py:1452): `_is_no_noise`.
 - ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
@@ -35,6 +40,7 @@ import struct
 import sys
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -45,15 +51,18 @@ from tornado import web, websocket
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
-from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
+from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
+from wsbridge.connectors._answers import final_response
 from wsbridge.draining import Connection
-from wsbridge.http import Request, Response, plain_response
+from wsbridge.http import Request, Response, plain_response, says_close
+from wsbridge.logs import lower, shown
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
 
@@ -78,10 +87,23 @@ _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _PARAMETER = re.compile(  # RFC 7692, 7.1; zlib has no window of 8 bits
     r"((?:server|client)_no_context_takeover|client_max_window_bits)|((?:server|client)_max_window_bits)=(9|1[0-5])"
 )
-_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BAD_REQUEST = final_response(plain_response(400), "")
+_TOO_LARGE = final_response(plain_response(431), "")
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
-_MAX_BODY = 64 * 1024  # bytes of a request that is no handshake
+
+_NOISE = ("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body")
+_IS_OURS: ContextVar[bool] = ContextVar("wsbridge_tornado", default=False)  # in all that a server of this module runs
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Let pass what tornado logs but for what any peer can cause: that has the level debug here (LOG-1)."""
+    if not _IS_OURS.get() or not str(record.msg).startswith(_NOISE):
+        return True
+    return lower(record, gen_log)
+
+
+gen_log.addFilter(_is_no_noise)
 
 _lacking = [
     name
@@ -425,10 +447,6 @@ class _Handler(WebSocketHandler):
         if isinstance(outcome, Response):
             self._respond(outcome)
             return
-        if native.body:  # a handshake has none
-            outcome.abandon()
-            self._respond(plain_response(400))
-            return
         try:
             self._add_headers(source.response_headers)
             self.open_args, self.open_kwargs = (), {}
@@ -441,8 +459,18 @@ class _Handler(WebSocketHandler):
     def _respond(self, response: Response) -> None:
         self.set_status(response.status_code)
         self._add_headers(response.headers)
+        if says_close(response):
+            self._respond_and_close(response)
+            return
         finish = cast("Callable[[bytes | None], object]", self.finish)  # pyright: ignore[reportUnknownMemberType]
         finish(None if response.status_code in (204, 304) else response.body)
+
+    def _respond_and_close(self, response: Response) -> None:
+        """Answer where the connection ends behind it: tornado would say so in another way, or read a body first."""
+        data = final_response(response, self.request.method or "")
+        stream = self.detach()
+        self._connector.keep(self._connector.loop.create_task(_end_behind(stream, data, self._connector)))
+        self.application.log_request(self)
 
     def _add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         for name, value in headers:
@@ -478,13 +506,70 @@ class _Handler(WebSocketHandler):
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         if not isinstance(value, web.HTTPError):
-            logger.error("the request for %r failed", self.request.uri, exc_info=value)
+            logger.error("the request for %s failed", shown(self.request.uri or ""), exc_info=value)
+
+
+@web.stream_request_body
+class _BodyHandler(_Handler):
+    """One request that has a body, which is not read (HS-16)."""
+
+    __slots__ = ()
+
+
+class _Application(web.Application):
+    """Hands every request to a handler of ours."""
+
+    def __init__(self, connector: Connector) -> None:
+        super().__init__(log_function=_log_nothing)
+        self._arguments = {"connector": connector, "handle": connector.handle}
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        has_body = "Transfer-Encoding" in request.headers or request.headers.get("Content-Length", "0") != "0"
+        return self.get_handler_delegate(request, _BodyHandler if has_body else _Handler, self._arguments)
+
+
+async def _end_behind(stream: IOStream, data: bytes, connector: Connector) -> None:
+    """Write a last answer and close; what the peer still sends is dropped meanwhile."""
+    try:
+        async with asyncio.timeout(connector.handshake_timeout):
+            await stream.write(data)
+        if not isinstance(stream, SSLIOStream):
+            connector.drain_answered(None if stream.socket is None else (stream.socket, partial(_unsent, stream)))
+    except (StreamClosedError, TimeoutError):
+        pass
+    finally:
+        stream.close()
+
+
+class _Answering:
+    """A mixin for the streams of one connector: a head that is too large is answered (HS-17), not only cut off."""
+
+    connector: Connector
+    error: BaseException | None
+    socket: Any
+
+    def close_fd(self) -> None:
+        if isinstance(self.error, UnsatisfiableReadError):
+            with contextlib.suppress(OSError):
+                self.socket.send(_TOO_LARGE)
+            if not isinstance(self, SSLIOStream):
+                self.connector.drain_answered((self.socket, _nothing_unsent))
+        cast(Any, super()).close_fd()
+
+
+def _nothing_unsent() -> int:
+    return 0
 
 
 class _Server(HTTPServer):
     """Ends a connection whose request is not complete in time."""
 
     connector: Connector
+    streams: dict[type[IOStream], type[IOStream]]
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        stream.__class__ = self.streams[type(stream)]
+        cast(Any, super()).handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
@@ -547,11 +632,16 @@ class Connector(BaseConnector):
         return {}
 
     async def _start(self, sockets: list[socket.socket]) -> None:
-        arguments = {"connector": self, "handle": self.handle}
-        app = web.Application([(".*", _Handler, arguments)], log_function=_log_nothing)
-        self._server = _Server(app, ssl_options=self.ssl, **{"max_body_size": _MAX_BODY, **self.native_options})
+        native: dict[str, Any] = {"max_header_size": self.max_head_size, **self.native_options}
+        self._server = _Server(_Application(self), ssl_options=self.ssl, **native)
         self._server.connector = self
-        self._server.add_sockets(sockets)
+        self._server.streams = {
+            kind: cast("type[IOStream]", type(kind.__name__, (_Answering, kind), {"connector": self}))
+            for kind in (IOStream, SSLIOStream)
+        }
+        context = copy_context()
+        context.run(_IS_OURS.set, True)
+        context.run(self._server.add_sockets, sockets)
 
     async def _stop_listening(self) -> None:
         self._server.stop()
@@ -622,7 +712,8 @@ def mount(
             its routes are.
         handler: Options, or a whole application.
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+        options: ``max_channels``, ``max_head_size``, which the server may undercut, ``shutdown_timeout`` and
+            ``trusted_proxies`` of the connector.
 
     Returns:
         The mount. Tornado has no shutdown hook: await its ``stop()``.

@@ -12,6 +12,8 @@ Mends, by ``Config(http=, ws=)``, which take classes:
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, HTTP/1.0 is taken for HTTP/1.1, and a bad key
   or another version is refused before the application is asked: `_Http._should_upgrade`, ``take`` of the protocol.
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
+- It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
+- A head that is too large gets 400 (h11_impl.py, ``handle_events``): `_Http.send_400_response`.
 - Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
 
 It declares no deviation.
@@ -22,9 +24,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import partial
+from http import HTTPStatus
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
@@ -43,8 +47,10 @@ from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
 from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.draining import plain_connection
 from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
+from wsbridge.logs import PeersLogger, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -58,6 +64,7 @@ UvicornChannel: TypeAlias = WebSocketChannel[WebSocketsSansIOProtocol]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 logger = logging.getLogger("wsbridge")
+peers_logger = PeersLogger("uvicorn.error")
 
 MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 KEY = "wsbridge.protocol"  # in the scope
@@ -71,6 +78,7 @@ class _Http(H11Protocol):
     _timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.logger = peers_logger
         super().connection_made(transport)
         self._wait_for_request()
 
@@ -100,18 +108,21 @@ class _Http(H11Protocol):
         return asgi.may_upgrade(self.scope["method"], self.scope["http_version"], self.headers)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, without a word of why."""
+        """Refuse what is no HTTP, or whose head is too large, without a word of why."""
         if self.cycle:
             self.cycle.disconnected = True  # what the application answers is too late
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = b"Bad Request\n"
+            is_large = getattr(sys.exception(), "error_status_hint", 400) == 431
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_large else HTTPStatus.BAD_REQUEST
+            body = f"{status.phrase}\n".encode()
             headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Connection", "close")]
             for event in (
-                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Response(status_code=status, headers=headers, reason=status.phrase.encode()),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
+        self.connector.drain_answered(plain_connection(self.transport))
         self.transport.close()
 
     def on_response_complete(self) -> None:
@@ -138,6 +149,7 @@ class _Http(H11Protocol):
 class Upgraded:
     """A mixin for uvicorn's WebSocket protocols: a connection from its upgrade on."""
 
+    logger: Any
     app: Any
     scope: Any
     receive: Any
@@ -156,7 +168,7 @@ class Upgraded:
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("the handshake for %r failed", self.scope["path"])
+            logger.exception("the handshake for %s failed", shown(self.scope["path"]))
             self.send_500_response()
         finally:
             if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
@@ -165,8 +177,10 @@ class Upgraded:
 
 class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.logger = peers_logger
         super().connection_made(transport)
         self.protocol = self.conn
+        self.conn.logger = peers_logger
         self.conn.debug = False  # it writes what a peer sends as it is
         self.prepare()
 
@@ -286,6 +300,7 @@ class Connector(asgi.Connector):
             lifespan="off",
             log_config=None,
             backlog=BACKLOG,
+            h11_max_incomplete_event_size=self.max_head_size,
             ws_ping_interval=None,
             ws_per_message_deflate=self.protocol_class.offers_deflate,
             proxy_headers=False,
@@ -302,6 +317,9 @@ class Connector(asgi.Connector):
             await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
             await self.serve_http(self.handle, scope, send)
+            http: _Http = scope[KEY]
+            if http.transport.is_closing():  # there may be a body to come
+                self.drain_answered(plain_connection(http.transport))
         else:
             await self.serve_websocket(self.handle, scope, receive, send)
 

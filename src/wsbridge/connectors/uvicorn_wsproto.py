@@ -73,6 +73,7 @@ class _Protocol(uvicorn.Upgraded, WSProtocol):
     conn: _Handshake
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.logger = uvicorn.peers_logger
         super().connection_made(transport)
         self.conn = _Handshake(ConnectionType.SERVER)
         self.conn.default_headers = self.default_headers

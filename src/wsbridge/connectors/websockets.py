@@ -8,7 +8,8 @@ Mends; lines are those of 17.4:
 
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
   everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
-  that is not ASCII close the connection (http11.py:181): `_Connection.keep` lets them pass.
+  that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
+  closes it (15 and 16): `_Connection.keep` lets them pass, or refuses them.
 - What stands behind the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
   interceptors too: `_Connection.keep`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
@@ -38,6 +39,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
+from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -53,7 +55,7 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors._sansio import Channel, FrameReader, agree
-from wsbridge.http import Request, Response
+from wsbridge.http import Request, Response, closing, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
@@ -71,8 +73,12 @@ _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | Native
 
 _CONNECTING = State.CONNECTING
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
+_MAX_HEADERS = 128  # websockets' own limit, for which 15 and 16 close the connection
+_LONG = 8000  # bytes: a longer line is too long for websockets (http11.py:34)
+_FAKE = ("GET", "/", "1.1")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
-_NO_BODY = re.compile(rb"^content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)
+_BODY = re.compile(rb"^(?:content-length|transfer-encoding):", re.IGNORECASE | re.MULTILINE)
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*\r\n")
 _END = b"\r\n\r\n"
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
@@ -88,7 +94,7 @@ class _Protocol(ServerProtocol):
 class _Connection(FrameReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
-    __slots__ = ("_line", "_timeout", "_timer", "connector")
+    __slots__ = ("_aside", "_line", "_lines", "_size", "_timeout", "_timer", "connector", "is_too_large")
 
     def __init__(
         self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
@@ -100,6 +106,9 @@ class _Connection(FrameReader, ServerConnection):
         self._timeout = timeout
         self._timer: Timer | None = None
         self._line: tuple[str, str, str] | None = None  # method, target and version as sent
+        self._aside: list[tuple[str, str]] = []  # headers that websockets would not take
+        self._size = self._lines = 0  # of the head so far
+        self.is_too_large = False
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
@@ -126,24 +135,55 @@ class _Connection(FrameReader, ServerConnection):
     def keep(self) -> None:
         """Let the request be parsed, line by line if it came in pieces, and nothing behind it (HS-11)."""
         unread = self._unread
+        limit = self.connector.max_head_size
         if self._line is None and (end := unread.find(_END) + len(_END)) >= len(_END):
-            head = bytes(unread[:end])
-            del unread[:end]
-            first = head.find(b"\n") + 1
-            self.parse_unopened(self._request_line(head[:first]) + _NO_BODY.sub(b"", head[first:]))
+            if end <= limit and unread.count(b"\n", 0, end) <= _MAX_HEADERS + 2:
+                head = bytes(unread[:end])
+                del unread[:end]
+                self._parse_head(head)
+            else:
+                self._refuse_large()
         while self.request is None and (end := unread.find(b"\n") + 1):
             line = bytes(unread[:end])
             del unread[:end]
-            if self._line is None:
-                line = self._request_line(line)
-            elif _NO_BODY.fullmatch(line):
-                continue
-            self.parse_unopened(line)
-        if self.protocol.eof_sent or (self.request is None and len(unread) > _MAX_EARLY):
-            self.parse_unopened(bytes(unread))  # to be dropped, or refused
+            self._size += end
+            self._lines += 1
+            if self._size > limit or self._lines > _MAX_HEADERS + 2:
+                self._refuse_large()
+                break
+            self.parse_unopened(self._request_line(line) if self._line is None else self._fit(line))
+        if self.protocol.eof_sent:
+            self.parse_unopened(bytes(unread))  # to be dropped
             unread.clear()
+        elif self.request is None and self._size + len(unread) > limit:
+            self._refuse_large()
         elif len(unread) > _MAX_EARLY:
             self.transport.pause_reading()
+
+    def _refuse_large(self) -> None:
+        """Have the request answered with 431 (HS-17): websockets is told of another one."""
+        self.is_too_large = True
+        self._unread.clear()
+        if self._line is None:
+            self._line = _FAKE
+            self.parse_unopened(b"GET / HTTP/1.1\r\n")
+        self.parse_unopened(b"\r\n")
+
+    def _parse_head(self, head: bytes) -> None:
+        first = head.find(b"\n") + 1
+        fit, headers = self._request_line(head[:first]), head[first:]
+        if len(headers) > _LONG or _BODY.search(headers):
+            headers = b"".join(map(self._fit, headers.splitlines(keepends=True)))
+        self.parse_unopened(fit + headers)
+
+    def _fit(self, line: bytes) -> bytes:
+        """Return a header as websockets takes it: nothing of one that is too long for it, or tells of a body."""
+        if len(line) > _LONG or _BODY.match(line):
+            found = _HEADER.fullmatch(line)
+            if found is not None:
+                self._aside.append((found[1].decode(), found[2].decode("latin-1")))
+                return b""
+        return line
 
     def _request_line(self, line: bytes) -> bytes:
         """Keep the request line, and return one that websockets takes, or surely refuses."""
@@ -154,7 +194,8 @@ class _Connection(FrameReader, ServerConnection):
         self._line = method.decode(), target.decode("latin-1"), version.decode()
         if not _KNOWS_METHODS:
             method, version = b"GET", b"1.1"
-        return b"%b %b HTTP/%b\r\n" % (method, _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target), version)
+        target = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
+        return b"%b %b HTTP/%b\r\n" % (method, target if len(target) <= _LONG else b"/", version)
 
     def make_request(self, root_path: str = "") -> Request:
         """Return the request, which is complete."""
@@ -162,6 +203,11 @@ class _Connection(FrameReader, ServerConnection):
         assert native is not None
         assert self._line is not None
         method, target, version = self._line
+        if native.path == "/" and len(target) > _LONG:
+            native.path = target
+        for name, value in self._aside:
+            native.headers[name] = value
+        self._aside.clear()
         remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
         tls = self.transport.get_extra_info("ssl_object")
         return Request(
@@ -183,6 +229,8 @@ class _Connection(FrameReader, ServerConnection):
         """Return the response that wsbridge has for the request."""
         self._forget_timer()
         self.ping_interval = None
+        if self.is_too_large:
+            return _refusal(plain_response(431), request.method)
         source = _Source(self.connector, request, self)
         outcome = await handle(request, source)
         try:
@@ -376,10 +424,11 @@ def mount(
         handler: Options, or a whole application.
         path: Where, beside what else is served: for options as in `wsbridge.Application`, for an application a fixed
             prefix. None: everywhere.
-        process_request: As for ``serve``, for other paths.
+        process_request: As for ``serve``: it sees every request first, those for ``path`` too, and a response of its is
+            the answer (MOUNT-3).
         websocket_handler: As the handler of ``serve``, for other paths; without it they are 404 (MOUNT-1).
         connector: A subclass of `Connector` to use instead.
-        options: ``max_channels``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
+        options: ``max_channels``, ``max_head_size``, ``shutdown_timeout`` and ``trusted_proxies`` of the connector.
 
     Returns:
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
@@ -399,17 +448,18 @@ def mount(
     async def answer(connection: ServerConnection, native: NativeRequest) -> NativeResponse | None:
         assert isinstance(connection, _Connection)
         request = connection.make_request()
-        if is_ours(request):
-            return await connection.answer(mounted.handle, connection.make_request(root_path) if root_path else request)
-        if request.method != "GET" and not _KNOWS_METHODS:
+        ours = is_ours(request) or connection.is_too_large
+        if not ours and request.method != "GET" and not _KNOWS_METHODS:
             return connection.respond(405, "Method Not Allowed\n")
         response: NativeResponse | None = None
-        if process_request is not None:
+        if process_request is not None and not connection.is_too_large:
             result = process_request(connection, native)
             response = await result if isinstance(result, Awaitable) else result
-        if response is None and websocket_handler is None:
-            response = connection.respond(404, "Not Found\n")
-        return response
+        if response is not None:
+            return response
+        if ours:
+            return await connection.answer(mounted.handle, connection.make_request(root_path) if root_path else request)
+        return None if websocket_handler is not None else connection.respond(404, "Not Found\n")
 
     async def live(connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
@@ -431,16 +481,15 @@ def mount(
 def _refusal(outcome: Response, method: str) -> NativeResponse:
     """Return a response in plain HTTP, behind which the connection is closed."""
     headers = Headers()
-    for name, value in outcome.headers:
+    for name, value in closing(outcome).headers:
         if name.lower() not in ("content-length", "transfer-encoding"):
             headers[name] = value
-    headers.setdefault("Connection", "close")
     headers.setdefault("Date", email.utils.formatdate(usegmt=True))
     has_body = outcome.status_code not in (204, 304)
     if has_body:
         headers["Content-Length"] = str(len(outcome.body))
     body = outcome.body if has_body and method != "HEAD" else b""
-    return NativeResponse(outcome.status_code, outcome.status.partition(" ")[2], headers, body)
+    return NativeResponse(outcome.status_code, responses.get(outcome.status_code, ""), headers, body)
 
 
 def _quiet_logger() -> logging.Logger:
