@@ -69,9 +69,9 @@ def test_the_rules_are_well_formed() -> None:
     features = set(get_args(Feature))
     for rule in catalogue.rules():
         assert rule.sentence.endswith((".", ":")), rule.id
-        assert rule.section == "contract" or re.fullmatch(r"RFC (6455|7692), [\d.]+( and [\d.]+)?", rule.section), (
-            rule.id
-        )
+        assert rule.section == "contract" or re.fullmatch(
+            r"RFC (6455|7692|8441|9113), [\d.]+( and [\d.]+)?", rule.section
+        ), rule.id
         assert rule.features <= features, rule.id
         assert rule.level != "feature" or rule.features, rule.id
         assert rule.group in catalogue.GROUPS

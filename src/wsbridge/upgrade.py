@@ -1,4 +1,4 @@
-"""From a request to a channel: the handshake rules that hold on every connector (HS-3 to HS-6)."""
+"""From a request to a channel: the handshake rules that hold on every connector (HS-3 to HS-6, HS-19)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import DEFAULT_PORTS, WebSocketOptions, parse_origin
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
+
+STREAM_VERSIONS = ("2", "3")
+"""Of HTTP: each request is a stream of its own, and a WebSocket one that stays open (RFC 8441, RFC 9220)."""
 
 _DEFLATE_PARAMETER = re.compile(  # RFC 7692, 7.1.1 and 7.1.2
     r"(?:server|client)_no_context_takeover"
@@ -100,20 +103,19 @@ def offers_deflate(request: Request) -> bool:
 
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Response | None:
     """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
-    if request.method != "GET":
-        return plain_response(405, {"Allow": "GET"})
-    if request.http_version != "1.1":
+    is_stream = request.http_version in STREAM_VERSIONS
+    method = "CONNECT" if is_stream else "GET"
+    if request.method != method:
+        return plain_response(405, {"Allow": method})
+    if not is_stream and request.http_version != "1.1":
         return plain_response(505)
     lines = request.header_lines()
     last = {name.lower(): value for name, value in lines}  # all at once: this runs for every handshake
     repeated: set[str] = set() if len(last) == len(lines) else _repeated(lines)
-    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
-        if last.get(name, "").lower() != token and token not in _elements(lines, name):
-            return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    if last.get("sec-websocket-version") != "13" or "sec-websocket-version" in repeated:
-        return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
-    if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
-        return plain_response(400)
+    is_version = last.get("sec-websocket-version") == "13" and "sec-websocket-version" not in repeated
+    refusal = _check_stream(is_version) if is_stream else _check_upgrade(lines, last, repeated, is_version=is_version)
+    if refusal is not None:
+        return refusal
     if not last.get("host") or "host" in repeated:
         return plain_response(400)
     if last.get("content-length", "0") != "0" or "content-length" in repeated or "transfer-encoding" in last:
@@ -121,6 +123,26 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Respons
     if "origin" in last and not is_allowed_origin(request, options.origins):
         return plain_response(403)
     return None
+
+
+def _check_upgrade(
+    lines: list[tuple[str, str]], last: dict[str, str], repeated: set[str], *, is_version: bool
+) -> Response | None:
+    """Check what HTTP/1.1 has in front of a WebSocket (RFC 6455, 4.2.1)."""
+    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
+        if last.get(name, "").lower() != token and token not in _elements(lines, name):
+            return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade"})
+    if not is_version:
+        return plain_response(426, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"})
+    if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
+        return plain_response(400)
+    return None
+
+
+def _check_stream(is_version: bool) -> Response | None:
+    """Check what a stream of HTTP/2 or 3 has in front of a WebSocket: no upgrade and no key (RFC 8441, 5; HS-19)."""
+    # no 426, which needs an Upgrade (RFC 9110, 15.5.22), and that may not be there (RFC 9113, 8.2.2)
+    return None if is_version else plain_response(400, {"Sec-WebSocket-Version": "13"})
 
 
 def _repeated(lines: list[tuple[str, str]]) -> set[str]:
