@@ -734,6 +734,23 @@ async def test_what_belongs_to_a_connection_is_left_out_over_http2() -> None:
     await server.ends()
 
 
+@pytest.mark.rule("HS-7", "HS-19")
+@pytest.mark.parametrize(("status", "expected"), [(200, 400), (204, 400), (302, 302), (404, 404)])
+async def test_an_answer_that_would_open_a_websocket_over_http2(status: int, expected: int) -> None:
+    def answer(context: Any) -> Any:
+        context["response"] = Response("healthy", status)
+        return context
+
+    options = WebSocketOptions[Any](ping_interval=None)
+    app = asgi_app(Application([("/", options)], interceptors=[Interceptor(name="health", enter=answer)]))
+    for made, told in ((stream_scope, expected), (scope, status)):
+        server = Server(app, made())
+        server.say("websocket.connect")
+        assert (await server.told())["status"] == told
+        assert (await server.told())["body"] == (b"" if told == 204 else b"Bad Request\n" if told == 400 else b"healthy")
+        await server.ends()
+
+
 @pytest.mark.rule("HS-19")
 async def test_a_server_that_takes_a_connect_for_a_request(caplog: pytest.LogCaptureFixture) -> None:
     """uvicorn 0.54 does, with ``--http2``; anybody can send one, so it is said once."""

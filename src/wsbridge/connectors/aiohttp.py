@@ -406,7 +406,15 @@ class _Source(BaseSource):
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
 
-    __slots__ = ()
+    __slots__ = ("_connector",)
+
+    def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._connector = connector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
+            super().connection_made(transport)
 
     def handle_error(
         self,
@@ -455,7 +463,8 @@ class Connector(BaseConnector):
     async def _start(self, sockets: list[socket.socket]) -> None:
         native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
         self._server = web.Server(self._serve)
-        protocol = partial(_Protocol, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native)
+        native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
+        protocol = partial(_Protocol, self, self._server, **native)
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:

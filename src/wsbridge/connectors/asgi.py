@@ -469,10 +469,13 @@ class Connector(BaseConnector):
 
     async def _refuse(self, scope: Scope, send: Send, response: Response) -> None:
         extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        version: str = scope.get("http_version", "1.1")
+        if version in STREAM_VERSIONS and response.status_code < 300:
+            logger.debug("an answer of %d would open the WebSocket for %r", response.status_code, scope["path"])
+            response = plain_response(400)
         try:
             if _RESPONSE in extensions:
                 may_repeat = _PATHSEND not in extensions
-                version = scope.get("http_version", "1.1")
                 await respond(send, _RESPONSE, response, may_repeat=may_repeat, version=version)
             else:
                 logger.debug("the server can refuse only with 403, not %d", response.status_code)

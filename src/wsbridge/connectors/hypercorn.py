@@ -10,7 +10,7 @@ Mends:
 - A key of any form is taken, ``Upgrade`` and ``Connection`` are looked for in their last line only, and another version
   gets 400: `_Http._create_stream` hands on a handshake that is surely taken, and `upgrade_request_to_websocket` checks
   the real one.
-- HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
+- HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441; HS-18, docs/asgi.md).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
 
@@ -26,6 +26,8 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -58,6 +60,7 @@ HypercornRequest: TypeAlias = Request[asgi.Scope]
 HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
+_Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
@@ -181,6 +184,18 @@ class _Tcp(TCPServer):
             await super()._close()
 
 
+class _Streams(asyncio.StreamReaderProtocol):
+    """A connection as `asyncio.start_server` has it, unless its client has selected HTTP/2."""
+
+    def __init__(self, connector: Connector, serve: _Serve) -> None:
+        super().__init__(asyncio.StreamReader(loop=connector.loop), serve, connector.loop)
+        self._connector = connector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
+            super().connection_made(transport)
+
+
 class Connector(asgi.Connector):
     """Serves by hypercorn. ``native_options``: attributes of `hypercorn.Config`."""
 
@@ -222,7 +237,8 @@ class Connector(asgi.Connector):
             finally:
                 self._transports.discard(writer.transport)
 
-        self._servers = [await asyncio.start_server(serve, sock=sock, **options) for sock in sockets]
+        connection = partial(_Streams, self, serve)
+        self._servers = [await self.loop.create_server(connection, sock=sock, **options) for sock in sockets]
 
     async def _serve(
         self, scope: Any, receive: asgi.Receive, send: asgi.Send, sync_spawn: object, call_soon: object

@@ -34,7 +34,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -48,6 +48,7 @@ from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMe
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
+from wsbridge.alpn import GRACE, REFUSAL
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
@@ -486,6 +487,27 @@ class _Server(HTTPServer):
 
     connector: Connector
 
+    def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None] | None:
+        if isinstance(stream, SSLIOStream):
+            return self._handle_tls(stream, address)
+        super().handle_stream(stream, address)
+        return None
+
+    async def _handle_tls(self, stream: SSLIOStream, address: Any) -> None:
+        """Wait for TLS, which tells what the client will speak (HS-18)."""
+        task: Any = asyncio.current_task()
+        self.connector.keep(task)
+        with contextlib.suppress(StreamClosedError):
+            with self.connector.until_deadline(stream, self.connector.handshake_timeout):
+                await stream.wait_for_handshake()
+            if not self.connector.is_http2(stream.socket):
+                super().handle_stream(stream, address)
+                return
+            with self.connector.until_deadline(stream, GRACE):
+                stream.write(REFUSAL)
+                while True:  # what comes is dropped
+                    await stream.read_bytes(_CHUNK, partial=True)
+
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
         delegate = super().start_request(server_conn, request_conn)
@@ -568,6 +590,18 @@ class Connector(BaseConnector):
         """Keep a task until it is done, or `stop` ends it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def until_deadline(self, stream: IOStream, timeout: float) -> Generator[None]:
+        """Close a stream at the end of a time, or when the block fails."""
+        timer = self.clock.at(self.clock.time() + timeout, _Deadline(stream))
+        try:
+            yield
+        except BaseException:
+            stream.close()
+            raise
+        finally:
+            self.clock.cancel(timer)
 
     def request_begins(self, connection: HTTP1ServerConnection) -> None:
         """Begin to wait for a request (HS-10)."""

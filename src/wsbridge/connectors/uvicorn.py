@@ -70,8 +70,9 @@ class _Http(H11Protocol):
     _timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_request()
+        if not self.connector.refuse_http2(transport):
+            super().connection_made(transport)
+            self._wait_for_request()
 
     def _wait_for_request(self) -> None:
         clock = self.connector.clock
