@@ -747,7 +747,9 @@ async def test_an_answer_that_would_open_a_websocket_over_http2(status: int, exp
         server = Server(app, made())
         server.say("websocket.connect")
         assert (await server.told())["status"] == told
-        assert (await server.told())["body"] == (b"" if told == 204 else b"Bad Request\n" if told == 400 else b"healthy")
+        assert (await server.told())["body"] == (
+            b"" if told == 204 else b"Bad Request\n" if told == 400 else b"healthy"
+        )
         await server.ends()
 
 

@@ -141,8 +141,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         An ordinary request for the path of a WebSocket gets 405 with `Allow: CONNECT`, a version other than 13 gets 400
         with `Sec-WebSocket-Version: 13`, and a CONNECT that the server hands on as an ordinary request gets 501: that
         server has no WebSockets there. A `Response` of 2xx, which would be taken for an open WebSocket, goes out as 400
-        (HS-7); so an interceptor that answers a path for everybody answers a page's request only. Headers that belong to a connection (RFC 9113, 8.2.2) are left out of an answer.
-        All else is as over HTTP/1.1.""",
+        (HS-7); so an interceptor that answers a path for everybody answers a page's request only. Headers that belong
+        to a connection (RFC 9113, 8.2.2) are left out of an answer. All else is as over HTTP/1.1.""",
     ),
 )
 
