@@ -11,7 +11,7 @@ import base64
 import contextlib
 import hashlib
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from http.client import responses
 from typing import Any, Self
 
@@ -29,10 +29,15 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
+from wsproto.connection import Connection as WSConnection
+from wsproto.connection import ConnectionType
+from wsproto.events import CloseConnection, Event, Message, TextMessage
 
-__all__ = ["Connection", "Gateway", "Stream"]
+__all__ = ["VERSION_13", "Connection", "Gateway", "Stream", "WebSocket", "connect_headers", "request_headers"]
 
 TIMEOUT = 10.0
+VERSION_13 = (("sec-websocket-version", "13"),)
+_WINDOW = 1 << 20  # of a connection, so that a stream that is not read does not hold up the others
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _OF_HTTP1 = {"host", "upgrade", "connection", "sec-websocket-key"}
 
@@ -40,7 +45,7 @@ _OF_HTTP1 = {"host", "upgrade", "connection", "sec-websocket-key"}
 class Stream:
     """One request, and, behind its answer, a WebSocket."""
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: Any, number: int) -> None:
         self._connection = connection
         self.number = number
         self.status: int | None = None
@@ -80,37 +85,89 @@ class Stream:
         """Send bytes, as the server's window allows."""
         await self._connection.send(self, data)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """End this side of it, which is what a FIN is to TCP."""
-        with contextlib.suppress(ProtocolError):
-            self._connection.h2.end_stream(self.number)
-        self._connection.flush()
+        self._connection.finish(self)
 
     def cancel(self) -> None:
-        """Reset it, which is what a RST is to TCP."""
-        with contextlib.suppress(ProtocolError):
-            self._connection.h2.reset_stream(self.number, ErrorCodes.CANCEL)
-        self._connection.flush()
+        """Reset it, which is what a RST is to TCP, and what browsers do."""
+        self._connection.cancel(self)
         self.over()
 
     def over(self) -> None:
         self.ended = self.gone = True
         self._news.set()
 
-    def take(self, event: Any) -> None:
-        """Take an event of h2's."""
-        if isinstance(event, ResponseReceived):
-            self.headers = [(str(name), str(value)) for name, value in event.headers]
-            self.status = int(dict(self.headers)[":status"])
-        elif isinstance(event, DataReceived):
-            self._data += event.data
-            self._unread += event.flow_controlled_length
-        elif isinstance(event, StreamEnded):
-            self.ended = True
-        elif isinstance(event, StreamReset):
-            self.reset = int(event.error_code)
-            self.ended = self.gone = True
+    def answered(self, headers: Iterable[tuple[Any, Any]]) -> None:
+        """Take the head of the answer."""
+        self.headers = [(_text(name), _text(value)) for name, value in headers]
+        self.status = int(dict(self.headers)[":status"])
         self._news.set()
+
+    def received(self, data: bytes, size: int) -> None:
+        """Take bytes, for which ``size`` bytes of the window are used."""
+        self._data += data
+        self._unread += size
+        self._news.set()
+
+    def finished(self) -> None:
+        """Take it that the server sends no more."""
+        self.ended = True
+        self._news.set()
+
+    def was_reset(self, code: int) -> None:
+        """Take the RST_STREAM of the server."""
+        self.reset = code
+        self.over()
+
+
+class WebSocket:
+    """A client's side of a WebSocket on a stream, with messages of wsproto's."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._wsproto = WSConnection(ConnectionType.CLIENT)
+        self._events: list[Event] = []
+
+    async def send(self, event: Event) -> None:
+        await self.stream.send(self._wsproto.send(event))
+
+    async def send_text(self, text: str) -> None:
+        await self.send(TextMessage(data=text))
+
+    async def receive(self) -> str | bytes | CloseConnection | None:
+        """Return the next message, or the close frame; None at the end."""
+        whole: Any = None
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                if isinstance(event, Message):
+                    whole = event.data if whole is None else whole + event.data
+                    if event.message_finished:
+                        return bytes(whole) if isinstance(whole, bytearray) else whole  # type: ignore[no-any-return]
+                elif isinstance(event, CloseConnection):
+                    return event
+            data = await self.stream.read()
+            if not data:
+                return None
+            self._wsproto.receive_data(data)
+            self._events += self._wsproto.events()
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def connect_headers(target: str, headers: Sequence[tuple[str, str]], authority: str) -> list[tuple[str, str]]:
+    """Return the headers of a request for a WebSocket (RFC 8441, 4; RFC 9220, 3)."""
+    pseudo = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", target)]
+    return [*pseudo, (":authority", authority), *headers]
+
+
+def request_headers(target: str, headers: Sequence[tuple[str, str]], authority: str) -> list[tuple[str, str]]:
+    """Return those of a GET."""
+    pseudo = [(":method", "GET"), (":scheme", "https"), (":path", target), (":authority", authority)]
+    return [*pseudo, *headers]
 
 
 class Connection:
@@ -135,10 +192,17 @@ class Connection:
         reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         connection = cls(reader, writer)
         connection.h2.initiate_connection()
+        connection.h2.increment_flow_control_window(_WINDOW)
         connection.flush()
         async with asyncio.timeout(TIMEOUT):
             await connection._settled.wait()
         return connection
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """This end's."""
+        host, port, *_ = self._writer.get_extra_info("sockname")
+        return host, port
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,12 +230,25 @@ class Connection:
         self.flush()
         return stream
 
-    def connect(
-        self, target: str, headers: Sequence[tuple[str, str]] = (), *, authority: str = "example.org"
+    def websocket(
+        self, target: str, headers: Sequence[tuple[str, str]] = VERSION_13, *, authority: str = "example.org"
     ) -> Stream:
-        """Ask for a WebSocket (RFC 8441, 4)."""
-        pseudo = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", target)]
-        return self.request([*pseudo, (":authority", authority), *headers])
+        """Ask for a WebSocket."""
+        return self.request(connect_headers(target, headers, authority))
+
+    def get(self, target: str, headers: Sequence[tuple[str, str]] = (), *, authority: str = "example.org") -> Stream:
+        """Ask for a page."""
+        return self.request(request_headers(target, headers, authority), end=True)
+
+    def finish(self, stream: Stream) -> None:
+        with contextlib.suppress(ProtocolError):
+            self.h2.end_stream(stream.number)
+        self.flush()
+
+    def cancel(self, stream: Stream) -> None:
+        with contextlib.suppress(ProtocolError):
+            self.h2.reset_stream(stream.number, ErrorCodes.CANCEL)
+        self.flush()
 
     async def send(self, stream: Stream, data: bytes) -> None:
         rest = memoryview(data)
@@ -221,8 +298,15 @@ class Connection:
         elif isinstance(event, ConnectionTerminated):
             self.terminated = int(event.error_code or 0)
         elif (stream := self.streams.get(getattr(event, "stream_id", 0) or 0)) is not None:
-            stream.take(event)
-            self._window.set()
+            if isinstance(event, ResponseReceived):
+                stream.answered(event.headers)
+            elif isinstance(event, DataReceived):
+                stream.received(event.data, event.flow_controlled_length)
+            elif isinstance(event, StreamEnded):
+                stream.finished()
+            elif isinstance(event, StreamReset):
+                stream.was_reset(int(event.error_code))
+                self._window.set()
 
 
 class Gateway:
@@ -286,26 +370,26 @@ class Gateway:
     ) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *lines = head[:-4].split("\r\n")
-        method, target, _ = line.split(" ")
+        _, target, _ = line.split(" ")
         headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         found = dict(headers)
         passed_on = [(name, value) for name, value in headers if name not in _OF_HTTP1]
         authority, key = found.get("host", ""), ""
         if found.get("upgrade", "").lower() == "websocket":
             key = found.get("sec-websocket-key", "")
-            stream = connection.connect(target, passed_on, authority=authority)
+            stream = connection.websocket(target, passed_on, authority=authority)
         else:
-            pseudo = [(":method", method), (":scheme", "https"), (":path", target), (":authority", authority)]
-            stream = connection.request([*pseudo, *passed_on], end=True)
+            stream = connection.get(target, passed_on, authority=authority)
         up = asyncio.create_task(self._up(reader, connection, stream))
         try:
             await self._answer(stream, key, writer)
             await self._down(stream, writer)
+            if not stream.gone:
+                writer.write_eof()  # the other side goes on
+                await asyncio.wait((up,))
         finally:
             up.cancel()
             await asyncio.wait((up,))
-        writer.close()
-        await writer.wait_closed()
 
     async def _answer(self, stream: Stream, key: str, writer: asyncio.StreamWriter) -> None:
         status = await stream.answer(None)
