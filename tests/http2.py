@@ -144,7 +144,7 @@ class WebSocket:
                 if isinstance(event, Message):
                     whole = event.data if whole is None else whole + event.data
                     if event.message_finished:
-                        return bytes(whole) if isinstance(whole, bytearray) else whole  # type: ignore[no-any-return]
+                        return bytes(whole) if isinstance(whole, bytearray) else whole
                 elif isinstance(event, CloseConnection):
                     return event
             data = await self.stream.read()

@@ -21,7 +21,7 @@ __all__ = ["Connection", "opened"]
 _CANCELLED = 0x10C  # H3_REQUEST_CANCELLED: RFC 9114, 8.1
 
 
-class Connection(QuicConnectionProtocol):
+class Connection(QuicConnectionProtocol):  # type: ignore[misc]
     """A connection of HTTP/3, with its streams."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -55,17 +55,20 @@ class Connection(QuicConnectionProtocol):
         if isinstance(event, StreamReset) and event.stream_id in self.streams:
             self.streams[event.stream_id].was_reset(event.error_code)
         for found in self._h3.handle_event(event):
-            stream_id: int = getattr(found, "stream_id", -1)
-            if (stream := self.streams.get(stream_id)) is None:
-                continue
-            if isinstance(found, HeadersReceived):
-                stream.answered(found.headers)
-            elif isinstance(found, DataReceived):
-                stream.received(found.data, 0)
-            if getattr(found, "stream_ended", False):
-                stream.finished()
+            self._take(found)
         if self._h3.received_settings is not None:
             self._settled.set()
+
+    def _take(self, event: Any) -> None:
+        stream = self.streams.get(getattr(event, "stream_id", -1))
+        if stream is None:
+            return
+        if isinstance(event, HeadersReceived):
+            stream.answered(event.headers)
+        elif isinstance(event, DataReceived):
+            stream.received(event.data, 0)
+        if getattr(event, "stream_ended", False):
+            stream.finished()
 
     def request(self, headers: Sequence[tuple[str, str]], *, end: bool = False) -> Stream:
         stream = Stream(self, self._quic.get_next_available_stream_id())

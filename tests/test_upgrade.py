@@ -247,7 +247,9 @@ def test_the_first_check_that_fails_decides() -> None:
 
 def over_http2(method: str = "CONNECT", *, version: str = "2", **changes: str | list[str] | None) -> Request:
     """Return a handshake as it comes on a stream of HTTP/2 or 3, with some headers changed."""
-    return request(method, version=version, Upgrade=None, Connection=None, **{"Sec_WebSocket_Key": None, **changes})
+    return request(
+        method, version=version, scheme="wss", Upgrade=None, Connection=None, Sec_WebSocket_Key=None, **changes
+    )
 
 
 @pytest.mark.rule("HS-19")

@@ -12,13 +12,13 @@ from wsbridge import alpn
 
 @breaks("HS-18")
 class TakesHttp2ForHttp1(BrokenConnector):
-    def is_http2(self, tls: Any) -> bool:
+    def is_http2(self, tls: Any) -> Any:
         return False
 
 
 @breaks("HS-18")
 class SaysNothingOfHttp2(BrokenConnector):
-    def is_http2(self, tls: Any) -> bool:
+    def is_http2(self, tls: Any) -> Any:
         return alpn.has_selected_http2(tls)
 
 
@@ -26,7 +26,7 @@ class SaysNothingOfHttp2(BrokenConnector):
 class SaysItForEachConnection(BrokenConnector):
     """Of HTTP/1.1, too."""
 
-    def is_http2(self, tls: Any) -> bool:
+    def is_http2(self, tls: Any) -> Any:
         self._warned_of_http2 = False
         logging.getLogger("wsbridge").warning(alpn.WARNING, self.name)
         return super().is_http2(tls)
@@ -36,7 +36,7 @@ class SaysItForEachConnection(BrokenConnector):
 class HoldsHttp2ForEver(BrokenConnector):
     """Ends no such connection."""
 
-    def refuse_http2(self, transport: Any) -> bool:
+    def refuse_http2(self, transport: Any) -> Any:
         is_refused = super().refuse_http2(transport)
         for timer in self._drains.values():
             self.clock.cancel(timer)
@@ -56,7 +56,7 @@ class LeavesHttp2AtAStop(BrokenConnector):
 class CutsHttp2(BrokenConnector):
     """Without a word."""
 
-    def refuse_http2(self, transport: Any) -> bool:
+    def refuse_http2(self, transport: Any) -> Any:
         is_refused = self.is_http2(transport.get_extra_info("ssl_object"))
         if is_refused:
             transport.abort()

@@ -160,7 +160,7 @@ class Granian(Stock):
         gc.collect()  # what its runtime has open is closed with the last reference
 
 
-_NOT_ASGI = frozenset(("STOP-1", "STOP-3", "STOP-4", "STOP-6", "HS-18"))  # the server's own start, end, TLS and lifespan
+_NOT_ASGI = frozenset(("HS-18", "STOP-1", "STOP-3", "STOP-4", "STOP-6"))  # the server's own TLS, start, end, lifespan
 
 
 def checks() -> tuple[Check, ...]:

@@ -34,7 +34,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
@@ -487,21 +487,22 @@ class _Server(HTTPServer):
 
     connector: Connector
 
-    def handle_stream(self, stream: IOStream, address: Any) -> Awaitable[None] | None:
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
         if isinstance(stream, SSLIOStream):
-            return self._handle_tls(stream, address)
-        super().handle_stream(stream, address)
-        return None
+            self.connector.keep(self.connector.loop.create_task(self._handle_tls(stream, address)))
+        else:
+            self._serve(stream, address)
+
+    def _serve(self, stream: IOStream, address: Any) -> None:
+        super().handle_stream(stream, address)  # pyright: ignore[reportUnknownMemberType]
 
     async def _handle_tls(self, stream: SSLIOStream, address: Any) -> None:
         """Wait for TLS, which tells what the client will speak (HS-18)."""
-        task: Any = asyncio.current_task()
-        self.connector.keep(task)
         with contextlib.suppress(StreamClosedError):
             with self.connector.until_deadline(stream, self.connector.handshake_timeout):
                 await stream.wait_for_handshake()
             if not self.connector.is_http2(stream.socket):
-                super().handle_stream(stream, address)
+                self._serve(stream, address)
                 return
             with self.connector.until_deadline(stream, GRACE):
                 stream.write(REFUSAL)

@@ -33,6 +33,7 @@ async def _http2(
     """Connect as a client that speaks HTTP/2 if it may."""
     context = certificates.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
+    assert isinstance(served.address, tuple)
     host, port = served.address
     opening = asyncio.open_connection(host, port, ssl=context, server_hostname="localhost")
     reader, writer = await bench.within(opening, "the TLS handshake")
