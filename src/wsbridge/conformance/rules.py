@@ -122,7 +122,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         section="RFC 9113, 7",
         sentence="""A client that selects HTTP/2 by ALPN, since the connector was given an `SSLContext` that offers it,
         is told to use HTTP/1.1, and the log says so.""",
-        text="""It gets the empty SETTINGS and a GOAWAY with HTTP_1_1_REQUIRED, for which a browser comes again with
+        text="""It gets the empty SETTINGS and a GOAWAY with HTTP_1_1_REQUIRED, for which a browser may come again with
         HTTP/1.1; what it sends is dropped, and the connection ends. There is one WARNING for each connector, which says
         what would be right: no `h2` among the protocols of the context, or `asgi_app` on a server that speaks HTTP/2.
         A mount is served by the server of somebody else, and leaves this to it.""",
