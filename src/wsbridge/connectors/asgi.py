@@ -19,6 +19,10 @@ ASGI says less than the contract needs, and each server says another part of it 
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
 - daphne raises for a close with a code other than 1000 and 3000-4999 (autobahn's ``sendClose``): 1000 is sent then.
 - A send waits in the server as long as the peer does not read: at the channel's end it is interrupted.
+- Over HTTP/2 and 3 a WebSocket has no Upgrade and no key (HS-19); hypercorn alone has them. Of hypercorn 0.18: sends to
+  a peer that reads nothing never wait (protocol/h2.py:74), what comes on a stream that has ended cuts the connection
+  (h2.py:259; h3.py:64 the whole endpoint), and HTTP/3 tells of no end (h3.py:89). uvicorn 0.54 with ``--http2`` offers
+  them, and hands them on as requests.
 - A connection cannot be cut: what is cut off here ends when the application returns, as the server pleases.
 """
 

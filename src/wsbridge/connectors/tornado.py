@@ -489,7 +489,9 @@ class _Server(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         if isinstance(stream, SSLIOStream):
-            self.connector.keep(self.connector.loop.create_task(self._handle_tls(stream, address)))
+            task = self.connector.loop.create_task(self._handle_tls(stream, address))
+            task.add_done_callback(lambda task: stream.close() if task.cancelled() else None)  # before its first step
+            self.connector.keep(task)
         else:
             self._serve(stream, address)
 
@@ -498,7 +500,7 @@ class _Server(HTTPServer):
 
     async def _handle_tls(self, stream: SSLIOStream, address: Any) -> None:
         """Wait for TLS, which tells what the client will speak (HS-18)."""
-        with contextlib.suppress(StreamClosedError):
+        with contextlib.suppress(OSError):  # the stream is closed, or TLS was not agreed on
             with self.connector.until_deadline(stream, self.connector.handshake_timeout):
                 await stream.wait_for_handshake()
             if not self.connector.is_http2(stream.socket):
