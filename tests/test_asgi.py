@@ -418,7 +418,7 @@ async def test_an_event_out_of_order(event: dict[str, Any], caplog: pytest.LogCa
         assert await server.told() == {"type": "websocket.close", "code": 1011, "reason": ""}
         server.say("websocket.disconnect", code=1011, reason="")
         assert (await closed).code == 1011
-    assert f"the server sent {event!r}" in caplog.text
+    assert f"the server sent {shown(str(event))}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -663,3 +663,115 @@ def test_paths(more: dict[str, Any], expected: tuple[str, str]) -> None:
 def test_a_client_as_granian_tells_it() -> None:
     assert make_request(scope(client=("192.0.2.1", "80"))).remote_address == ("192.0.2.1", 80)
     assert make_request(scope(client=None)).remote_address is None
+
+
+# ---- HS-19: over HTTP/2 and 3 ---------------------------------------------------------------------------------------
+
+
+def stream_scope(kind: str = "websocket", *, version: str = "2", **more: Any) -> dict[str, Any]:
+    """Return the scope of a WebSocket over HTTP/2 or 3, as hypercorn has it."""
+    headers = [(b"host", b"example.org"), (b"sec-websocket-version", b"13")]
+    return scope(kind, http_version=version, headers=headers, scheme="wss", **more)
+
+
+@pytest.mark.rule("HS-2", "HS-19")
+@pytest.mark.parametrize("version", ["2", "3"])
+async def test_a_websocket_over_http2_and_3(version: str) -> None:
+    requests: list[Request] = []
+
+    async def echo(channel: Any, process: Any, text: str) -> None:
+        await channel.send_text(text)
+
+    def on_open(channel: Any, request: Request) -> None:
+        requests.append(request)
+
+    app = asgi_app(WebSocketOptions(on_open=on_open, on_text=echo, ping_interval=None))
+    server = Server(app, stream_scope(version=version))
+    server.say("websocket.connect")
+    assert await server.told() == {"type": "websocket.accept", "subprotocol": None, "headers": []}
+    server.say("websocket.receive", text="a")
+    assert await server.told() == {"type": "websocket.send", "text": "a"}
+    server.say("websocket.disconnect", code=1000)
+    await server.ends()
+    (request,) = requests
+    assert (request.method, request.http_version, request.host, request.scheme) == (
+        "CONNECT",
+        version,
+        "example.org",
+        "wss",
+    )
+
+
+@pytest.mark.rule("HS-19")
+async def test_what_belongs_to_a_connection_is_left_out_over_http2() -> None:
+    answer = Response("no", 426, {"Upgrade": "websocket", "Connection": "Upgrade", "X-A": "b"})
+
+    def refuse(context: Any) -> Any:
+        if context["request"].path == "/refused":
+            context["response"] = answer
+        else:
+            context["websocket_channel_source"].response_headers.add("Keep-Alive", "timeout=5")
+            context["websocket_channel_source"].response_headers.add("X-A", "b")
+        return context
+
+    options = WebSocketOptions[Any](ping_interval=None)
+    app = asgi_app(Application([("/", options)], interceptors=[Interceptor(name="i", enter=refuse)]))
+    for made, expected in ((stream_scope, []), (scope, [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")])):
+        for kind, prefix in (("websocket", "websocket.http.response"), ("http", "http.response")):
+            server = Server(app, made(kind, path="/refused"))
+            if kind == "websocket":
+                server.say("websocket.connect")
+            start = await server.told()
+            assert (start["type"], start["status"]) == (f"{prefix}.start", 426)
+            found = [line for line in start["headers"] if line[0] not in (b"content-type", b"content-length")]
+            assert found == [*expected, (b"x-a", b"b")]
+            assert (await server.told())["body"] == b"no"
+            await server.ends()
+    server = Server(app, stream_scope())
+    server.say("websocket.connect")
+    assert (await server.told())["headers"] == [(b"x-a", b"b")]
+    server.say("websocket.disconnect", code=1000)
+    await server.ends()
+
+
+@pytest.mark.rule("HS-7", "HS-19")
+@pytest.mark.parametrize(("status", "expected"), [(200, 400), (204, 400), (302, 302), (404, 404)])
+async def test_an_answer_that_would_open_a_websocket_over_http2(status: int, expected: int) -> None:
+    def answer(context: Any) -> Any:
+        context["response"] = Response("healthy", status)
+        return context
+
+    options = WebSocketOptions[Any](ping_interval=None)
+    app = asgi_app(Application([("/", options)], interceptors=[Interceptor(name="health", enter=answer)]))
+    for made, told in ((stream_scope, expected), (scope, status)):
+        server = Server(app, made())
+        server.say("websocket.connect")
+        assert (await server.told())["status"] == told
+        assert (await server.told())["body"] == (
+            b"" if told == 204 else b"Bad Request\n" if told == 400 else b"healthy"
+        )
+        await server.ends()
+
+
+@pytest.mark.rule("HS-19")
+async def test_a_server_that_takes_a_connect_for_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn 0.54 does, with ``--http2``; anybody can send one, so it is said once."""
+    app = asgi_app(WebSocketOptions(ping_interval=None))
+    for _ in range(3):
+        server = Server(app, stream_scope("http", method="CONNECT"))
+        assert (await server.told())["status"] == 501
+        await server.told()
+        await server.ends()
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "over HTTP/2 on as an ordinary request" in record.getMessage()
+    assert "--http2" in record.getMessage()
+    assert app.connector.channels == ()
+
+
+@pytest.mark.rule("HS-19")
+async def test_an_ordinary_request_for_a_websocket_over_http2() -> None:
+    server = Server(asgi_app(WebSocketOptions(ping_interval=None)), stream_scope("http"))
+    start = await server.told()
+    assert (start["status"], (b"allow", b"CONNECT") in start["headers"]) == (405, True)
+    await server.told()
+    await server.ends()

@@ -81,11 +81,11 @@ class Browser:
 
 
 @contextlib.asynccontextmanager
-async def browser(profile: Path) -> AsyncGenerator[Browser]:
+async def browser(profile: Path, *flags: str) -> AsyncGenerator[Browser]:
     if CHROMIUM is None:
         missing("a browser is needed: apt-get install chromium")
     assert CHROMIUM is not None
-    async with running(CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank") as process:
+    async with running(CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank") as process:
         found = await process.line(r"DevTools listening on ws://127\.0\.0\.1:(\d+)(/\S+)")
         async with await Peer.connect(("127.0.0.1", int(found[1])), target=found[2], timeout=TIMEOUT) as peer:
             page = Browser(peer)

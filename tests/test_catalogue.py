@@ -71,7 +71,7 @@ def test_the_rules_are_well_formed() -> None:
     for rule in catalogue.rules():
         assert rule.sentence.endswith((".", ":")), rule.id
         assert rule.section == "contract" or re.fullmatch(
-            r"RFC (6455|7239|7692), [\d.]+( and [\d.]+)?", rule.section
+            r"RFC (6455|7239|7692|8441|9113), [\d.]+( and [\d.]+)?", rule.section
         ), rule.id
         assert rule.features <= features, rule.id
         assert rule.level != "feature" or rule.features, rule.id

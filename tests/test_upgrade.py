@@ -147,7 +147,7 @@ def test_another_method_is_405(method: str) -> None:
 
 
 @pytest.mark.rule("HS-4")
-@pytest.mark.parametrize("version", ["1.0", "0.9", "2"])
+@pytest.mark.parametrize("version", ["1.0", "0.9", "2.0", "4"])
 def test_another_version_of_http_is_refused(version: str) -> None:
     assert refusal(request(version=version)).status_code == 505
 
@@ -240,6 +240,55 @@ def test_the_first_check_that_fails_decides() -> None:
         del broken[next(iter(broken))]
     assert seen == [405, 505, 426, 426, 400, 403]
     assert refusal(request(Host=None, Origin="https://evil.example")).status_code == 400
+
+
+# ---- HS-19 --------------------------------------------------------------------------------------------------------
+
+
+def over_http2(method: str = "CONNECT", *, version: str = "2", **changes: str | list[str] | None) -> Request:
+    """Return a handshake as it comes on a stream of HTTP/2 or 3, with some headers changed."""
+    return request(
+        method, version=version, scheme="wss", Upgrade=None, Connection=None, Sec_WebSocket_Key=None, **changes
+    )
+
+
+@pytest.mark.rule("HS-19")
+@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize("changes", [{}, {"Origin": "https://example.org"}, {"Content_Length": "0"}])
+def test_over_http2_and_3_there_is_no_upgrade_and_no_key(version: str, changes: dict[str, Any]) -> None:
+    assert upgrade(over_http2(version=version, **changes))["websocket_channel"] == "channel"
+
+
+@pytest.mark.rule("HS-19")
+@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "connect"])
+def test_over_http2_and_3_another_method_is_405(method: str, version: str) -> None:
+    response = refusal(over_http2(method, version=version))
+    assert (response.status_code, response.headers["Allow"]) == (405, "CONNECT")
+
+
+@pytest.mark.rule("HS-19")
+@pytest.mark.parametrize("version", [None, "", "8", "013", "13, 8", ["13", "13"]])
+def test_over_http2_another_version_is_400_and_tells_which(version: Any) -> None:
+    response = refusal(over_http2(Sec_WebSocket_Version=version))
+    assert (response.status_code, response.headers["Sec-WebSocket-Version"]) == (400, "13")
+    assert not {"upgrade", "connection"} & {name.lower() for name, _ in response.headers}
+
+
+@pytest.mark.rule("HS-6", "HS-19")
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"Host": None}, 400),
+        ({"Host": ["example.org", "example.org"]}, 400),
+        ({"Content_Length": "5"}, 400),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "https://evil.example", "Sec_WebSocket_Version": "8"}, 400),
+    ],
+)
+def test_over_http2_the_other_checks_are_the_same(changes: dict[str, Any], status: int) -> None:
+    assert refusal(over_http2(**changes)).status_code == status
 
 
 # ---- HS-3 ---------------------------------------------------------------------------------------------------------

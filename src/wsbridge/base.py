@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 
 from werkzeug.datastructures import Headers
 
+from wsbridge import alpn
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
@@ -189,7 +190,8 @@ class BaseConnector(ABC):
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
-        self._drains: dict[Drain, Timer] = {}
+        self._drains: dict[Drain | alpn.Refusal, Timer] = {}
+        self._warned_of_http2 = False
         self._lookout = _Lookout(self)
         self._closed = False
         self._lifespan = Lifespan(app)
@@ -373,7 +375,27 @@ class BaseConnector(ABC):
         if connection is not None:
             self.drain(*connection, self.clock.time() + self.handshake_timeout)
 
-    def _drained(self, drain: Drain) -> None:
+    def refuse_http2(self, transport: asyncio.Transport) -> bool:
+        """Tell the client of a new connection to use HTTP/1.1, if it has selected HTTP/2; return whether (HS-18).
+
+        The connection is the server's no more then: nothing else may be done with it.
+        """
+        if not self.is_http2(transport.get_extra_info("ssl_object")):
+            return False
+        refusal = alpn.Refusal(transport, self._drained)
+        self._drains[refusal] = self.clock.at(self.clock.time() + alpn.GRACE, refusal)
+        return True
+
+    def is_http2(self, tls: ssl_module.SSLObject | ssl_module.SSLSocket | None) -> bool:
+        """Tell whether a client has selected HTTP/2 by ALPN, and log a warning at the first (HS-18)."""
+        if not alpn.has_selected_http2(tls):
+            return False
+        if not self._warned_of_http2:
+            self._warned_of_http2 = True
+            logger.warning(alpn.WARNING, self.name)
+        return True
+
+    def _drained(self, drain: Drain | alpn.Refusal) -> None:
         if (timer := self._drains.pop(drain, None)) is not None:
             self.clock.cancel(timer)
 

@@ -1,4 +1,4 @@
-"""From a request to a channel: the handshake rules that hold on every connector (HS-3 to HS-6)."""
+"""From a request to a channel: the handshake rules that hold on every connector (HS-3 to HS-6, HS-19)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
 from wsbridge.refusal import Refusal
 
 __all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
+
+STREAM_VERSIONS = ("2", "3")
+"""Of HTTP: each request is a stream of its own, and a WebSocket one that stays open (RFC 8441, RFC 9220)."""
 
 _DEFLATE_PARAMETER = re.compile(  # RFC 7692, 7.1.1 and 7.1.2
     r"(?:server|client)_no_context_takeover"
@@ -104,22 +107,22 @@ def offers_deflate(request: Request) -> bool:
 
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal | None:
     """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
-    if request.method != "GET":
-        return Refusal(405, f"its method is {shown(request.method)}, not GET", {"Allow": "GET"})
-    if request.http_version != "1.1":
+    is_stream = request.http_version in STREAM_VERSIONS
+    method = "CONNECT" if is_stream else "GET"
+    if request.method != method:
+        return Refusal(405, f"its method is {shown(request.method)}, not {method}", {"Allow": method})
+    if not is_stream and request.http_version != "1.1":
         return Refusal(505, f"its HTTP version is {shown(request.http_version)}, not 1.1")
     lines = request.header_lines()
     last = {name.lower(): value for name, value in lines}  # all at once: this runs for every handshake
     repeated: set[str] = set() if len(last) == len(lines) else _repeated(lines)
-    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
-        if last.get(name, "").lower() != token and token not in _elements(lines, name):
-            why = "it asks for no upgrade to a WebSocket; a proxy on its way has to pass on Upgrade and Connection"
-            return Refusal(426, why, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    if last.get("sec-websocket-version") != "13" or "sec-websocket-version" in repeated:
-        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-        return Refusal(426, f"its Sec-WebSocket-Version is {_shown(request, 'Sec-WebSocket-Version')}, not 13", headers)
-    if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
-        return Refusal(400, "its Sec-WebSocket-Key is missing, repeated or not the base64 of 16 bytes")
+    is_version = last.get("sec-websocket-version") == "13" and "sec-websocket-version" not in repeated
+    if not is_stream:
+        refusal = _check_upgrade(request, lines, last, repeated, is_version=is_version)
+        if refusal is not None:
+            return refusal
+    elif not is_version:  # no 426: that needs an Upgrade, which may not be there (RFC 9113, 8.2.2; HS-19)
+        return Refusal(400, _wrong_version(request), {"Sec-WebSocket-Version": "13"})
     if not last.get("host") or "host" in repeated:
         return Refusal(400, f"its Host is {_shown(request, 'Host')}")
     if ("content-length" in last or "transfer-encoding" in last) and has_body(request):
@@ -127,6 +130,26 @@ def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal
     if "origin" in last and not is_allowed_origin(request, options.origins):
         return Refusal(403, _wrong_origin(request))
     return None
+
+
+def _check_upgrade(
+    request: Request, lines: list[tuple[str, str]], last: dict[str, str], repeated: set[str], *, is_version: bool
+) -> Refusal | None:
+    """Check what HTTP/1.1 has in front of a WebSocket (RFC 6455, 4.2.1)."""
+    for name, token in (("upgrade", "websocket"), ("connection", "upgrade")):
+        if last.get(name, "").lower() != token and token not in _elements(lines, name):
+            why = "it asks for no upgrade to a WebSocket; a proxy on its way has to pass on Upgrade and Connection"
+            return Refusal(426, why, {"Upgrade": "websocket", "Connection": "Upgrade"})
+    if not is_version:
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        return Refusal(426, _wrong_version(request), headers)
+    if not _is_key(last.get("sec-websocket-key", "")) or "sec-websocket-key" in repeated:
+        return Refusal(400, "its Sec-WebSocket-Key is missing, repeated or not the base64 of 16 bytes")
+    return None
+
+
+def _wrong_version(request: Request) -> str:
+    return f"its Sec-WebSocket-Version is {_shown(request, 'Sec-WebSocket-Version')}, not 13"
 
 
 def _shown(request: Request, name: str) -> str:

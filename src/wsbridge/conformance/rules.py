@@ -17,7 +17,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""A valid request for a WebSocket is answered with 101 and the `Sec-WebSocket-Accept` that its key
         asks for.""",
         text="""The tokens of `Upgrade` and `Connection` are found in any case and anywhere in a list, so that
-        `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`.""",
+        `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`. So it is over HTTP/1.1, which is all that
+        the connectors speak (HS-18); over HTTP/2 and 3 HS-19 holds.""",
     ),
     rule(
         "HS-2",
@@ -65,6 +66,9 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         5. a key that is missing, repeated or ill-formed: 400;
         6. a `Host` that is missing or repeated: 400;
         7. an origin that is not let in (HS-6): 403.
+
+        Over HTTP/2 and 3, where there is no upgrade, 1 is a method other than CONNECT, 3 and 5 are left out, and 4 is
+        answered with 400 (HS-19).
 
         Bytes that are no HTTP may be refused by the server itself, with any 4xx or with 501 or by closing the
         connection. They never reach a callback. For requests with a body see HS-16, for large ones HS-17. An answer
@@ -155,6 +159,33 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         to that passes, in however few lines it is.""",
         text="""By default that is 64 KiB. More than 128 headers get 431 too, and granian's server takes 99. In a mount
         and in `asgi_app` the server of the framework may have a lower limit.""",
+    ),
+    rule(
+        "HS-18",
+        section="RFC 9113, 7",
+        sentence="""A client that selects HTTP/2 by ALPN, since the connector was given an `SSLContext` that offers it,
+        is told to use HTTP/1.1, and the log says so.""",
+        text="""It gets the empty SETTINGS and a GOAWAY with HTTP_1_1_REQUIRED, for which a browser may come again with
+        HTTP/1.1; what it sends is dropped, and the connection ends. There is one WARNING for each connector, which says
+        what would be right: no `h2` among the protocols of the context, or `asgi_app` on a server that speaks HTTP/2.
+        A mount is served by the server of somebody else, and leaves this to it.""",
+    ),
+    rule(
+        "HS-19",
+        kind="library",
+        level="rfc",
+        section="RFC 8441, 5",
+        sentence="""Over HTTP/2 and HTTP/3, on a server that has WebSockets there, `asgi_app` takes a WebSocket as it
+        does over HTTP/1.1.""",
+        text="""It is a stream of the connection, opened by a CONNECT with `:protocol` websocket, and 200 is the answer.
+        It has no `Upgrade`, no `Connection` and no `Sec-WebSocket-Key`, and none is asked for. `request.method` is
+        `CONNECT`, `request.http_version` is `2` or `3`, and `Host` is the `:authority`.
+
+        An ordinary request for the path of a WebSocket gets 405 with `Allow: CONNECT`, a version other than 13 gets 400
+        with `Sec-WebSocket-Version: 13`, and a CONNECT that the server hands on as an ordinary request gets 501: that
+        server has no WebSockets there. A `Response` of 2xx, which would be taken for an open WebSocket, goes out as 400
+        (HS-7); so an interceptor that answers a path for everybody answers a page's request only. Headers that belong
+        to a connection (RFC 9113, 8.2.2) are left out of an answer. All else is as over HTTP/1.1.""",
     ),
 )
 

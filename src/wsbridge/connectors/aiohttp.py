@@ -455,6 +455,10 @@ class _Protocol(web.RequestHandler):
         self._connector = connector
         self._has_failed = False
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
+            super().connection_made(transport)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -517,9 +521,8 @@ class Connector(BaseConnector):
         native["lingering_time"] = 0  # for a body: aiohttp would wait for it though the peer has left
         native |= self.native_options
         self._server = web.Server(self._serve)
-        protocol = partial(
-            _Protocol, self, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native
-        )
+        native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
+        protocol = partial(_Protocol, self, self._server, **native)
         tls_timeout = None if self.ssl is None else self.handshake_timeout
         self._listeners: list[asyncio.Server] = []
         for sock in sockets:

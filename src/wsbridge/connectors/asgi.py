@@ -19,6 +19,10 @@ ASGI says less than the contract needs, and each server says another part of it 
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
 - daphne raises for a close with a code other than 1000 and 3000-4999 (autobahn's ``sendClose``): 1000 is sent then.
 - A send waits in the server as long as the peer does not read: at the channel's end it is interrupted.
+- Over HTTP/2 and 3 a WebSocket has no Upgrade and no key (HS-19); hypercorn alone has them. Of hypercorn 0.18: sends to
+  a peer that reads nothing never wait (protocol/h2.py:74), what comes on a stream that has ended cuts the connection
+  (h2.py:259; h3.py:64 the whole endpoint), and HTTP/3 tells of no end (h3.py:89). uvicorn 0.54 with ``--http2`` offers
+  them, and hands them on as requests.
 - A connection cannot be cut: what is cut off here ends when the application returns, as the server pleases.
 """
 
@@ -35,6 +39,8 @@ from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote
 
+from werkzeug.datastructures import Headers
+
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount
 from wsbridge.channel import TURN
@@ -44,6 +50,7 @@ from wsbridge.http import Request, Response, plain_response
 from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.upgrade import STREAM_VERSIONS
 
 __all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
 
@@ -65,6 +72,7 @@ T = TypeVar("T")
 _RESPONSE = "websocket.http.response"  # the extension that lets a handshake be refused with more than a 403
 _PATHSEND = "http.response.pathsend"  # which granian alone has in the scope of a WebSocket
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_OF_CONNECTIONS = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
 _GLANCE = 0.25  # seconds
 _AHEAD = 64  # events that are read ahead while a callback runs, and
 _AHEAD_SIZE = 64 * 1024  # bytes or characters of them
@@ -370,6 +378,7 @@ class Connector(BaseConnector):
             raise TypeError(f"server_pings must be bool, not {server_pings!r}")
         self._server_pings = server_pings
         self._has_upgraded = True  # the server is known to have support for WebSockets
+        self._was_told = False  # that the server has none over HTTP/2 or 3
         super().__init__(app, **options)
 
     def check_options(self, options: WebSocketOptions[Any]) -> None:
@@ -418,18 +427,33 @@ class Connector(BaseConnector):
             outcome = await handle(request, _Source(self, request))
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
-                level = logging.DEBUG if self._has_upgraded else logging.ERROR
-                logger.log(
-                    level,
-                    "the server hands the handshake for %s on as an ordinary request: it has no support for WebSockets "
-                    "(uvicorn needs websockets or wsproto), or will not upgrade this one",
-                    shown(request.path),
-                )
-                self._has_upgraded = True  # once is enough
-                outcome = plain_response(400)
-            await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
+                outcome = self._not_upgraded(request)
+            has_body = request.method != "HEAD"
+            await respond(send, "http.response", outcome, has_body=has_body, version=request.http_version)
         finally:
             del send  # a traceback that is kept, such as in a log record, would keep it
+
+    def _not_upgraded(self, request: Request) -> Response:
+        """Answer a handshake that the server takes for an ordinary request."""
+        if request.http_version in STREAM_VERSIONS:
+            level = logging.DEBUG if self._was_told else logging.ERROR
+            self._was_told = True
+            logger.log(
+                level,
+                "the server hands a WebSocket over HTTP/%s on as an ordinary request: it has no support for these; let "
+                "it speak HTTP/1.1 alone (uvicorn: without --http2), or serve by hypercorn (docs/asgi.md)",
+                request.http_version,
+            )
+            return plain_response(501)
+        level = logging.DEBUG if self._has_upgraded else logging.ERROR
+        logger.log(
+            level,
+            "the server hands the handshake for %s on as an ordinary request: it has no support for WebSockets "
+            "(uvicorn needs websockets or wsproto), or will not upgrade this one",
+            shown(request.path),
+        )
+        self._has_upgraded = True  # once is enough
+        return plain_response(400)
 
     async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a handshake, and live the channel's life."""
@@ -473,9 +497,14 @@ class Connector(BaseConnector):
 
     async def _refuse(self, scope: Scope, send: Send, response: Response) -> None:
         extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        version: str = scope.get("http_version", "1.1")
+        if version in STREAM_VERSIONS and response.status_code < 300:
+            logger.debug("an answer of %d would open the WebSocket for %r", response.status_code, scope["path"])
+            response = plain_response(400)
         try:
             if _RESPONSE in extensions:
-                await respond(send, _RESPONSE, response, may_repeat=_PATHSEND not in extensions)
+                may_repeat = _PATHSEND not in extensions
+                await respond(send, _RESPONSE, response, may_repeat=may_repeat, version=version)
             else:
                 logger.debug("the server can refuse only with 403, not %d", response.status_code)
                 await send({"type": "websocket.close", "code": 1000, "reason": ""})
@@ -491,12 +520,20 @@ def accept_event(source: BaseSource, channel: BaseChannel) -> Event:
     return {
         "type": "websocket.accept",
         "subprotocol": channel.subprotocol,
-        "headers": _encoded(list(source.response_headers)),
+        "headers": _encoded(_sendable(source.response_headers, source.request.http_version)),
     }
 
 
-async def respond(send: Send, kind: str, response: Response, *, has_body: bool = True, may_repeat: bool = True) -> None:
-    headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+async def respond(
+    send: Send,
+    kind: str,
+    response: Response,
+    *,
+    has_body: bool = True,
+    may_repeat: bool = True,
+    version: str = "1.1",
+) -> None:
+    headers = _sendable(response.headers, version, "content-length")
     if not may_repeat:
         headers = _joined(headers)
     if response.status_code not in (204, 304):
@@ -505,6 +542,12 @@ async def respond(send: Send, kind: str, response: Response, *, has_body: bool =
         has_body = False
     await send({"type": f"{kind}.start", "status": response.status_code, "headers": _encoded(headers)})
     await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
+
+
+def _sendable(headers: Headers, version: str, *without: str) -> list[tuple[str, str]]:
+    """Return the headers of an answer, over HTTP/2 and 3 without those of a connection (RFC 9113, 8.2.2; HS-19)."""
+    dropped = _OF_CONNECTIONS.union(without) if version in STREAM_VERSIONS else without
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
 def _joined(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -561,12 +604,14 @@ def make_request(scope: Scope, **options: Any) -> Request:
     query: bytes = scope.get("query_string") or b""
     client = scope.get("client")
     target = raw.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
+    version = scope.get("http_version", "1.1")
+    method = "CONNECT" if version in STREAM_VERSIONS else "GET"  # a scope of a WebSocket has none
     return Request(
-        scope.get("method", "GET"),
+        scope.get("method", method),
         target,
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
         scheme="wss" if scope.get("scheme") in ("https", "wss") else "ws",
-        http_version=scope.get("http_version", "1.1"),
+        http_version=version,
         remote_address=(str(client[0]), int(client[1] or 0)) if client and client[0] else None,
         native=scope,
         root_path=root_path,

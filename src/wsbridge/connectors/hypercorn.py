@@ -13,7 +13,7 @@ Mends:
 - A handshake with a body is taken for a WebSocket, and its refusal keeps the connection: `_Http._create_stream`.
 - A peer that has ended its side is waited for until ``keep_alive_timeout`` if its answer comes later (tcp_server.py,
   ``protocol_send``): `_Tcp.protocol_send`.
-- HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
+- HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441; HS-18, docs/asgi.md).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
 
@@ -29,6 +29,8 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -62,6 +64,7 @@ HypercornRequest: TypeAlias = Request[asgi.Scope]
 HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
+_Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
@@ -203,6 +206,18 @@ class _Tcp(TCPServer):
             await super()._close()
 
 
+class _Streams(asyncio.StreamReaderProtocol):
+    """A connection as `asyncio.start_server` has it, unless its client has selected HTTP/2."""
+
+    def __init__(self, connector: Connector, serve: _Serve) -> None:
+        super().__init__(asyncio.StreamReader(loop=connector.loop), serve, connector.loop)
+        self._connector = connector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
+            super().connection_made(transport)
+
+
 class Connector(asgi.Connector):
     """Serves by hypercorn. ``native_options``: attributes of `hypercorn.Config`."""
 
@@ -247,7 +262,8 @@ class Connector(asgi.Connector):
             finally:
                 self._transports.discard(writer.transport)
 
-        self._servers = [await asyncio.start_server(serve, sock=sock, **options) for sock in sockets]
+        connection = partial(_Streams, self, serve)
+        self._servers = [await self.loop.create_server(connection, sock=sock, **options) for sock in sockets]
 
     async def _serve(
         self, scope: Any, receive: asgi.Receive, send: asgi.Send, sync_spawn: object, call_soon: object

@@ -251,6 +251,8 @@ class _Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._connector.refuse_http2(self._transport):
+            return
         self._connector.connections.add(self._transport)
         self._set_timer()
 

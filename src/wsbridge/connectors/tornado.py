@@ -39,7 +39,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
 from types import TracebackType
@@ -55,6 +55,7 @@ from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedEr
 from tornado.log import gen_log
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
+from wsbridge.alpn import GRACE, REFUSAL
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
@@ -569,7 +570,28 @@ class _Server(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         stream.__class__ = self.streams[type(stream)]
-        cast(Any, super()).handle_stream(stream, address)
+        if isinstance(stream, SSLIOStream):
+            task = self.connector.loop.create_task(self._handle_tls(stream, address))
+            task.add_done_callback(lambda task: stream.close() if task.cancelled() else None)  # before its first step
+            self.connector.keep(task)
+        else:
+            self._serve(stream, address)
+
+    def _serve(self, stream: IOStream, address: Any) -> None:
+        super().handle_stream(stream, address)  # pyright: ignore[reportUnknownMemberType]
+
+    async def _handle_tls(self, stream: SSLIOStream, address: Any) -> None:
+        """Wait for TLS, which tells what the client will speak (HS-18)."""
+        with contextlib.suppress(OSError):  # the stream is closed, or TLS was not agreed on
+            with self.connector.until_deadline(stream, self.connector.handshake_timeout):
+                await stream.wait_for_handshake()
+            if not self.connector.is_http2(stream.socket):
+                self._serve(stream, address)
+                return
+            with self.connector.until_deadline(stream, GRACE):
+                stream.write(REFUSAL)
+                while True:  # what comes is dropped
+                    await stream.read_bytes(_CHUNK, partial=True)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
@@ -658,6 +680,18 @@ class Connector(BaseConnector):
         """Keep a task until it is done, or `stop` ends it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def until_deadline(self, stream: IOStream, timeout: float) -> Generator[None]:
+        """Close a stream at the end of a time, or when the block fails."""
+        timer = self.clock.at(self.clock.time() + timeout, _Deadline(stream))
+        try:
+            yield
+        except BaseException:
+            stream.close()
+            raise
+        finally:
+            self.clock.cancel(timer)
 
     def request_begins(self, connection: HTTP1ServerConnection) -> None:
         """Begin to wait for a request (HS-10)."""

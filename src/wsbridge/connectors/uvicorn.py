@@ -78,9 +78,10 @@ class _Http(H11Protocol):
     _timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.logger = peers_logger
-        super().connection_made(transport)
-        self._wait_for_request()
+        if not self.connector.refuse_http2(transport):
+            self.logger = peers_logger
+            super().connection_made(transport)
+            self._wait_for_request()
 
     def _wait_for_request(self) -> None:
         clock = self.connector.clock

@@ -116,6 +116,8 @@ class _Connection(FrameReader, ServerConnection):
         return ServerProtocol.reject(self.protocol, status, text)  # the words of who mounts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._timeout is not None and self.connector.refuse_http2(cast(asyncio.Transport, transport)):
+            return
         super().connection_made(transport)
         if self._timeout is not None:
             clock = self.connector.clock

@@ -226,6 +226,8 @@ class _Connection(WebSocketProtocol):
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
+        if self.connector.refuse_http2(transport):
+            return
         super().connection_made(transport)
         clock = self.connector.clock
         self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
