@@ -13,7 +13,7 @@ from wsbridge import Application, CloseReason, Request, Response, UnsupportedOpt
 from wsbridge.connectors.asgi import AsgiApp, asgi_app, make_request
 from wsbridge.interceptor import Interceptor
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0  # seconds after which what does not come has failed
 HEADERS = {
     "host": "example.org",
     "upgrade": "websocket",
