@@ -25,6 +25,7 @@ LIMIT = 120.0  # seconds that a run may take, as the others here times its scale
 SHUTDOWN_TIMEOUT = 6.0
 PATIENCE = 30.0  # seconds
 _STALL = 0.7  # seconds that a run may lose to the machine, and be to blame for what it finds
+_MOST = 4.0  # what its times are stretched by at most
 TRIES = 3
 KEPT = "the end of every channel, which something keeps alive,"
 
@@ -96,7 +97,7 @@ def run(
         result.stall = meter.lost
         if result.stall < _STALL or not result.found:
             return result
-        scale *= meter.stretch
+        scale = min(scale * meter.stretch, _MOST)
     result.found.append(f"the machine kept {result.stall:.1f} s from it, in run {tries} too: this one says nothing")
     return result
 
