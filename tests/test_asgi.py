@@ -12,8 +12,9 @@ import pytest
 from wsbridge import Application, CloseReason, Request, Response, UnsupportedOptionError, WebSocketOptions
 from wsbridge.connectors.asgi import AsgiApp, asgi_app, make_request
 from wsbridge.interceptor import Interceptor
+from wsbridge.logs import shown
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0  # seconds after which what does not come has failed
 HEADERS = {
     "host": "example.org",
     "upgrade": "websocket",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeConnector, FakeSource, PulledChannel, PushedChannel, handshake, passes
+from tests.virtual_time import in_virtual_time
 from wsbridge import (
     Application,
     CloseReason,
@@ -551,6 +552,7 @@ async def test_every_channel_is_closed_at_once_and_the_stop_waits_for_the_answer
 
 
 @pytest.mark.rule("STOP-2")
+@in_virtual_time
 async def test_a_peer_that_does_not_answer_is_cut_off_at_half_time() -> None:
     reasons: list[CloseReason] = []
     connector = serving(
@@ -561,7 +563,7 @@ async def test_a_peer_that_does_not_answer_is_cut_off_at_half_time() -> None:
     await passes()
     start = asyncio.get_running_loop().time()
     await connector.stop()
-    assert FAST / 2 <= asyncio.get_running_loop().time() - start < FAST + 0.25
+    assert asyncio.get_running_loop().time() - start == pytest.approx(FAST / 2)
     assert channel.wire.kinds == ["close", "abort"]
     assert [reason.code for reason in reasons] == [1001]
 
@@ -589,6 +591,7 @@ async def test_a_callback_that_runs_at_half_time_is_cancelled_and_on_close_runs(
 
 
 @pytest.mark.rule("STOP-2")
+@in_virtual_time
 async def test_what_still_runs_in_the_end_is_cancelled_logged_and_given_up(caplog: pytest.LogCaptureFixture) -> None:
     log: list[str] = []
     end = asyncio.Event()
@@ -607,7 +610,7 @@ async def test_what_still_runs_in_the_end_is_cancelled_logged_and_given_up(caplo
     await passes()
     start = asyncio.get_running_loop().time()
     await connector.stop()
-    assert asyncio.get_running_loop().time() - start < FAST + 0.25 + 0.3
+    assert asyncio.get_running_loop().time() - start == pytest.approx(FAST + 0.25)
     assert log == ["ignored a cancel"] * 2
     assert connector.channels == ()
     assert [channel.id in error for error in errors(caplog)] == [True]

@@ -29,6 +29,8 @@ from wsbridge import (
 from wsbridge.options import OPTION_NAMES
 from wsbridge.stream import ChannelOptions
 
+TIMEOUT = 30.0  # seconds after which what does not come has failed
+
 Handler = Callable[[Any, Request], Awaitable[object]]
 
 
@@ -81,7 +83,7 @@ class Served:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what no event tells of."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -344,7 +346,7 @@ async def test_the_end_behind_unread_messages_is_known_at_once() -> None:
     await served.open()
     served.comes(*"abcdefgh", "i" * 100_000, "j")
     served.leaves(4001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         await asyncio.shield(served.task)
     assert served.log == [4001, *"abcdefgh", "i" * 100_000, "j"]
 
@@ -352,8 +354,10 @@ async def test_the_end_behind_unread_messages_is_known_at_once() -> None:
 async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsbridge.stream.TellsEarly", type(None))  # a channel that is no more than a WebSocketChannel
 
+    gone = asyncio.Event()
+
     async def handler(stream: MessageStream, request: Request) -> None:
-        await passes()
+        await gone.wait()
         assert stream.reason is not None
         with pytest.raises(ChannelClosedError) as e:
             await stream.send("late")
@@ -364,7 +368,8 @@ async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytes
     await served.open()
     served.comes(*"abcdefgh", "i" * 100_000, "j")
     served.leaves(4001)
-    async with asyncio.timeout(5):
+    gone.set()
+    async with asyncio.timeout(TIMEOUT):
         await asyncio.shield(served.task)
     assert served.log == [4001, *"abcdefgh", "i" * 100_000, "j"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.virtual_time import in_virtual_time
 from wsbridge import (
     Application,
     ChannelClosedError,
@@ -163,6 +164,7 @@ async def test_two_peers_of_one_application(seen: Seen) -> None:
 # ---- timeouts -------------------------------------------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_a_receive_past_its_timeout_tells_what_has_arrived() -> None:
     async with connect(ECHO) as peer:
         with pytest.raises(TimeoutError, match=r"no message within 0\.01 s; arrived until then: nothing$"):
@@ -179,6 +181,7 @@ async def test_a_receive_past_its_timeout_tells_what_has_arrived() -> None:
         assert await peer.receive() == "after"
 
 
+@in_virtual_time
 async def test_a_timeout_tells_which_callback_still_runs() -> None:
     async def hangs(channel: WebSocketChannel, process: Any, text: str) -> None:
         await asyncio.Event().wait()
@@ -191,6 +194,7 @@ async def test_a_timeout_tells_which_callback_still_runs() -> None:
             await peer.close()
 
 
+@in_virtual_time
 async def test_every_wait_has_a_limit() -> None:
     async with connect(ECHO, timeout=0.02, auto_close=False) as peer:
         with pytest.raises(TimeoutError, match=r"no message within 0\.02 s"):
@@ -202,6 +206,7 @@ async def test_every_wait_has_a_limit() -> None:
             await peer.wait_closed()
 
 
+@in_virtual_time
 async def test_receive_nothing_finds_what_is_there() -> None:
     async with connect(ECHO) as peer:
         await peer.receive_nothing(0.01)
@@ -397,6 +402,7 @@ async def test_time_goes_forward(seconds: float) -> None:
             await peer.advance(seconds)
 
 
+@in_virtual_time
 async def test_the_clock_on_the_wall_counts_too(seen: Seen) -> None:
     async with connect(seen.options(idle_timeout=0.05)) as peer:
         assert end(await peer.wait_closed()) == (1001, "idle timeout", "local")
@@ -429,6 +435,7 @@ async def test_the_application_waits_for_a_peer_that_does_not_read() -> None:
 
 
 @pytest.mark.rule("FLOW-1")
+@in_virtual_time
 async def test_the_peer_waits_for_an_application_that_is_busy() -> None:
     goes_on = asyncio.Event()
     count = 0
@@ -549,6 +556,7 @@ async def test_an_interceptor_that_raises_is_the_cause_of_the_500(caplog: pytest
     assert isinstance(refused.value.__cause__, Oops)
 
 
+@in_virtual_time
 async def test_a_handshake_that_hangs_has_a_limit() -> None:
     ended = asyncio.Event()
 

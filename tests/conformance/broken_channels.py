@@ -530,7 +530,7 @@ class ClosesALittleLater(BrokenChannel):
     __slots__ = ()
 
     def close(self: Any, code: int = 1000, text: str = "") -> None:
-        self._connector.loop.call_later(0.05, super().close, code, text)
+        self._connector.loop.call_later(0.3, super().close, code, text)
 
 
 @breaks("CLOSE-2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -40,8 +41,10 @@ VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", sorted({*SERVERS, "memory"} - ASGI))
-def test_check(name: str, check: Check) -> None:
+def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
     result = run_check(check, Target(name, load_connector(name)))
+    if result.remark:
+        record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
         lacking = check.needs - load_connector(name).features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,8 +31,10 @@ def load(name: str) -> Any:
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", LACKING)
-def test_check(name: str, check: Check) -> None:
+def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
     result = run_check(check, Target(name, load(name)))
+    if result.remark:
+        record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
         assert check.needs - load(name).features <= {"fragments"} | LACKING[name]

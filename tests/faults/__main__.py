@@ -35,7 +35,8 @@ def main() -> int:
             result = run(target, seed, channels=arguments.channels, only=arguments.only, verbose=arguments.verbose)
             total.add(result.figures)
             print(
-                f"{name}: seed {seed}, {result.seconds:g} s, {result.stall:.2f} s still, {len(result.found)} found",
+                f"{name}: seed {seed}, {result.seconds:g} s, {result.stall:.2f} s kept by the machine, "
+                f"times x {result.scale:g}, {len(result.found)} found",
                 flush=True,
             )
             if result.found:

@@ -70,19 +70,20 @@ class Seen:
 
 
 class Ledger:
-    """The application, and what it saw.
+    """The application, whose times are stretched by a scale, and what it saw.
 
     Attributes:
         stopping: Whether the connector has been told to stop.
     """
 
-    def __init__(self, plans: list[Plan], blocks: Blocks) -> None:
+    def __init__(self, plans: list[Plan], blocks: Blocks, scale: float) -> None:
         self.seen = {plan.number: Seen(plan) for plan in plans}
         self.channels: list[weakref.ref[Any]] = []
         self.stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.faults: list[str] = []
         self._blocks = blocks
+        self._scale = scale
 
     def application(self, neutral: dict[str, Any], *, compression: bool) -> Application:
         """Return what the connector serves."""
@@ -94,17 +95,17 @@ class Ledger:
             "on_error": self._on_error,
             "max_text_size": MAX_MESSAGE,
             "max_binary_size": MAX_MESSAGE,
-            "ping_interval": PING_INTERVAL,
-            "ping_timeout": PING_TIMEOUT,
-            "send_timeout": SEND_TIMEOUT,
-            "close_timeout": CLOSE_TIMEOUT,
+            "ping_interval": PING_INTERVAL * self._scale,
+            "ping_timeout": PING_TIMEOUT * self._scale,
+            "send_timeout": SEND_TIMEOUT * self._scale,
+            "close_timeout": CLOSE_TIMEOUT * self._scale,
             **neutral,
         }
         return Application(
             [
                 ("/plain", WebSocketOptions(**options)),
                 ("/deflate", WebSocketOptions(**options, compression=compression)),
-                ("/idle", WebSocketOptions(**options, idle_timeout=IDLE_TIMEOUT)),
+                ("/idle", WebSocketOptions(**options, idle_timeout=IDLE_TIMEOUT * self._scale)),
             ]
         )
 

@@ -6,26 +6,27 @@ import asyncio
 import gc
 import logging
 import random
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from tests.faults.actors import HANDSHAKE_TIMEOUT, Client, Deliberate, Ledger
 from tests.faults.judge import Figures, judge
 from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
 from tests.faults.proxy import Link, Mixer, Proxy
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench, Target, watched
 
 __all__ = ["CHANNELS", "Run", "run"]
 
 CHANNELS = 200
-LIMIT = 120.0  # seconds that a run may take
+LIMIT = 120.0  # seconds that a run may take, as the others here times its scale
 SHUTDOWN_TIMEOUT = 6.0
 PATIENCE = 30.0  # seconds
-_STALL = 0.7  # seconds
-_TRIES = 3
+_STALL = 0.7  # seconds that a run may lose to the machine, and be to blame for what it finds
+_MOST = 4.0  # what its times are stretched by at most
+TRIES = 3
 KEPT = "the end of every channel, which something keeps alive,"
 
 
@@ -34,7 +35,8 @@ class Run:
     """What came of a run: ``found`` is empty if every rule held.
 
     Attributes:
-        stall: The longest time, in seconds, that the whole process stood still, as another thread saw it.
+        stall: The seconds that the machine kept from it (`wsbridge.conformance.lateness`).
+        scale: What every time was stretched by.
     """
 
     connector: str
@@ -42,6 +44,7 @@ class Run:
     channels: int
     figures: Figures = field(default_factory=Figures)
     stall: float = 0.0
+    scale: float = 1.0
     found: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
@@ -68,11 +71,13 @@ def run(
     faults: tuple[Any, ...] = FAULTS,
     only: Sequence[int] = (),
     patience: float = PATIENCE,
+    tries: int = TRIES,
     verbose: bool = False,
 ) -> Run:
     """Play the plans of ``seed`` against a connector, in an event loop of their own, and judge what came of it.
 
-    A run that fails, and in which the machine stood still, says nothing of the connector, and is repeated.
+    A run that fails, and from which the machine kept much, says nothing of the connector, and is repeated: with more
+    time for all, since the channels' own timeouts go on while nobody gets to do what they wait for.
 
     Args:
         target: The connector.
@@ -81,55 +86,34 @@ def run(
         faults: The kinds of faults.
         only: The numbers of the plans to play, if not all.
         patience: Seconds within which what has ended must be gone, and what is sent must come.
+        tries: How often it runs at most.
         verbose: Put the clients' wire logs into what is found.
     """
-    for _ in range(_TRIES):
-        with _Stalls() as stalls:
-            result = _run(target, seed, channels=channels, faults=faults, only=only, patience=patience, verbose=verbose)
-        result.stall = stalls.longest
+    scale = 1.0
+    for _ in range(tries):
+        result = Run(target.name, seed, channels, scale=scale)
+        with lateness.measured() as meter:
+            _run(target, result, faults=faults, only=only, patience=patience, verbose=verbose)
+        result.stall = meter.lost
         if result.stall < _STALL or not result.found:
             return result
-    result.found.append(f"the machine stood still for {result.stall:.1f} s, in {_TRIES} runs: this one says nothing")
+        scale = min(scale * meter.stretch, _MOST)
+    result.found.append(f"the machine kept {result.stall:.1f} s from it, in run {tries} too: this one says nothing")
     return result
-
-
-class _Stalls:
-    """Notices when the whole process stands still. A connector that blocks the event loop alone is no such case."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stalls")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        last = time.monotonic()
-        while not self._over.wait(0.05):
-            now = time.monotonic()
-            self.longest, last = max(self.longest, now - last), now
 
 
 def _run(
     target: Target,
-    seed: int,
+    result: Run,
     *,
-    channels: int,
     faults: tuple[Any, ...],
     only: Sequence[int],
     patience: float,
     verbose: bool,
-) -> Run:
-    result = Run(target.name, seed, channels)
-    bench = Bench(target)
+) -> None:
+    bench = Bench(target, result.scale)
     started = time.perf_counter()
-    plans = make_plans(seed, channels, compression="compression" in target.features, faults=faults)
+    plans = make_plans(result.seed, result.channels, compression="compression" in target.features, faults=faults)
     plans = [plan for plan in plans if not only or plan.number in only]
     with watched(bench) as left, asyncio.Runner(loop_factory=target.loop_factory) as runner:
         runner.get_loop().set_exception_handler(
@@ -137,28 +121,29 @@ def _run(
                 f"the event loop reported {context.get('message')}: {context.get('exception')!r}"
             )
         )
-        runner.run(_play(bench, seed, plans, result, patience, verbose))
+        runner.run(_play(bench, plans, result, patience * result.scale, verbose))
     result.found += left
     result.seconds = round(time.perf_counter() - started, 2)
-    return result
 
 
-async def _play(bench: Bench, seed: int, plans: list[Plan], result: Run, patience: float, verbose: bool) -> None:
-    target = bench.target
+async def _play(bench: Bench, plans: list[Plan], result: Run, patience: float, verbose: bool) -> None:
+    target, seed, scale = bench.target, result.seed, result.scale
     blocks = Blocks(seed)
-    ledger = Ledger(plans, blocks)
+    ledger = Ledger(plans, blocks, scale)
     connector = target.connector
     assert connector is not None
     application = ledger.application(target.neutral, compression="compression" in target.features)
-    server = connector(application, shutdown_timeout=SHUTDOWN_TIMEOUT, handshake_timeout=HANDSHAKE_TIMEOUT)
+    server = connector(
+        application, shutdown_timeout=SHUTDOWN_TIMEOUT * scale, handshake_timeout=HANDSHAKE_TIMEOUT * scale
+    )
     await server.start()
     proxy = Proxy(server.addresses[0][:2], seed)
     clients = {plan.number: Client(plan, blocks, patience) for plan in plans}
     try:
-        async with asyncio.timeout(LIMIT):
+        async with lateness.timeout(LIMIT * scale):
             await _talk(plans, clients, ledger, proxy, server, result, patience)
     except TimeoutError:
-        result.found.append(f"the run did not end within {LIMIT:g} s")
+        result.found.append(f"the run did not end within {LIMIT * scale:g} s")
     finally:
         ledger.stopping = True
         await server.stop()
@@ -232,10 +217,9 @@ async def _lift(ledger: Ledger, proxy: Proxy, number: int) -> None:
 
 
 async def _until(condition: Any, what: str, result: Run, patience: float) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    deadline = lateness.Deadline(patience)
     while not condition():
-        if loop.time() > deadline:
+        if deadline.left() <= 0:
             result.found.append(f"{what} did not come within {patience:g} s")
             return
         await asyncio.sleep(0.01)

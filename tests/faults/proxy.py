@@ -22,6 +22,7 @@ import sys
 from typing import Literal
 
 from tests.faults.plan import Pace, Plan, Way
+from wsbridge.conformance import lateness
 
 __all__ = ["Link", "Proxy"]
 
@@ -319,7 +320,7 @@ class Proxy:
             link.released.set()
         if not self._tasks:
             return []
-        done, pending = await asyncio.wait(self._tasks, timeout=timeout)
+        done, pending = await lateness.wait(self._tasks, timeout)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)

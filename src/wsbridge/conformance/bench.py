@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
+from wsbridge.conformance import lateness
 from wsbridge.conformance.check import CheckFailed
 from wsbridge.conformance.in_memory import MemoryDoor, MemoryPeer
 from wsbridge.conformance.recorder import Recorder
@@ -133,7 +134,7 @@ class Bench:
 
     Attributes:
         target: What is checked.
-        scale: Stretches every time limit.
+        scale: Stretches every time limit, and every time that a check gives the connector.
         recorder: The log of the callbacks of `serve` by its options.
         logs: What was logged on ``wsbridge``, by `logging`.
         deviated: Declared deviations that were seen.
@@ -157,6 +158,11 @@ class Bench:
     def timeout(self) -> float:
         """Seconds within which what is promised without a time must happen."""
         return 5.0 * self.scale
+
+    @property
+    def lost(self) -> float:
+        """Seconds that the machine has kept from this check so far: by so much a time may be above its bound."""
+        return lateness.lost()
 
     @property
     def connector(self) -> type[Any]:
@@ -273,27 +279,26 @@ class Bench:
             await peer.aclose()
 
     async def within(self, awaitable: Any, what: str, *, timeout: float | None = None) -> Any:
-        """Await something that must end in time; what it raises comes through.
+        """Await something that must end in time, not counting what the machine takes; what it raises comes through.
 
         Raises:
             CheckFailed: It did not end in time.
         """
         limit = self.timeout if timeout is None else timeout
-        bound = asyncio.timeout(limit)
+        bound: asyncio.Timeout | None = None
         try:
-            async with bound:
+            async with lateness.timeout(limit) as bound:
                 return await awaitable
         except TimeoutError:
-            if bound.expired():
+            if bound is not None and bound.expired():
                 raise CheckFailed(f"{what} did not end within {limit:g} s") from None
             raise
 
     async def settle(self, condition: Callable[[], object], what: str, *, timeout: float | None = None) -> None:
         """Wait for a condition that no event tells of, such as a count of open descriptors."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + (self.timeout if timeout is None else timeout)
+        deadline = lateness.Deadline(self.timeout if timeout is None else timeout)
         while not condition():
-            if loop.time() > deadline:
+            if deadline.left() <= 0:
                 raise CheckFailed(f"{what} did not come about")
             await asyncio.sleep(0.01)
 

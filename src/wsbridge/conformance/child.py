@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsbridge.application import Application
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import CheckFailed
 from wsbridge.conformance.target import spec_of
@@ -37,7 +38,7 @@ __all__ = ["MIB", "Measured", "measured"]
 
 MIB = 1024 * 1024
 _START_LIMIT = 15.0  # seconds for an interpreter, the import of a server and its start
-_LIFETIME = 120  # seconds, times the scale, that no child outlives
+_LIFETIME = 240  # seconds, times the scale, that no child outlives: far more than any check takes
 _MOST = 1536 * MIB  # bytes: a connector that wants more gets a `MemoryError`
 _CLIENT = 8 * MIB  # bytes: what a client in the same process may hold
 _PROC = Path("/proc/self")
@@ -101,7 +102,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
 async def _started(bench: Bench) -> AsyncGenerator[_Child]:
     loop = asyncio.get_running_loop()
     answers = asyncio.StreamReader()
-    with tempfile.TemporaryFile() as written, _process(written) as process:
+    with tempfile.TemporaryFile() as written, _process(written) as process, lateness.followed(process.pid):
         assert process.stdin is not None
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(answers), process.stdout)
         try:

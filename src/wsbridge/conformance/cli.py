@@ -31,6 +31,7 @@ _STYLES = {
     "known": "yellow",
     "deviation": "cyan",
     "unsupported": "blue",
+    "again": "yellow",
 }
 _NAME = 30  # characters of a target's name beside the progress bar
 _MESSAGE = 400  # characters of a failure's message that are shown; the reports have all
@@ -213,7 +214,8 @@ def _line(target: str, progress: Progress, console: Console) -> None:
     if (result := progress.result) is not None:
         mark = f"{target}  {result.verdict:<11}  {result.check}  {result.seconds:.2f} s"
         failed = f"  {_short(result.message)}" if result.verdict is Verdict.FAIL else ""
-        console.print(mark + failed, markup=False, soft_wrap=True)
+        remark = f"  ({result.remark})" if result.remark else ""
+        console.print(mark + remark + failed, markup=False, soft_wrap=True)
 
 
 class _Bar:
@@ -305,6 +307,7 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
     for other in result.results:
         if other.verdict in (Verdict.DEVIATION, Verdict.UNSUPPORTED):
             lines.append((other.verdict.value, other.check, other.message))
+    lines += [("again", again.check, again.remark) for again in result.results if again.remark]
     console.print(result.target.name, reports.packages_line(result), sep="  ", style="bold", markup=False)
     for state, what, message in lines:
         console.print(f"  {state:<11}", style=_STYLES[state], end="  ")

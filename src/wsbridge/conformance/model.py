@@ -15,8 +15,10 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench, Served, Target
 from wsbridge.conformance.check import CheckFailed, equal, true
 from wsbridge.conformance.runner import CheckResult, Verdict
@@ -170,7 +172,7 @@ class _Machine(RuleBasedStateMachine):
     @rule(text=_TEXTS)
     def application_sends(self, text: str) -> None:
         async def send() -> None:
-            async with asyncio.timeout(2 * self.scale):
+            async with lateness.timeout(2 * self.scale):
                 sent = await self.channel.send_text(text)
             true(sent or self.ends, "a send on an open channel returned False")
             if sent and not self.ends:
@@ -262,7 +264,7 @@ def run_model(target: Target, *, scale: float = 1.0, examples: int = 100, steps:
                 suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
             ),
         )
-    except (CheckFailed, WireError, OSError, TimeoutError) as exc:
+    except (CheckFailed, WireError, OSError, TimeoutError, Flaky) as exc:
         message = f"{type(exc).__name__}: {exc}"
         details = traceback.format_exc() + "\n".join(getattr(exc, "__notes__", ()))
     seconds = round(time.perf_counter() - started, 3)

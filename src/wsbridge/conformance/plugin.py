@@ -37,6 +37,9 @@ Target = str | type[Connector]
 _PROPERTY = "wsbridge"
 """The property of a test report that holds the verdict."""
 
+_AGAIN = "wsbridge-again"
+"""The property that holds why a check was run again."""
+
 
 def option(config: pytest.Config, name: str, default: T) -> T:
     """Return an option of the command line; the default too where the plugin is switched off."""
@@ -94,6 +97,8 @@ class Case:
             result = session.run(self.check, repeat=option(request.config, "repeat", 1))
         self.run.results[result.check] = result
         request.node.user_properties.append((_PROPERTY, f"{result.verdict}: {result.message}".rstrip(": ")))
+        if result.remark:
+            request.node.user_properties.append((_AGAIN, result.remark))
         entry = self.run.known.get(result.check)
         if result.verdict is not Verdict.FAIL:
             if entry is not None:
@@ -190,14 +195,25 @@ class _Verdicts:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List the deviations and what is unsupported."""
+        """List the deviations, what is unsupported, and what was run again."""
         passed: list[pytest.TestReport] = terminalreporter.getreports("passed")
+        failed: list[pytest.TestReport] = terminalreporter.getreports("failed")
         told = [report for report in passed if report.when == "call" and ":" in _verdict(report)]
-        if told:
-            terminalreporter.section("conformance: declared")
-            for report in told:
-                terminalreporter.write_line(f"{report.nodeid.partition('[')[2].rstrip(']')}  {_verdict(report)}")
+        _section(terminalreporter, "declared", told, _PROPERTY)
+        again = [report for report in (*passed, *failed) if report.when == "call" and _property(report, _AGAIN)]
+        _section(terminalreporter, "run again", again, _AGAIN)
+
+
+def _section(terminalreporter: Any, title: str, reports: Sequence[pytest.TestReport], name: str) -> None:
+    if reports:
+        terminalreporter.section(f"conformance: {title}")
+    for report in reports:
+        terminalreporter.write_line(f"{report.nodeid.partition('[')[2].rstrip(']')}  {_property(report, name)}")
 
 
 def _verdict(report: pytest.TestReport) -> str:
-    return next((str(value) for name, value in getattr(report, "user_properties", ()) if name == _PROPERTY), "")
+    return _property(report, _PROPERTY)
+
+
+def _property(report: pytest.TestReport, name: str) -> str:
+    return next((str(value) for key, value in getattr(report, "user_properties", ()) if key == name), "")

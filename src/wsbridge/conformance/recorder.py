@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsbridge.close import CloseReason
+from wsbridge.conformance import lateness
 from wsbridge.conformance.check import CheckFailed
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
@@ -130,13 +131,12 @@ class Recorder:
         Raises:
             CheckFailed: It did not in time; the message says what was logged instead.
         """
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        deadline = lateness.Deadline(self.timeout if timeout is None else timeout)
         while not condition():
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            left = deadline - time.monotonic()
             try:
-                async with asyncio.timeout(left):
+                async with lateness.timeout(deadline.left()):
                     await waiter
             except TimeoutError:
                 raise CheckFailed(f"{what} did not happen; the callbacks were: {self.summary()}") from None

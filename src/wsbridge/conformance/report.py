@@ -177,6 +177,8 @@ def matrix(targets: Sequence[SuiteResult]) -> Matrix:
 def failure_text(result: CheckResult, title: str) -> str:
     """Return all that is known of a failure, for a terminal or a JUnit report."""
     parts = [f"{result.check}: {result.message}"]
+    if result.remark:
+        parts.append(result.remark)
     if title:
         parts.append(f"promised: {title}")
     parts += [f"wire log {name}:\n{_indented(map(str, entries))}" for name, entries in result.wire.items() if entries]
@@ -223,7 +225,7 @@ def packages_line(target: SuiteResult) -> str:
 
 
 def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
-    """Return a report as Markdown: the outcomes, the matrix, and what failed or deviates.
+    """Return a report as Markdown: the outcomes, the matrix, what failed or deviates, and what was run again.
 
     Args:
         targets: The results.
@@ -243,6 +245,7 @@ def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
         ("Known failures", _known(targets)),
         ("Deviations", _deviations(targets)),
         ("Unsupported", _unsupported(targets)),
+        ("Run again", _run_again(targets)),
     ):
         parts += [f"### {heading}", section] if section else []
     if made.library:
@@ -316,6 +319,10 @@ def _unsupported(targets: Sequence[SuiteResult]) -> str:
     return "\n".join(lines)
 
 
+def _run_again(targets: Sequence[SuiteResult]) -> str:
+    return "\n".join(f"- {t.target.name}: `{r.check}`: {r.remark}" for t in targets for r in t.results if r.remark)
+
+
 def _linked(rule: str, spec: str) -> str:
     return f"[{rule}]({spec}#{rule.lower()})" if spec and not rule.startswith("FRAME-") else rule
 
@@ -371,8 +378,8 @@ def _junit_case(suite: ElementTree.Element, target: SuiteResult, result: CheckRe
     elif state == "fail":
         element = ElementTree.SubElement(case, "failure", message=_xml(result.message), type=result.cause or "promise")
         element.text = _xml(failure_text(result, target.titles.get(result.check, "")))
-    elif state != "pass":
-        ElementTree.SubElement(case, "system-out").text = _xml(f"{state}: {result.message}")
+    elif told := [*([f"{state}: {result.message}"] if state != "pass" else []), *filter(None, [result.remark])]:
+        ElementTree.SubElement(case, "system-out").text = _xml("; ".join(told))
 
 
 def _xml(text: str) -> str:

@@ -167,7 +167,7 @@ class SuiteResult:
         """Return it without what differs from run to run, such as times and logs, and what the catalogue tells."""
         python = ".".join(self.target.python.split(".")[:2])
         results = tuple(
-            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="")
+            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0)
             for result in self.results
         )
         return replace(

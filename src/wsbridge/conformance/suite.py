@@ -14,7 +14,7 @@ from wsbridge.conformance.catalogue import rules as catalogue_rules
 from wsbridge.conformance.check import Check, all_checks
 from wsbridge.conformance.known import KnownFailing, closest, load_known_failing, matching
 from wsbridge.conformance.result import RuleInfo, SuiteResult
-from wsbridge.conformance.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.runner import CheckResult, Verdict, fairly, run_check
 from wsbridge.conformance.target import BrokenTargetError, TargetInfo, describe, is_url, resolve, spec_of
 from wsbridge.conformance.worker import Worker
 from wsbridge.protocols import Connector
@@ -104,23 +104,26 @@ class Session:
         return tuple(check for check in checks if check.black_box or not is_url)
 
     def run(self, check: Check, *, repeat: int = 1) -> CheckResult:
-        """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure."""
+        """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
+
+        A failure while the machine stalled does not count: the check is run once more, and says so.
+        """
         runs = repeat if check.stochastic else 1
         result = self._once(check)
-        number, seconds = 1, result.seconds
+        number, seconds, stalled = 1, result.seconds, result.stalled
         while number < runs and result.verdict is not Verdict.FAIL:
             result = self._once(check)
-            number, seconds = number + 1, seconds + result.seconds
+            number, seconds, stalled = number + 1, seconds + result.seconds, max(stalled, result.stalled)
         if runs == 1:
             return result
         message = f"run {number} of {runs}: {result.message}" if result.verdict is Verdict.FAIL else result.message
-        return replace(result, seconds=round(seconds, 4), runs=number, message=message)
+        return replace(result, seconds=round(seconds, 4), runs=number, message=message, stalled=stalled)
 
     def _once(self, check: Check) -> CheckResult:
         if self.broken is not None:
             return self._not_run(check.id)
         if self._worker is not None:
-            return self._worker.run(check)
+            return fairly(partial(self._worker.run, check), self.scale)
         assert self._target is not None
         return run_check(check, self._target, scale=self.scale)
 
@@ -134,11 +137,12 @@ class Session:
         if self.broken is not None:
             return self._not_run(MODEL_CHECK)
         if self._worker is not None:
-            return self._worker.run_model(MODEL_CHECK)
+            return fairly(partial(self._worker.run_model, MODEL_CHECK), self.scale)
         assert self._target is not None
         from wsbridge.conformance.model import run_model
 
-        return run_model(self._target, scale=self.scale)
+        target = self._target
+        return fairly(lambda scale: run_model(target, scale=scale), self.scale)
 
 
 def select(checks: Iterable[Check], rules: Iterable[str] | None) -> tuple[Check, ...]:

@@ -26,6 +26,8 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed, RsvBits
 from wsproto.frame_protocol import Opcode as Opcode  # part of this module's API
 
+from wsbridge.conformance.lateness import timeout as timeout_without_stalls
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
     from ssl import SSLObject
@@ -904,12 +906,12 @@ class Peer:
     @contextlib.asynccontextmanager
     async def _within(self, timeout: float | None, expected: str) -> AsyncGenerator[None]:
         seconds = (self.timeout if timeout is None else timeout) * self.timeout_scale
-        scope = asyncio.timeout(seconds)
+        scope: asyncio.Timeout | None = None
         try:
-            async with scope:
+            async with timeout_without_stalls(seconds) as scope:
                 yield
         except TimeoutError as error:
-            if not scope.expired():
+            if scope is None or not scope.expired():
                 raise
             last = "; ".join(entry.text for entry in islice(reversed(self.log.entries), 3))
             raise WireTimeout(f"expected {expected} within {seconds:g} s; before that, latest first: {last}") from error

@@ -8,6 +8,7 @@ hangs or dies is replaced, so that no connector can end the run.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, Any, Self
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
 from wsbridge.conformance.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
@@ -34,6 +36,7 @@ __all__ = ["MODEL_LIMIT", "Worker"]
 START_LIMIT = 30.0  # seconds for the interpreter and the import of a connector
 MODEL_LIMIT = 300.0  # seconds for the random model
 _GRACE = 5.0  # seconds, times the scale, after the worker's own watchdog
+_LAST_WORDS = 2.0  # seconds, times a scale below 1, before a process is killed
 _POLL = 0.5  # seconds between looks at whether the process lives
 _SHOWN = 4000  # characters of what a worker wrote
 
@@ -87,14 +90,23 @@ class Worker:
             raise TargetError(answer["target"])
         raise BrokenTargetError(answer["broken"], answer["details"])
 
-    def run(self, check: Check) -> CheckResult:
-        """Run one check; a worker that it hung, killed or soiled is replaced by a new one."""
-        limit = watchdog_limit(check, self._scale) + _GRACE * max(0.4, self._scale)
-        return self._run({"check": check.id, "module": check.run.__module__}, check.id, check.rule, limit)
+    def run(self, check: Check, scale: float | None = None) -> CheckResult:
+        """Run one check; a worker that it hung, killed or soiled is replaced by a new one.
 
-    def run_model(self, check: str) -> CheckResult:
+        Args:
+            check: The check.
+            scale: Stretches its time limits, if others than the worker's are.
+        """
+        scale = self._scale if scale is None else scale
+        limit = watchdog_limit(check, scale) + _GRACE * max(0.4, scale)
+        job = {"check": check.id, "module": check.run.__module__, "scale": scale, "limit": limit}
+        return self._run(job, check.id, check.rule, limit)
+
+    def run_model(self, check: str, scale: float | None = None) -> CheckResult:
         """Play the random model, whose result stands under the id ``check``."""
-        return self._run({"model": True}, check, check.partition("/")[0], MODEL_LIMIT * max(1.0, self._scale))
+        scale = self._scale if scale is None else scale
+        limit = MODEL_LIMIT * max(1.0, scale)
+        return self._run({"model": True, "scale": scale, "limit": limit}, check, check.partition("/")[0], limit)
 
     def _run(self, job: dict[str, Any], check: str, rule: str, limit: float) -> CheckResult:
         if self._process is None:
@@ -105,7 +117,8 @@ class Worker:
         assert self._process is not None
         started = time.perf_counter()
         try:
-            result = CheckResult.from_json(self._process.ask(job, limit))
+            with lateness.followed(self._process.pid):
+                result = CheckResult.from_json(self._process.ask(job, limit))
         except _Silent as exc:
             self.close()
             seconds = round(time.perf_counter() - started, 4)
@@ -149,6 +162,11 @@ class _Process:
         self._reader = threading.Thread(target=self._read, name="wsbridge-conformance-worker", daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -162,20 +180,20 @@ class _Process:
             _Silent: There is none within ``limit`` seconds.
         """
         assert self._process.stdin is not None
+        deadline = lateness.Deadline(limit)
         # the write fails if the process has died since: then there is no answer either
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
-        deadline = time.monotonic() + limit
         while True:
-            line = self._line(min(_POLL, deadline - time.monotonic()))
+            line = self._line(min(_POLL, deadline.left()))
             if not line and (status := self._process.poll()) is not None:
                 line = self._line(0.1)  # what it said at the last
                 if not line:
                     raise _Silent(f"ended its process {_by(status)}", "death", self.output())
             if line:
                 break
-            if time.monotonic() > deadline:
+            if deadline.left() <= 0:
                 raise _Silent(f"hung: its process was killed after {limit:g} s", "hang", self.output())
         try:
             answer: dict[str, Any] = json.loads(line)
@@ -225,21 +243,23 @@ def _by(status: int) -> str:
 
 def main() -> None:
     """Answer jobs until there are none."""
+    faulthandler.enable()  # a process that dies tells where
     jobs, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     with open(os.devnull) as nothing, tempfile.TemporaryFile() as stdout, jobs, answers:
         os.dup2(nothing.fileno(), 0)
         os.dup2(stdout.fileno(), 1)
         target: Target | None = None
-        scale = 1.0
         for line in jobs:
             job = json.loads(line)
+            scale: float = job["scale"]
             if target is None:
-                scale = job["scale"]
                 target, answer = _loaded(job["target"], scale)
-            elif "model" in job:
-                answer = _guarded(partial(_model, target, scale), stdout)
             else:
-                answer = _guarded(partial(_check, job, target, scale), stdout)
+                # one that is killed in the end tells where it hangs before
+                faulthandler.dump_traceback_later(job["limit"] - _LAST_WORDS * min(1.0, scale))
+                run = partial(_model, target, scale) if "model" in job else partial(_check, job, target, scale)
+                answer = _guarded(run, stdout)
+                faulthandler.cancel_dump_traceback_later()
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
@@ -267,13 +287,14 @@ def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
             f"this check is not to be found in a process of its own: importing {job['module']} does not register it"
         )
         return CheckResult(job["check"], job["check"].partition("/")[0], Verdict.FAIL, message=message, cause="error")
-    return run_check(check, target, scale=scale)
+    return run_check(check, target, scale=scale, again=False)  # which is for whoever sees all of it to decide
 
 
 def _model(target: Target, scale: float) -> CheckResult:
     from wsbridge.conformance.model import run_model  # hypothesis takes its time to import
 
-    return run_model(target, scale=scale)
+    with lateness.measured():
+        return run_model(target, scale=scale)
 
 
 def _guarded(run: Callable[[], CheckResult], stdout: IO[bytes]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.common import LEAVE, clog, pair
@@ -489,7 +490,7 @@ async def a_peer_that_talks_on(bench: Bench) -> None:
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         talking = asyncio.ensure_future(talk(peer))
         await _not_before(bench, peer, channel, close_timeout)
-        await asyncio.wait((talking,), timeout=bench.scale)
+        await lateness.wait((talking,), bench.scale)
         true(talking.done(), "a peer that talks on can do so for ever")
         true(isinstance(talking.exception(), Closed), f"the peer found {talking.exception()!r}")
     equal(bench.recorder.kinds(), ["open", "close"], "the callbacks")

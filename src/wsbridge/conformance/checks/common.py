@@ -11,6 +11,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import CheckFailed, equal, true
 from wsbridge.conformance.wire import Binary, Close, Eof, Peer, Text
@@ -97,7 +98,7 @@ async def clog(bench: Bench, channel: WebSocketChannel, *, size: int = 64 * 1024
     """Send to a peer that does not read until a send waits; return the sends."""
     sends = Sends(channel, size)
     while sends.count * size < _ENOUGH:
-        _, waiting = await asyncio.wait((sends.begin(),), timeout=0.06 * bench.scale)
+        _, waiting = await lateness.wait((sends.begin(),), 0.06 * bench.scale)
         if waiting:
             return sends
     raise CheckFailed(f"FLOW-2: no send waited, although a peer that reads nothing was sent {_ENOUGH} bytes")

@@ -19,7 +19,7 @@ from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.upgrade import websocket_interceptor
 
-_TIMEOUT = 0.5  # seconds: the handshake_timeout of these checks
+_TIMEOUT = 0.5  # seconds, stretched: the handshake_timeout of these checks
 _LATE = 1.0  # seconds, stretched: how much later the cut may come
 
 
@@ -56,8 +56,9 @@ async def _cut_off(bench: Bench, peer: Peer, since: float, what: str) -> None:
     seconds = time.monotonic() - since
     if answer is not None:
         true(400 <= answer.status <= 599, f"the answer to a peer that {what}: {answer.status}")
-    true(seconds <= _TIMEOUT + _LATE * bench.scale, f"a peer that {what} was cut off after {seconds:.2f} s only")
-    true(seconds >= _TIMEOUT * 0.8, f"a peer that {what} was cut off after {seconds:.2f} s already")
+    limit = (_TIMEOUT + _LATE) * bench.scale + bench.lost
+    true(seconds <= limit, f"a peer that {what} was cut off after {seconds:.2f} s only")
+    true(seconds >= _TIMEOUT * bench.scale * 0.8, f"a peer that {what} was cut off after {seconds:.2f} s already")
 
 
 def _request(served: Served, **request: Any) -> bytes:
@@ -151,7 +152,7 @@ async def a_peer_that_is_silent(bench: Bench) -> None:
                 await peer.request(_request(served)[:size])
             await _cut_off(bench, peer, since, f"sends {size} bytes and no more")
 
-    async with _nothing_left(bench, "is silent", handshake_timeout=_TIMEOUT) as served:
+    async with _nothing_left(bench, "is silent", handshake_timeout=_TIMEOUT * bench.scale) as served:
         whole = len(_request(served))
         await asyncio.gather(*(stall(served, size) for size in (0, 1, 40, whole - 1)))
 
@@ -174,7 +175,7 @@ async def a_byte_now_and_then(bench: Bench) -> None:
                 sending.cancel()
                 await asyncio.wait((sending,))
 
-    async with _nothing_left(bench, "sends a byte now and then", handshake_timeout=_TIMEOUT) as served:
+    async with _nothing_left(bench, "sends a byte now and then", handshake_timeout=_TIMEOUT * bench.scale) as served:
         await asyncio.gather(*(trickle(served, step, begin) for step in (0.02, 0.2) for begin in (0, 20, 200)))
 
 
@@ -203,10 +204,10 @@ async def a_second_request(bench: Bench) -> None:
                 sending.cancel()
                 await asyncio.wait((sending,))
             seconds = time.monotonic() - since
-            limit = _TIMEOUT + _LATE * bench.scale
+            limit = (_TIMEOUT + _LATE) * bench.scale + bench.lost
             true(seconds <= limit, f"after an answer the connection stayed for {seconds:.2f} s")
 
-    async with _nothing_left(bench, "asks twice", handshake_timeout=_TIMEOUT) as served:
+    async with _nothing_left(bench, "asks twice", handshake_timeout=_TIMEOUT * bench.scale) as served:
         await asyncio.gather(stall(served, False), stall(served, True))
 
 
@@ -229,13 +230,14 @@ async def no_longer_once_it_is_open(bench: Bench) -> None:
     """The time is the request's alone: neither the chain of interceptors nor an open channel is cut off by it."""
 
     async def think(context: Context) -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.4 * timeout)
 
+    timeout = _TIMEOUT * bench.scale
     chain = (Interceptor(name="think", enter=think), websocket_interceptor("/", bench.options()))
-    async with bench.serve(Application([("/", chain)]), handshake_timeout=0.2) as served, served.peer() as peer:
+    async with bench.serve(Application([("/", chain)]), handshake_timeout=timeout) as served, served.peer() as peer:
         await bench.recorder.wait("open")
         with contextlib.suppress(TimeoutError):
-            equal(await peer.receive(0.4), None, "what an idle peer of an open channel received")
+            equal(await peer.receive(1.4 * timeout), None, "what an idle peer of an open channel received")
         await peer.send_text("still here")
         await bench.recorder.wait("text")
 

@@ -223,7 +223,7 @@ async def no_http(bench: Bench) -> None:
         "a header's name that is empty": start + b"\r\n: x\r\n" + rest,
         "a zero in a header": start + b"\r\nX-Zero: a\0b\r\n" + rest,
     }
-    async with bench.serve(handshake_timeout=0.5) as served:
+    async with bench.serve(handshake_timeout=0.5 * bench.scale) as served:
         for what, raw in garbage.items():
             await _turned_away(served, what, raw)
         equal(bench.recorder.kinds(), [], "the callbacks")

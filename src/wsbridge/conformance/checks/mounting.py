@@ -236,11 +236,12 @@ async def stop_is_bounded(bench: Bench) -> None:
             raise
 
     options = bench.options(on_text=hang)
-    async with mounted(bench, options, shutdown_timeout=0.4) as (served, mount), served.peer(_PATH) as peer:
+    limit = 0.4 * bench.scale
+    async with mounted(bench, options, shutdown_timeout=limit) as (served, mount), served.peer(_PATH) as peer:
         peer.auto_close = False
         await peer.send_text("hang")
         await bench.recorder.wait("text")
-        await bench.within(mount.stop(), "mount.stop()", timeout=0.4 + 0.25 + bench.scale)
+        await bench.within(mount.stop(), "mount.stop()", timeout=limit + 0.25 + bench.scale)
         equal(bench.recorder.kinds(), ["open", "text", "cancelled", "close"], "the callbacks, when it has returned")
         equal((await peer.receive_close()).code, 1001, "the code of the close")
         await peer.wait_eof()
@@ -255,7 +256,8 @@ async def stop_from_a_callback(bench: Bench) -> None:
         await bench.within(mounts[0].stop(), "mount.stop() in a callback")
         bench.recorder.log("stopped")
 
-    async with mounted(bench, bench.options(on_text=stops), shutdown_timeout=0.5) as (served, mount):
+    limit = 0.5 * bench.scale
+    async with mounted(bench, bench.options(on_text=stops), shutdown_timeout=limit) as (served, mount):
         mounts.append(mount)
         async with served.peer(_PATH) as first, served.peer(_PATH) as second:
             await bench.recorder.wait("open", 2)

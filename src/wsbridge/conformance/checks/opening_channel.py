@@ -262,7 +262,7 @@ async def the_end_does_not_cancel_it(bench: Bench) -> None:
         await asyncio.sleep(0)
         return "to the end"
 
-    async with bench.serve(bench.options(on_open=on_open, close_timeout=0.2)) as served:
+    async with bench.serve(bench.options(on_open=on_open, close_timeout=0.2 * bench.scale)) as served:
         for count, (what, (end, _, _)) in enumerate(_ENDS.items(), 1):
             released.clear()
             async with served.peer() as peer:
@@ -287,7 +287,8 @@ async def stop_cancels_it(bench: Bench) -> None:
             bench.recorder.log("cancelled")
             raise
 
-    async with bench.serve(bench.options(on_open=on_open), shutdown_timeout=0.4) as served, served.peer() as peer:
+    limit = 0.4 * bench.scale
+    async with bench.serve(bench.options(on_open=on_open), shutdown_timeout=limit) as served, served.peer() as peer:
         channel = await bench.recorder.opened()
         if served.connector is None:
             return fail("there is no connector")

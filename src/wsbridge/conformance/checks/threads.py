@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench
 from wsbridge.conformance.check import CheckFailed, check, equal, true
 from wsbridge.conformance.wire import Peer
@@ -46,7 +47,7 @@ def _in_a_loop(call: _Call, channel: WebSocketChannel) -> None:
     async def run() -> None:
         result = call(channel)
         if asyncio.iscoroutine(result):
-            async with asyncio.timeout(1):
+            async with lateness.timeout(1):
                 await result
 
     asyncio.run(run())
