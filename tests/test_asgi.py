@@ -591,7 +591,7 @@ async def test_a_server_without_websockets_is_told_of(caplog: pytest.LogCaptureF
     assert (await server.told())["status"] == 400
     assert (await server.told())["type"] == "http.response.body"
     await server.ends()
-    assert caplog.records == []
+    assert {record.levelname for record in caplog.records} <= {"DEBUG"}
 
 
 @pytest.mark.rule("STOP-2", "MOUNT-1")

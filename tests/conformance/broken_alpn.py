@@ -46,7 +46,8 @@ class HoldsHttp2ForEver(BrokenConnector):
 @breaks("HS-18", base="aiohttp")  # whose server forgets what is not its own
 class LeavesHttp2AtAStop(BrokenConnector):
     def _end_drains(self) -> None:
-        pass
+        for timer in self._drains.values():
+            self.clock.cancel(timer)
 
     def _drained(self, drain: Any) -> None:
         pass
