@@ -41,14 +41,14 @@ class Script:
 @pytest.mark.rule("STOP-6")
 async def test_no_lifespan_is_nothing_to_do() -> None:
     lifespan = Lifespan(Application([]))
-    await lifespan.enter()
+    await lifespan.enter(1)
     await lifespan.leave(1)
 
 
 @pytest.mark.rule("STOP-6")
 async def test_a_cancelled_start_cancels_it() -> None:
     script = Script(entering=asyncio.Event())
-    entering = asyncio.create_task(Lifespan(script.app).enter())
+    entering = asyncio.create_task(Lifespan(script.app).enter(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     entering.cancel()
@@ -61,13 +61,13 @@ async def test_a_cancelled_start_cancels_it() -> None:
 async def test_one_in_a_hurry_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     script = Script(leaving=asyncio.Event())
     lifespan = Lifespan(script.app)
-    await lifespan.enter()
+    await lifespan.enter(1)
     leaving = asyncio.create_task(lifespan.leave(3600))
     await asyncio.sleep(0)
     lifespan.hurry()
     await leaving
     assert script.said == ["enter", "cancelled"]
-    await lifespan.enter()
+    await lifespan.enter(1)
     lifespan.hurry()  # before it is left: it has a moment
     script.leaving = None
     await lifespan.leave(3600)
@@ -87,7 +87,7 @@ async def test_one_that_suppresses_its_cancellation_is_given_up(caplog: pytest.L
                 await over.wait()
 
     lifespan = Lifespan(Application([], lifespan=stubborn))
-    await lifespan.enter()
+    await lifespan.enter(1)
     await lifespan.leave(0)
     over.set()
     assert [(record.levelno, "lifespan" in record.message) for record in caplog.records] == [(logging.ERROR, True)]

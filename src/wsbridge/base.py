@@ -174,6 +174,9 @@ class BaseConnector(ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Clock | None = None
         self._running = False
+        self._starting: asyncio.Task[None] | None = None
+        self._is_waiting = False
+        self._has_server = False
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
@@ -243,22 +246,19 @@ class BaseConnector(ABC):
         """See `wsbridge.Connector.start`."""
         if self._running or self._stopping is not None:
             raise ConnectorStateError(f"the {self.name} connector runs already; stop it before it is started again")
+        self._set_loop()
         self._running = True
+        starting = self._starting = self.loop.create_task(self._start_all())
         try:
-            self._set_loop()
-            if self.has_wire:
-                self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
-                self._addresses = tuple(map(socket_address, self._sockets))
-            await self._lifespan.enter()
-            try:
-                await self._start(self._sockets)
-            except BaseException:
-                await self._lifespan.leave(self.shutdown_timeout)
-                raise
-        except BaseException:
-            self._forget_sockets()
-            self._running = False
+            await asyncio.wait((starting,))
+        except asyncio.CancelledError:
+            await self.stop()
+            if starting.done() and not starting.cancelled():
+                starting.exception()  # or that it was stopped would be logged
             raise
+        if self._stopping is not None:
+            await asyncio.wait((self._stopping,))  # so that nothing is left when this raises (STOP-10)
+        starting.result()
 
     async def stop(self) -> None:
         """See `wsbridge.Connector.stop`."""
@@ -489,6 +489,8 @@ class BaseConnector(ABC):
             if self._hurry is not None:
                 self._hurry.set()
             self._lifespan.hurry()
+            if self._starting is not None:
+                self._starting.cancel()
             await asyncio.wait((stopping,), timeout=4 * _ABANDON_AFTER)
             raise
 
@@ -509,18 +511,63 @@ class BaseConnector(ABC):
             self._end_drains()
             self._stopping = None
 
+    async def _start_all(self) -> None:
+        """Start; what waits for others, and only that, may be cancelled: a server is started to its end (STOP-10)."""
+        try:
+            self._is_waiting = True
+            if self.has_wire:
+                self._sockets = await self._bind()
+                self._addresses = tuple(map(socket_address, self._sockets))
+            await self._lifespan.enter(self.shutdown_timeout)
+            self._is_waiting = False
+            try:
+                await self._start(self._sockets)
+            except BaseException:
+                await self._lifespan.leave(self.shutdown_timeout)
+                raise
+            self._has_server = True
+        except asyncio.CancelledError:
+            self._forget_sockets()
+            if self._stopping is None:
+                self._running = False
+                raise
+        except BaseException:
+            self._forget_sockets()
+            self._running = self._stopping is not None
+            raise
+        finally:
+            self._is_waiting = False
+            self._starting = None
+        if self._stopping is not None:
+            raise ConnectorStateError(f"the {self.name} connector was stopped while it started")
+
+    async def _bind(self) -> list[socket.socket]:
+        """Return the sockets to listen on."""
+        return await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
+
+    async def _end_start(self, starting: asyncio.Task[None]) -> None:
+        """Wait for the end of a start that runs, and cancel it if it waits for others, or for too long."""
+        if not self._is_waiting:
+            await asyncio.wait((starting,), timeout=self.shutdown_timeout)
+        starting.cancel()
+        await asyncio.wait((starting,))
+
     async def _stop_all(self, caller: BaseChannel | None) -> None:
         deadline = self.loop.time() + self.shutdown_timeout
         try:
-            await self._stop_listening()
-            await self.stop_channels(caller)
-            await self._stop()
+            if self._starting is not None:
+                await self._end_start(self._starting)
+            if self._has_server:
+                await self._stop_listening()
+                await self.stop_channels(caller)
+                await self._stop()
         finally:
             self._end_drains()
             self._forget_sockets()
             try:
                 await self._lifespan.leave(deadline - self.loop.time())
             finally:
+                self._has_server = False
                 self._running = False
                 self._stopping = None
 
