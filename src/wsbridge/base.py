@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl as ssl_module
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -27,7 +27,7 @@ from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
-from wsbridge.sockets import bind, socket_address, unlink_socket
+from wsbridge.sockets import adopt, bind, check_sockets, is_unix, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
 __all__ = [
@@ -101,6 +101,8 @@ class BaseConnector(ABC):
         host: A name or address to listen at; every address of a name is used.
         port: 0 for a free one.
         unix_path: Listen on this Unix socket instead.
+        sockets: Listen on these instead: stream sockets that are bound. They stay the caller's: `stop` leaves them
+            open, so that who connects later waits for the next to listen, and `start` works again (STOP-15).
         ssl: Serve TLS by this context.
         reuse_port: Set ``SO_REUSEPORT``, so that several processes can share the port.
         max_channels: More are answered with 503 (HS-12); None: no limit.
@@ -137,6 +139,7 @@ class BaseConnector(ABC):
         host: str = "127.0.0.1",
         port: int = 0,
         unix_path: str | None = None,
+        sockets: Sequence[socket.socket] = (),
         ssl: ssl_module.SSLContext | None = None,
         reuse_port: bool = False,
         max_channels: int | None = None,
@@ -160,6 +163,8 @@ class BaseConnector(ABC):
         self.host = host
         self.port = port
         self.unix_path = unix_path
+        check_sockets(sockets)
+        self.sockets = tuple(sockets)
         self.ssl = ssl
         self.reuse_port = reuse_port
         self.max_channels = max_channels
@@ -185,8 +190,13 @@ class BaseConnector(ABC):
         self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
+        if "unix-socket" not in self.features and any(map(is_unix, self.sockets)):
+            raise self.unsupported("sockets", "its server cannot serve a Unix socket, and one of them is one")
+        if self.sockets and (unix_path is not None or port or reuse_port or host != "127.0.0.1"):
+            raise ValueError("sockets are bound already: leave out host, port, unix_path and reuse_port")
         if not self.has_wire:
-            given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
+            given: dict[str, object] = {"host": host not in ("", "127.0.0.1"), "port": port, "sockets": self.sockets}
+            given |= {"ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
                 raise self.unsupported(option, "it has no socket")
         if ssl is not None and not self.has_tls:
@@ -543,6 +553,8 @@ class BaseConnector(ABC):
 
     async def _bind(self) -> list[socket.socket]:
         """Return the sockets to listen on."""
+        if self.sockets:
+            return adopt(self.sockets)
         return await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
 
     async def _end_start(self, starting: asyncio.Task[None]) -> None:

@@ -55,7 +55,9 @@ class Lifespan:
         with contextlib.suppress(asyncio.CancelledError):  # the second cancel, behind the one that is raised
             await asyncio.wait((task,), timeout=patience)
         if not task.done():
-            logger.error("the application's lifespan was cancelled as it was entered and still runs; it is cancelled again")
+            logger.error(
+                "the application's lifespan was cancelled as it was entered and still runs; it is cancelled again"
+            )
             task.cancel()
             await asyncio.wait((task,), timeout=_ABANDON_AFTER)
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
