@@ -463,7 +463,7 @@ def test_reg_1_connectors_with_none_installed(bare: Bare) -> None:
     names = [row.split()[0] for row in rows]
     assert names == sorted({*registry.SERVERS, "memory"})
     assert rows.pop(names.index("memory")).split() == ["memory", "wsbridge", "0.1.0", "-", "works"]
-    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
+    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
     tornado = next(row for row in rows if row.startswith("tornado"))
     assert tornado.split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
     assert len({row.index("not installed") for row in rows} | {head.index("STATUS")}) == 1
@@ -481,7 +481,8 @@ def test_reg_1_connectors_as_json_with_none_installed(bare: Bare) -> None:
         "server": "aiohttp",
         "server_version": None,
         "installed": False,
-        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install aiohttp',
+        "problem": None,
+        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install "aiohttp>=3.14.4"',
     }
     assert [row["name"] for row in rows] == sorted({*registry.SERVERS, "memory"})
 
@@ -491,7 +492,12 @@ def test_reg_3_what_is_missing_is_told_in_one_line(bare: Bare) -> None:
     line = failed(bare("serve", "echo:app", "--connector=tornado"), Exit.NOT_INSTALLED)
     assert line == (
         "the connector 'tornado' needs tornado, which is not installed. "
-        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
+        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
+    )
+    line = failed(bare("serve", "echo:app", "--connector=picows"), Exit.NOT_INSTALLED)
+    assert line == (
+        "the connector 'picows' needs httptools and picows, which are not installed. "
+        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.2"'
     )
     line = failed(bare("serve", "echo:app"), Exit.NOT_INSTALLED)
     assert line.startswith("no connector is installed. Run one of: ")

@@ -348,7 +348,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
             "host": "localhost",
             "port": 5,
             "reuse_port": True,
-            "ssl": None,
+            "certificate": None,
             "max_channels": 7,
             "handshake_timeout": 3,
             "shutdown_timeout": 4,

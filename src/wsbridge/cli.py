@@ -33,6 +33,7 @@ from wsbridge.errors import (
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     LoopNotInstalledError,
+    ServerVersionError,
     UnsupportedOptionError,
 )
 from wsbridge.http import parse_networks
@@ -76,7 +77,7 @@ class Exit(enum.IntEnum):
     NO_APPLICATION = 6, "the attribute is no wsbridge.Application"
     NO_CONNECTOR = 7, "no connector of that name, or none chosen of several"
     NOT_INSTALLED = 8, "the server of the connector is not installed"
-    CONNECTOR_FAILED = 9, "the connector failed to import, is of another version or does not work"
+    CONNECTOR_FAILED = 9, "the connector, or its server, failed to import, is of another version or does not work"
     UNSUPPORTED = 10, "the connector cannot honour an option"
     CANNOT_LISTEN = 11, "the port is in use, or the address or Unix path cannot be bound"
     NO_EXTRA = 12, "the command or an option needs a package that is not installed"
@@ -500,6 +501,8 @@ def _connector_class(name: str | None, *, debug: bool) -> type[Any]:
         raise Failure(Exit.NOT_INSTALLED, str(exc), debug=debug) from exc
     except (ConnectorNotFoundError, ConnectorConflictError) as exc:
         raise Failure(Exit.NO_CONNECTOR, str(exc), debug=debug) from exc
+    except ServerVersionError as exc:
+        raise Failure(Exit.CONNECTOR_FAILED, str(exc), debug=debug) from exc
     except Exception as exc:
         line = f"the connector {name!r} cannot be used: {_described(exc)}"
         raise Failure(Exit.CONNECTOR_FAILED, line, debug=debug) from exc
@@ -754,6 +757,7 @@ def _json_row(info: registry.ConnectorInfo, result: CheckResult | None, *, check
         "server": info.server,
         "server_version": info.server_version,
         "installed": info.is_installed,
+        "problem": info.problem,
         "install": None if info.is_installed else registry.install_command(info.name, info.server or info.name),
     }
     if check:
@@ -811,6 +815,8 @@ def _status(info: registry.ConnectorInfo, result: CheckResult | None, names: Seq
     if not info.is_installed:
         return f"not installed: {registry.install_command(info.name, info.server or info.name)}"
     shared = f"; say {info.name}@{info.distribution}" if names.count(info.name) > 1 else ""
+    if result is None and info.problem is not None:
+        return f"not supported: {info.problem}"
     if result is None:
         return ("installed" if info.server is not None else "registered") + shared
     return ("works" if result.error is None else f"fails: {result.error}") + shared
