@@ -27,14 +27,14 @@ COUNTS = {
     "ERR": 3,
     "LIM": 5,
     "FLOW": 3,
-    "STOP": 6,
+    "STOP": 15,
     "CTX": 5,
     "CONN": 5,
     "STREAM": 10,
     "CODEC": 2,
     "MOUNT": 2,
     "THR": 3,
-    "REG": 5,
+    "REG": 6,
 }
 
 
