@@ -375,6 +375,7 @@ def test_a_child_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
          "--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port",
          "--certfile=a", "--keyfile=b", "--client-ca=c", "--connector=d", "--loop=uvloop"],
         ["--unix-path=x"],
+        ["--fd=3", "--fd=5"],
     ):  # fmt: skip
         asked.clear()
         for _ in range(2):

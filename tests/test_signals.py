@@ -21,8 +21,9 @@ from tests.processes import ECHO, TIMEOUT, WSBRIDGE, children, each_connector, r
 from tests.test_serving import APP, Stub
 from wsbridge import Application, Connector, ConnectorStateError, WebSocketOptions, run
 from wsbridge.cli import Exit
-from wsbridge.conformance import wire
 from wsbridge.signals import Stopped, end_at_signals, handling, held_back, stop_signals
+
+wire: Any = pytest.importorskip("wsbridge.conformance.wire")
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -175,7 +176,7 @@ async def test_stop_12_a_hangup_that_was_ignored_is_taken_only_for_a_reload() ->
 class WithoutSignals(asyncio.SelectorEventLoop):
     """As the loops of Windows."""
 
-    def add_signal_handler(self, *arguments: Any) -> None:
+    def add_signal_handler(self, *arguments: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -185,7 +186,7 @@ class WithoutSignals(asyncio.SelectorEventLoop):
 class WithoutReaders(WithoutSignals):
     """As the one of Windows that asyncio chooses there, which is woken by its own means."""
 
-    def add_reader(self, *arguments: Any) -> None:
+    def add_reader(self, *arguments: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
 
 
