@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def kill(signum: signal.Signals) -> None:
     os.kill(os.getpid(), signum)
 
 
+def linger() -> None:
+    """Give Python the moment that it needs to call a signal's handler."""
+    for _ in range(100):
+        time.sleep(0.001)
+
+
 @contextlib.contextmanager
 def disposition(signum: signal.Signals, handler: Any) -> Iterator[None]:
     before = signal.signal(signum, handler)
@@ -63,7 +70,7 @@ def test_stop_11_a_signal_ends_what_is_under_way(signum: signal.Signals) -> None
     def wait() -> None:
         with end_at_signals(hangup=True):
             kill(signum)
-            threading.Event().wait(TIMEOUT)
+            linger()
 
     with pytest.raises(Stopped) as raised:
         wait()
@@ -76,7 +83,7 @@ def test_stop_11_a_signal_that_was_caught_ends_it_behind() -> None:
         check()
         try:
             kill(signal.SIGTERM)
-            threading.Event().wait(TIMEOUT)
+            linger()
         except SystemExit:
             pass
         with pytest.raises(Stopped):
