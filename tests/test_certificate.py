@@ -314,3 +314,12 @@ async def test_wsbridge_serve_takes_what_is_renewed(files: Files, app_dir: Path,
         old.close()
         assert await process.end(signal.SIGTERM) == Exit.OK
     assert not [line for line in process.lines if "Traceback" in line]
+
+
+async def test_a_hangup_of_a_reloading_server_loads_it_again(files: Files, app_dir: Path) -> None:
+    pytest.importorskip("watchfiles")
+    async with serving(app_dir, *files.options, "--reload") as process:
+        await process.url()
+        process.process.send_signal(signal.SIGHUP)
+        await process.line("the certificate in .* was loaded again$")
+        assert await process.end(signal.SIGTERM) == Exit.OK

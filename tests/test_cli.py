@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -92,8 +93,17 @@ def test_version() -> None:
 
 
 def test_the_console_script_is_the_command_line() -> None:
-    scripts = importlib.metadata.entry_points(group="console_scripts", name="wsbridge")
-    assert {script.value for script in scripts} == {"wsbridge.cli:main"}
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"wsbridge": "_wsbridge_main:main"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import _wsbridge_main; _wsbridge_main.main()", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"wsbridge, version {wsbridge.__version__}\n"
 
 
 def test_a_lazy_command_is_imported_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

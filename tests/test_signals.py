@@ -357,6 +357,32 @@ async def test_stop_11_a_signal_while_workers_import(app_dir: Path, signum: sign
     assert process.lines == ["importing"]
 
 
+EARLY = """
+import sys
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == "wsbridge":
+            print("importing", flush=True)
+            import time
+            time.sleep(60)
+
+sys.meta_path.insert(0, Hook())
+sys.argv[1:] = ["serve", "echo:app"]
+import _wsbridge_main
+_wsbridge_main.main()
+"""
+
+
+@pytest.mark.rule("STOP-11")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_stop_11_a_signal_while_wsbridge_itself_is_imported(signum: signal.Signals) -> None:
+    async with running(sys.executable, "-c", EARLY) as process:
+        await process.line("importing", stdout=True)
+        assert await process.end(signum) == Exit.OK
+    assert process.lines == ["importing"]
+
+
 NAMESPACE = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 NAMESPACE += ["--pid", "--fork", "--mount-proc", "--kill-child"]
 

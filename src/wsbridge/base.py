@@ -211,7 +211,10 @@ class BaseConnector(ABC):
 
     @abstractmethod
     async def _start(self, sockets: list[socket.socket]) -> None:
-        """Serve on ``sockets``, which listen already; on an exception leave nothing running."""
+        """Serve on ``sockets``, which listen already; on an exception leave nothing running.
+
+        A stop meanwhile waits for its end, and cancels it at ``shutdown_timeout`` alone (STOP-10).
+        """
 
     @abstractmethod
     async def _stop_listening(self) -> None:

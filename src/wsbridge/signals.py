@@ -16,7 +16,11 @@ __all__ = ["SIGHUP", "STOPPING", "StopSignals", "Stopped", "end_at_signals", "ha
 SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """None where there is no such signal."""
 
-STOPPING: frozenset[signal.Signals] = frozenset((signal.SIGINT, signal.SIGTERM))
+_SIGBREAK: signal.Signals | None = getattr(signal, "SIGBREAK", None)  # Ctrl-Break, and what ends a process on Windows
+
+STOPPING: frozenset[signal.Signals] = frozenset((signal.SIGINT, signal.SIGTERM)) | (
+    frozenset() if _SIGBREAK is None else {_SIGBREAK}
+)
 """The signals that always mean the end."""
 
 _ALL = STOPPING if SIGHUP is None else STOPPING | {SIGHUP}
@@ -174,7 +178,10 @@ def stop_signals(on_hangup: Callable[[], object] | None = None) -> Generator[Sto
         stop.interrupted.set()
         stop.set()
 
-    handlers: dict[signal.Signals, Callable[[], object]] = {signal.SIGINT: interrupt, signal.SIGTERM: stop.set}
+    handlers: dict[signal.Signals, Callable[[], object]] = {
+        **dict.fromkeys(STOPPING, stop.set),
+        signal.SIGINT: interrupt,
+    }
     if SIGHUP is not None and (on_hangup is not None or signal.getsignal(SIGHUP) != signal.SIG_IGN):
         handlers[SIGHUP] = on_hangup or stop.set
     with handling(handlers):

@@ -41,8 +41,8 @@ PROCESS_RULES: tuple[Rule, ...] = (
         kind="library",
         sentence="""`wsbridge serve --workers N --reuse-port` shares its port with the next generation, which may start
         while the first still serves.""",
-        text="""Without `--reuse-port` whoever finds that somebody listens there is told that the port is in use, so that
-        no two share it unawares.""",
+        text="""Without `--reuse-port` whoever finds that somebody listens there is told that the port is in use, so
+        that no two share it unawares.""",
     ),
     rule(
         "STOP-14",
