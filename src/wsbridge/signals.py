@@ -18,8 +18,8 @@ SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 _SIGBREAK: signal.Signals | None = getattr(signal, "SIGBREAK", None)  # Ctrl-Break, and what ends a process on Windows
 
-STOPPING: frozenset[signal.Signals] = frozenset((signal.SIGINT, signal.SIGTERM)) | (
-    frozenset() if _SIGBREAK is None else {_SIGBREAK}
+STOPPING: frozenset[signal.Signals] = frozenset(
+    signum for signum in (signal.SIGINT, signal.SIGTERM, _SIGBREAK) if signum is not None
 )
 """The signals that always mean the end."""
 
