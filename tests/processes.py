@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,11 +129,14 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def running(*command: str, cwd: Path | None = None, **environment: str) -> AsyncGenerator[Process]:
+async def running(
+    *command: str, cwd: Path | None = None, pass_fds: Sequence[int] = (), **environment: str
+) -> AsyncGenerator[Process]:
     """Run a process for the length of a block, and no longer."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
+        pass_fds=pass_fds,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

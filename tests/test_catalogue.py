@@ -27,7 +27,7 @@ COUNTS = {
     "ERR": 3,
     "LIM": 5,
     "FLOW": 3,
-    "STOP": 6,
+    "STOP": 15,
     "CTX": 5,
     "CONN": 7,
     "STREAM": 10,
@@ -35,7 +35,7 @@ COUNTS = {
     "MOUNT": 3,
     "LOG": 3,
     "THR": 3,
-    "REG": 5,
+    "REG": 6,
 }
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -92,8 +93,17 @@ def test_version() -> None:
 
 
 def test_the_console_script_is_the_command_line() -> None:
-    scripts = importlib.metadata.entry_points(group="console_scripts", name="wsbridge")
-    assert {script.value for script in scripts} == {"wsbridge.cli:main"}
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"wsbridge": "_wsbridge_main:main"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import _wsbridge_main; _wsbridge_main.main()", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"wsbridge, version {wsbridge.__version__}\n"
 
 
 def test_a_lazy_command_is_imported_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +473,7 @@ def test_reg_1_connectors_with_none_installed(bare: Bare) -> None:
     names = [row.split()[0] for row in rows]
     assert names == sorted({*registry.SERVERS, "memory"})
     assert rows.pop(names.index("memory")).split() == ["memory", "wsbridge", "0.1.0", "-", "works"]
-    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
+    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
     tornado = next(row for row in rows if row.startswith("tornado"))
     assert tornado.split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
     assert len({row.index("not installed") for row in rows} | {head.index("STATUS")}) == 1
@@ -481,7 +491,8 @@ def test_reg_1_connectors_as_json_with_none_installed(bare: Bare) -> None:
         "server": "aiohttp",
         "server_version": None,
         "installed": False,
-        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install aiohttp',
+        "problem": None,
+        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install "aiohttp>=3.14.4"',
     }
     assert [row["name"] for row in rows] == sorted({*registry.SERVERS, "memory"})
 
@@ -491,7 +502,12 @@ def test_reg_3_what_is_missing_is_told_in_one_line(bare: Bare) -> None:
     line = failed(bare("serve", "echo:app", "--connector=tornado"), Exit.NOT_INSTALLED)
     assert line == (
         "the connector 'tornado' needs tornado, which is not installed. "
-        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install tornado'
+        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
+    )
+    line = failed(bare("serve", "echo:app", "--connector=picows"), Exit.NOT_INSTALLED)
+    assert line == (
+        "the connector 'picows' needs httptools and picows, which are not installed. "
+        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.2"'
     )
     line = failed(bare("serve", "echo:app"), Exit.NOT_INSTALLED)
     assert line.startswith("no connector is installed. Run one of: ")

@@ -37,6 +37,7 @@ PUBLIC = {
     "Response",
     "SendError",
     "SendResult",
+    "ServerVersionError",
     "UnsupportedOptionError",
     "UpgradeError",
     "WSBridgeError",

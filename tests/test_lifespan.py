@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tests.fakes import FakeConnector
-from wsbridge import Application, UnsupportedOptionError
+from wsbridge import Application, ConnectorStateError, UnsupportedOptionError
 from wsbridge.base import Mount
 from wsbridge.lifespan import Lifespan
 
@@ -41,14 +41,14 @@ class Script:
 @pytest.mark.rule("STOP-6")
 async def test_no_lifespan_is_nothing_to_do() -> None:
     lifespan = Lifespan(Application([]))
-    await lifespan.enter()
+    await lifespan.enter(1)
     await lifespan.leave(1)
 
 
 @pytest.mark.rule("STOP-6")
 async def test_a_cancelled_start_cancels_it() -> None:
     script = Script(entering=asyncio.Event())
-    entering = asyncio.create_task(Lifespan(script.app).enter())
+    entering = asyncio.create_task(Lifespan(script.app).enter(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     entering.cancel()
@@ -57,17 +57,117 @@ async def test_a_cancelled_start_cancels_it() -> None:
     assert script.said == ["enter", "cancelled"]
 
 
+@pytest.mark.rule("STOP-10")
+async def test_what_it_raises_as_it_is_cancelled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    @contextlib.asynccontextmanager
+    async def failing(app: Application) -> AsyncGenerator[None]:
+        try:
+            await asyncio.Event().wait()
+            yield
+        finally:
+            raise ZeroDivisionError
+
+    entering = asyncio.create_task(Lifespan(Application([], lifespan=failing)).enter(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    entering.cancel()
+    await asyncio.wait((entering,))
+    assert entering.cancelled()
+    [record] = caplog.records
+    assert record.getMessage() == "the application's lifespan failed when it was cancelled as it was entered"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.rule("STOP-10")
+async def test_a_second_cancel_waits_no_longer_for_its_clean_up() -> None:
+    cleaning = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def slow(app: Application) -> AsyncGenerator[None]:
+        try:
+            await asyncio.Event().wait()
+            yield
+        finally:
+            cleaning.set()
+            await asyncio.sleep(3600)
+
+    entering = asyncio.create_task(Lifespan(Application([], lifespan=slow)).enter(3600))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    entering.cancel()
+    await cleaning.wait()
+    entering.cancel()
+    await asyncio.wait((entering,))
+    assert entering.cancelled()
+
+
+@pytest.mark.rule("STOP-10")
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_stop_that_is_cancelled_cuts_a_start_short(times: int) -> None:
+    script = Script(entering=asyncio.Event())
+    connector = FakeConnector(script.app, shutdown_timeout=3600)
+    starting = asyncio.create_task(connector.start())
+    while not script.said:  # noqa: ASYNC110  (turns of the loop are what it takes)
+        await asyncio.sleep(0)
+    stopping = [asyncio.create_task(connector.stop()) for _ in range(times)]
+    await asyncio.sleep(0)
+    for task in stopping:
+        task.cancel()
+    await asyncio.wait((starting, *stopping))
+    assert isinstance(starting.exception(), ConnectorStateError)
+    assert script.said == ["enter", "cancelled"]
+    await connector.stop()
+
+
+@pytest.mark.rule("STOP-10")
+async def test_a_server_that_does_not_come_up_is_cancelled_at_the_shutdown_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hangs = asyncio.Event()
+
+    async def hang(self: FakeConnector, sockets: object) -> None:
+        hangs.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(FakeConnector, "_start", hang)
+    script = Script()
+    connector = FakeConnector(script.app, shutdown_timeout=0.05)
+    starting = asyncio.create_task(connector.start())
+    await hangs.wait()
+    await connector.stop()
+    with pytest.raises(ConnectorStateError, match=r"^the fake connector was stopped while it started$"):
+        await starting
+    assert script.said == ["enter", "leave"]
+    assert connector.addresses == ()
+
+
+@pytest.mark.rule("STOP-10")
+async def test_a_lifespan_that_stops_what_it_belongs_to_ends_the_start() -> None:
+    connectors: list[FakeConnector] = []
+
+    @contextlib.asynccontextmanager
+    async def stops(app: Application) -> AsyncGenerator[None]:
+        await connectors[0].stop()
+        yield
+
+    connectors.append(FakeConnector(Application([], lifespan=stops)))
+    with pytest.raises(ConnectorStateError):
+        await connectors[0].start()
+    await connectors[0].stop()
+
+
 @pytest.mark.rule("STOP-6", "STOP-3")
 async def test_one_in_a_hurry_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     script = Script(leaving=asyncio.Event())
     lifespan = Lifespan(script.app)
-    await lifespan.enter()
+    await lifespan.enter(1)
     leaving = asyncio.create_task(lifespan.leave(3600))
     await asyncio.sleep(0)
     lifespan.hurry()
     await leaving
     assert script.said == ["enter", "cancelled"]
-    await lifespan.enter()
+    await lifespan.enter(1)
     lifespan.hurry()  # before it is left: it has a moment
     script.leaving = None
     await lifespan.leave(3600)
@@ -87,7 +187,7 @@ async def test_one_that_suppresses_its_cancellation_is_given_up(caplog: pytest.L
                 await over.wait()
 
     lifespan = Lifespan(Application([], lifespan=stubborn))
-    await lifespan.enter()
+    await lifespan.enter(1)
     await lifespan.leave(0)
     over.set()
     assert [(record.levelno, "lifespan" in record.message) for record in caplog.records] == [(logging.ERROR, True)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +22,7 @@ from wsbridge.errors import (
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     ConnectorVersionError,
+    ServerVersionError,
 )
 from wsbridge.registry import ConnectorInfo, connector_infos, connector_names, load_connector
 
@@ -40,11 +44,18 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(
-        distribution: str, connectors: dict[str, str], *, version: str = "2.1", modules: dict[str, str] | None = None
+        distribution: str,
+        connectors: dict[str, str],
+        *,
+        version: str = "2.1",
+        requires: Sequence[str] = (),
+        modules: dict[str, str] | None = None,
     ) -> None:
         info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        with (info / "METADATA").open("a") as metadata:
+            metadata.writelines(f"Requires-Dist: {line}\n" for line in requires)
         lines = "".join(f"{name} = {value}\n" for name, value in connectors.items())
         (info / "entry_points.txt").write_text(f"[wsbridge.connectors]\n{lines}")
         for module, source in (modules or {}).items():
@@ -82,7 +93,8 @@ def test_reg_1_the_own_connectors_are_listed_with_their_servers() -> None:
     assert set(own) == set(registry.SERVERS)
     for info in own.values():
         assert info.server == registry.SERVERS[info.name]
-        assert info.is_installed is (info.server_version is not None)
+        assert [needed.name for needed in info.requirements].count(info.server) == 1
+        assert info.is_installed is all(needed.installed is not None for needed in info.requirements)
 
 
 @pytest.mark.rule("REG-1")
@@ -163,6 +175,132 @@ def test_reg_3_a_missing_server_is_told_with_what_installs_it(
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert caught.value.__cause__.name == "own_server"
     assert connector_names(installed=True) == ()
+
+
+@pytest.fixture
+def own(install: Install, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Install wsbridge with one connector, whose extra asks for a server and a parser, at versions that are given."""
+
+    def own(server: str | None, parser: str | None = "1.0", *, bounds: str = "<3,>=2.2") -> None:
+        requires = [
+            f"own_server{bounds} ; extra == 'own'",
+            'own.parser>=1; extra == "own"',
+            "own-server>=9 ; extra == 'bench'",
+            "click>=8.1",
+        ]
+        source = "import own_server, own_parser\n" + CONNECTOR
+        install("wsbridge", {"own": "own_module:Connector"}, requires=requires, modules={"own_module": source})
+        for name, version in (("own-server", server), ("own-parser", parser)):
+            if version is not None:
+                install(name, {}, version=version, modules={name.replace("-", "_"): ""})
+        monkeypatch.setattr(registry, "SERVERS", MappingProxyType({"own": "own-server"}))
+
+    return own
+
+
+@pytest.mark.rule("REG-3")
+@pytest.mark.parametrize(
+    ("server", "parser", "missing"),
+    [
+        (None, None, "own_server and own.parser, which are not installed"),
+        ("2.2", None, "own.parser, which is not installed"),
+        (None, "1.0", "own_server, which is not installed"),
+    ],
+)
+def test_reg_3_all_that_is_missing_is_told_by_the_metadata_of_the_extra(
+    own: Install, server: str | None, parser: str | None, missing: str
+) -> None:
+    own(server, parser)
+
+    with pytest.raises(ConnectorNotInstalledError) as caught:
+        load_connector("own")
+
+    assert str(caught.value) == (
+        f"the connector 'own' needs {missing}. "
+        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server<3,>=2.2" "own.parser>=1"'
+    )
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert connector_names(installed=True) == ()
+
+
+@pytest.mark.rule("REG-6")
+@pytest.mark.parametrize("version", ["2.2", "2.2.0", "2.10", "2.3rc1", "2.9.9.post1"])
+def test_reg_6_a_version_that_is_supported(own: Install, version: str) -> None:
+    own(version)
+
+    assert load_connector("own").__module__ == "own_module"
+    assert [info.problem for info in connector_infos()] == [None]
+
+
+@pytest.mark.rule("REG-6")
+@pytest.mark.parametrize(
+    ("version", "age"), [("2.1.9", "older"), ("1.10", "older"), ("2", "older"), ("3.0", "newer"), ("3.0.1", "newer")]
+)
+def test_reg_6_a_version_that_is_not_supported(own: Install, version: str, age: str) -> None:
+    own(version)
+
+    with pytest.raises(ServerVersionError) as caught:
+        load_connector("own")
+
+    problem = f"own_server {version} is {age} than what is supported (own_server<3,>=2.2)"
+    assert [info.problem for info in connector_infos()] == [problem]
+    assert str(caught.value) == (
+        f"the connector 'own' cannot be used: {problem}. "
+        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server<3,>=2.2" "own.parser>=1"'
+    )
+    assert "own_module" not in sys.modules
+
+
+@pytest.mark.rule("REG-6")
+def test_reg_6_what_stands_beside_the_server_counts_too(own: Install) -> None:
+    own("2.2", "0.9")
+
+    with pytest.raises(
+        ServerVersionError, match=r"own\.parser 0\.9 is older than what is supported \(own\.parser>=1\)"
+    ):
+        load_connector("own")
+
+
+@pytest.mark.rule("REG-6")
+def test_reg_6_any_version_will_do_where_none_is_asked_for(own: Install) -> None:
+    own("0.1", bounds="")
+
+    assert load_connector("own").__module__ == "own_module"
+
+
+@pytest.mark.rule("REG-6")
+def test_reg_6_the_command_line_tells_it(own: Install) -> None:
+    from click.testing import CliRunner
+
+    from wsbridge.cli import Exit, cli
+
+    own("2.1")
+    problem = "own_server 2.1 is older than what is supported (own_server<3,>=2.2)"
+
+    served = CliRunner().invoke(cli, ["serve", "app:app", "--connector=own"])
+    listed = CliRunner().invoke(cli, ["connectors"])
+    checked = CliRunner().invoke(cli, ["connectors", "--check", "--json"])
+
+    assert served.exit_code == Exit.CONNECTOR_FAILED
+    assert served.output.startswith(f"Error: the connector 'own' cannot be used: {problem}. Run: pip install ")
+    assert listed.output.splitlines()[1].endswith(f"own-server 2.1  not supported: {problem}")
+    assert checked.exit_code == Exit.CONNECTOR_FAILED
+    [row] = json.loads(checked.output)
+    assert (row["problem"], row["works"]) == (problem, False)
+    assert problem in row["error"]
+
+
+@pytest.mark.rule("REG-6")
+def test_reg_6_every_requirement_of_this_project_is_understood() -> None:
+    """What the own metadata asks for is what pyproject.toml says, name by name."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    for info in connector_infos():
+        if info.server is not None and info.distribution == "wsbridge":
+            assert sorted(re.split("[<>=]", line)[0] for line in extras[info.name]) == sorted(
+                needed.name for needed in info.requirements
+            )
+            assert all(needed.specifier for needed in info.requirements)
 
 
 @pytest.mark.rule("REG-3")

@@ -348,7 +348,7 @@ def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatc
             "host": "localhost",
             "port": 5,
             "reuse_port": True,
-            "ssl": None,
+            "certificate": None,
             "max_channels": 7,
             "max_head_size": 2048,
             "handshake_timeout": 3,
@@ -376,6 +376,7 @@ def test_a_child_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
          "--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port",
          "--certfile=a", "--keyfile=b", "--client-ca=c", "--connector=d", "--loop=uvloop"],
         ["--unix-path=x", "--trusted-proxy=unix"],
+        ["--fd=3", "--fd=5"],
     ):  # fmt: skip
         asked.clear()
         for _ in range(2):

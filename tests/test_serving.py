@@ -15,7 +15,8 @@ import pytest
 
 from wsbridge import Application, Connector, WebSocketOptions, run, serve
 from wsbridge.base import BaseConnector
-from wsbridge.serving import listening_urls, stop_signals
+from wsbridge.serving import listening_urls
+from wsbridge.signals import stop_signals
 
 APP = Application([("/", WebSocketOptions())])
 

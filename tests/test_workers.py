@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from tests.processes import (
+    INSTALLED,
     TIMEOUT,
     Process,
     children,
@@ -31,6 +32,7 @@ from tests.processes import (
 from wsbridge import workers
 from wsbridge.cli import Exit, cli
 from wsbridge.client import Target
+from wsbridge.sockets import reserve
 from wsbridge.workers import FIRST_DELAY, LAST_DELAY, MARGIN, SETTLED_AFTER, Child, Supervisor
 
 # ---- the supervisor, with processes that are none -------------------------------------------------------------------
@@ -76,10 +78,10 @@ class Stub:
 class Supervised:
     """A supervisor at work."""
 
-    def __init__(self, count: int, *, patience: float = 10, hopeless: tuple[int, ...] = (3,)) -> None:
+    def __init__(self, count: int, *, patience: float = 10, hopeless: tuple[int, ...] = (3,), **options: Any) -> None:
         self.children: list[Stub] = []
         self.failures: list[OSError] = []
-        supervisor = Supervisor(self.start, count, patience=patience - MARGIN, hopeless=hopeless)
+        supervisor = Supervisor(self.start, count, patience=patience - MARGIN, hopeless=hopeless, **options)
         self.task = asyncio.ensure_future(supervisor.run())
 
     def start(self) -> Child:
@@ -101,10 +103,13 @@ class Supervised:
         return await self.task
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
     """No signal of these tests shall end the tests."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
@@ -145,6 +150,54 @@ async def test_every_signal_is_passed_on() -> None:
         await supervised.until(lambda count=count: len(child.signals) == count)  # type: ignore[misc]
     child.dies(-signal.SIGINT)
     assert await supervised.task == 0
+
+
+@pytest.mark.rule("STOP-12")
+async def test_stop_12_a_hangup_is_passed_on_as_the_end_that_it_means() -> None:
+    supervised = Supervised(2)
+    await supervised.started(1)
+    supervised.children[0].serves()
+    await supervised.started(2)
+    assert await supervised.end(signal.SIGHUP) == 0
+    assert [child.signals for child in supervised.children] == [[signal.SIGTERM]] * 2
+
+
+@pytest.mark.rule("STOP-12")
+async def test_stop_12_a_hangup_that_reloads_is_passed_on_as_it_is() -> None:
+    supervised = Supervised(2, reloads=True)
+    await supervised.started(1)
+    supervised.children[0].serves()
+    await supervised.started(2)
+    for child in supervised.children:
+        child.obeys = False
+    os.kill(os.getpid(), signal.SIGHUP)
+    await supervised.until(lambda: all(child.signals for child in supervised.children))
+    assert [child.signals for child in supervised.children] == [[signal.SIGHUP]] * 2
+    for child in supervised.children:
+        child.obeys = True
+    assert await supervised.end() == 0
+
+
+@pytest.mark.rule("STOP-12")
+async def test_stop_12_a_hangup_that_was_ignored_stays_so() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    supervised = Supervised(1)
+    await supervised.started(1)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert await supervised.end() == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+async def test_the_first_that_serves_is_told_once() -> None:
+    told: list[int] = []
+    supervised = Supervised(2, on_served=lambda: told.append(1))
+    await supervised.started(1)
+    assert told == []
+    supervised.children[0].serves()
+    await supervised.started(2)
+    supervised.children[1].serves()
+    assert await supervised.end() == 0
+    assert told == [1]
 
 
 async def test_a_first_process_that_can_never_serve_ends_all(caplog: pytest.LogCaptureFixture) -> None:
@@ -277,6 +330,9 @@ def test_a_child_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monke
         Child(["--version"], 1)
     assert [sock.fileno() for sock in made] == [-1, -1]
 
+
+CONNECTOR = INSTALLED[0] if INSTALLED else ""
+"""One with a server, for what is not about connectors."""
 
 DEAF = """
 import asyncio, signal, time
@@ -452,6 +508,55 @@ async def test_a_second_supervisor_does_not_share_the_port_unawares(app_dir: Pat
         for more in ([], ["--workers=1"]):
             line = failed(await asyncio.to_thread(command, *serve, *more), Exit.CANNOT_LISTEN)
             assert line == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+        assert await process.end(signal.SIGTERM) == Exit.OK
+
+
+@pytest.mark.rule("STOP-13")
+async def test_stop_13_a_port_is_reserved_beside_who_shares_it() -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
+        port = listener.getsockname()[1]
+        [reserved] = await reserve("127.0.0.1", port, shared=True)
+        with reserved:
+            assert reserved.getsockname()[1] == port
+            assert not reserved.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: "):
+            await reserve("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", 0)) as alone, pytest.raises(OSError, match=r"Address already in use$"):
+        await reserve("127.0.0.1", alone.getsockname()[1], shared=True)
+
+
+@pytest.mark.rule("STOP-13")
+@pytest.mark.skipif(not CONNECTOR, reason="no server is installed")
+@pytest.mark.parametrize("second", [["--workers=2"], []], ids=["workers", "one-process"])
+async def test_stop_13_the_next_generation_is_let_in(app_dir: Path, second: list[str]) -> None:
+    async with serving(app_dir, "--workers=2", "--reuse-port", connector=CONNECTOR) as old:
+        url = await listening(old, 2)
+        where = ("127.0.0.1", int(url.rpartition(":")[2]))
+        async with client_for(CONNECTOR).connect(Target(f"{url}/echo")) as client:
+            options = [f"--port={where[1]}", "--reuse-port", *second]
+            async with serving(app_dir, *options, connector=CONNECTOR) as new:
+                for _ in range(2 if second else 1):
+                    assert await new.url() == url
+                assert await client.send_text("still there?")
+                assert await client.receive() == "still there?"
+                ending = asyncio.ensure_future(old.end(signal.SIGTERM))
+                end = await client.receive()
+                assert await ending == Exit.OK
+                async with client_for(CONNECTOR).connect(Target(f"{url}/echo")) as next_client:
+                    assert await next_client.send_text("hello")
+                    assert await next_client.receive() == "hello"
+                assert await new.end(signal.SIGTERM) == Exit.OK
+    assert (end.code, end.text) == (1001, "server shutdown")  # type: ignore[union-attr]
+
+
+@pytest.mark.rule("STOP-13")
+@pytest.mark.parametrize("first", [["--workers=1", "--reuse-port"], ["--reuse-port"]], ids=["workers", "one-process"])
+async def test_stop_13_who_comes_second_must_ask_for_it(app_dir: Path, first: list[str]) -> None:
+    async with serving(app_dir, *first) as process:
+        port = (await process.url()).rpartition(":")[2]
+        serve = ("serve", "echo:app", f"--app-dir={app_dir}", "--connector=stub:Connector", f"--port={port}")
+        line = failed(await asyncio.to_thread(command, *serve, "--workers=1"), Exit.CANNOT_LISTEN)
+        assert line == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
         assert await process.end(signal.SIGTERM) == Exit.OK
 
 

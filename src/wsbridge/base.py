@@ -11,7 +11,7 @@ import socket
 import ssl as ssl_module
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -32,7 +32,7 @@ from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
 from wsbridge.refusal import Refusal, RefusalLog
-from wsbridge.sockets import bind, socket_address, unlink_socket
+from wsbridge.sockets import adopt, bind, check_sockets, is_unix, socket_address, unlink_socket
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
 __all__ = [
@@ -109,6 +109,8 @@ class BaseConnector(ABC):
         host: A name or address to listen at; every address of a name is used.
         port: 0 for a free one.
         unix_path: Listen on this Unix socket instead.
+        sockets: Listen on these instead: stream sockets that are bound. They stay the caller's: `stop` leaves them
+            open, so that who connects later waits for the next to listen, and `start` works again (STOP-15).
         ssl: Serve TLS by this context.
         reuse_port: Set ``SO_REUSEPORT``, so that several processes can share the port.
         max_channels: More are answered with 503 (HS-12); None: no limit.
@@ -147,6 +149,7 @@ class BaseConnector(ABC):
         host: str = "127.0.0.1",
         port: int = 0,
         unix_path: str | None = None,
+        sockets: Sequence[socket.socket] = (),
         ssl: ssl_module.SSLContext | None = None,
         reuse_port: bool = False,
         max_channels: int | None = None,
@@ -172,6 +175,8 @@ class BaseConnector(ABC):
         self.host = host
         self.port = port
         self.unix_path = unix_path
+        check_sockets(sockets)
+        self.sockets = tuple(sockets)
         self.ssl = ssl
         self.reuse_port = reuse_port
         self.max_channels = max_channels
@@ -187,6 +192,9 @@ class BaseConnector(ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Clock | None = None
         self._running = False
+        self._starting: asyncio.Task[None] | None = None
+        self._is_waiting = False
+        self._has_server = False
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
@@ -198,8 +206,13 @@ class BaseConnector(ABC):
         self._refusals = RefusalLog()
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
+        if "unix-socket" not in self.features and any(map(is_unix, self.sockets)):
+            raise self.unsupported("sockets", "its server cannot serve a Unix socket, and one of them is one")
+        if self.sockets and (unix_path is not None or port or reuse_port or host != "127.0.0.1"):
+            raise ValueError("sockets are bound already: leave out host, port, unix_path and reuse_port")
         if not self.has_wire:
-            given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
+            given: dict[str, object] = {"host": host not in ("", "127.0.0.1"), "port": port, "sockets": self.sockets}
+            given |= {"ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
                 raise self.unsupported(option, "it has no socket")
         if unix_path is not None and self._trusted and not self._trusted.has_unix:
@@ -216,7 +229,10 @@ class BaseConnector(ABC):
 
     @abstractmethod
     async def _start(self, sockets: list[socket.socket]) -> None:
-        """Serve on ``sockets``, which listen already; on an exception leave nothing running."""
+        """Serve on ``sockets``, which listen already; on an exception leave nothing running.
+
+        A stop meanwhile waits for its end, and cancels it at ``shutdown_timeout`` alone (STOP-10).
+        """
 
     @abstractmethod
     async def _stop_listening(self) -> None:
@@ -261,22 +277,19 @@ class BaseConnector(ABC):
         """See `wsbridge.Connector.start`."""
         if self._running or self._stopping is not None:
             raise ConnectorStateError(f"the {self.name} connector runs already; stop it before it is started again")
+        self._set_loop()
         self._running = True
+        starting = self._starting = self.loop.create_task(self._start_all())
         try:
-            self._set_loop()
-            if self.has_wire:
-                self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
-                self._addresses = tuple(map(socket_address, self._sockets))
-            await self._lifespan.enter()
-            try:
-                await self._start(self._sockets)
-            except BaseException:
-                await self._lifespan.leave(self.shutdown_timeout)
-                raise
-        except BaseException:
-            self._forget_sockets()
-            self._running = False
+            await asyncio.wait((starting,))
+        except asyncio.CancelledError:
+            await self.stop()
+            if starting.done() and not starting.cancelled():
+                starting.exception()  # or that it was stopped would be logged
             raise
+        if self._stopping is not None:
+            await asyncio.wait((self._stopping,))  # so that nothing is left when this raises (STOP-10)
+        starting.result()
 
     async def stop(self) -> None:
         """See `wsbridge.Connector.stop`."""
@@ -555,6 +568,8 @@ class BaseConnector(ABC):
             if self._hurry is not None:
                 self._hurry.set()
             self._lifespan.hurry()
+            if self._starting is not None:
+                self._starting.cancel()
             await asyncio.wait((stopping,), timeout=4 * _ABANDON_AFTER)
             raise
 
@@ -575,18 +590,65 @@ class BaseConnector(ABC):
             self._end_drains()
             self._stopping = None
 
+    async def _start_all(self) -> None:
+        """Start; what waits for others, and only that, may be cancelled: a server is started to its end (STOP-10)."""
+        try:
+            self._is_waiting = True
+            if self.has_wire:
+                self._sockets = await self._bind()
+                self._addresses = tuple(map(socket_address, self._sockets))
+            await self._lifespan.enter(self.shutdown_timeout)
+            self._is_waiting = False
+            try:
+                await self._start(self._sockets)
+            except BaseException:
+                await self._lifespan.leave(self.shutdown_timeout)
+                raise
+            self._has_server = True
+        except asyncio.CancelledError:
+            self._forget_sockets()
+            if self._stopping is None:
+                self._running = False
+                raise
+        except BaseException:
+            self._forget_sockets()
+            self._running = self._stopping is not None
+            raise
+        finally:
+            self._is_waiting = False
+            self._starting = None
+        if self._stopping is not None:
+            raise ConnectorStateError(f"the {self.name} connector was stopped while it started")
+
+    async def _bind(self) -> list[socket.socket]:
+        """Return the sockets to listen on."""
+        if self.sockets:
+            return adopt(self.sockets)
+        return await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
+
+    async def _end_start(self, starting: asyncio.Task[None]) -> None:
+        """Wait for the end of a start that runs, and cancel it if it waits for others, or for too long."""
+        if not self._is_waiting:
+            await asyncio.wait((starting,), timeout=self.shutdown_timeout)
+        starting.cancel()
+        await asyncio.wait((starting,))
+
     async def _stop_all(self, caller: BaseChannel | None) -> None:
         deadline = self.loop.time() + self.shutdown_timeout
         try:
-            await self._stop_listening()
-            await self.stop_channels(caller)
-            await self._stop()
+            if self._starting is not None:
+                await self._end_start(self._starting)
+            if self._has_server:
+                await self._stop_listening()
+                await self.stop_channels(caller)
+                await self._stop()
         finally:
             self._end_drains()
             self._forget_sockets()
             try:
                 await self._lifespan.leave(deadline - self.loop.time())
             finally:
+                self._has_server = False
                 self._running = False
                 self._stopping = None
 

@@ -13,10 +13,11 @@ import importlib
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +26,14 @@ from typing import Any, NoReturn
 import click
 
 from wsbridge import __version__, registry
+from wsbridge.activation import inherited_descriptors, notify, socket_of
 from wsbridge.application import Application
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     LoopNotInstalledError,
+    ServerVersionError,
     UnsupportedOptionError,
 )
 from wsbridge.loops import LOOPS, LoopName
@@ -39,8 +42,9 @@ from wsbridge.protocols import Connector, Deviation
 from wsbridge.proxies import parse_networks
 from wsbridge.serving import listening_urls, run
 from wsbridge.serving import serve as serve_in_loop
-from wsbridge.sockets import reserve
-from wsbridge.tls import TLSFileError, tls_context
+from wsbridge.signals import SIGHUP, Stopped, end_at_signals
+from wsbridge.sockets import check_sockets, reserve
+from wsbridge.tls import Certificate, TLSFileError
 from wsbridge.workers import Child, Supervisor, watch_supervisor
 
 __all__ = ["Exit", "cli", "main"]
@@ -73,7 +77,7 @@ class Exit(enum.IntEnum):
     NO_APPLICATION = 6, "the attribute is no wsbridge.Application"
     NO_CONNECTOR = 7, "no connector of that name, or none chosen of several"
     NOT_INSTALLED = 8, "the server of the connector is not installed"
-    CONNECTOR_FAILED = 9, "the connector failed to import, is of another version or does not work"
+    CONNECTOR_FAILED = 9, "the connector, or its server, failed to import, is of another version or does not work"
     UNSUPPORTED = 10, "the connector cannot honour an option"
     CANNOT_LISTEN = 11, "the port is in use, or the address or Unix path cannot be bound"
     NO_EXTRA = 12, "the command or an option needs a package that is not installed"
@@ -167,6 +171,7 @@ class ServeCommand:
     port: int
     reuse_port: bool
     unix_path: str | None
+    descriptors: tuple[int, ...]
     app_dir: str
     shutdown_timeout: float
     handshake_timeout: float
@@ -199,9 +204,10 @@ class ServeCommand:
             "grace": self.grace,
             "loop": self.loop,
         }
-        if self.unix_path is None:
+        if self.unix_path is None and not self.descriptors:
             options |= {"host": self.host, "port": self.port}
         arguments = ["serve", *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+        arguments += [f"--fd={descriptor}" for descriptor in self.descriptors]
         arguments += [f"--trusted-proxy={proxy}" for proxy in self.trusted_proxies]
         arguments += [
             f"--{name}"
@@ -219,24 +225,31 @@ class ServeCommand:
         """Seconds that a process may take to end."""
         return (self.grace or 0) + self.shutdown_timeout
 
-    def options(self) -> dict[str, Any]:
-        """Return the options of `run`.
+    def certificate(self) -> Certificate | None:
+        """Return what TLS is served with, if it is.
 
         Raises:
             Failure: A certificate or key file cannot be used.
         """
         try:
-            ssl = None if self.certfile is None else tls_context(self.certfile, self.keyfile, self.client_ca)
+            return None if self.certfile is None else Certificate(self.certfile, self.keyfile, self.client_ca)
         except TLSFileError as exc:
             raise Failure(Exit.BAD_CERTIFICATE, str(exc), debug=self.debug) from exc
-        where: dict[str, Any] = (
-            {"unix_path": self.unix_path}
-            if self.unix_path is not None
-            else {"host": self.host, "port": self.port, "reuse_port": self.reuse_port}
-        )
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `run`, but for sockets that were handed over.
+
+        Raises:
+            Failure: A certificate or key file cannot be used.
+        """
+        where: dict[str, Any] = {}
+        if self.unix_path is not None:
+            where = {"unix_path": self.unix_path}
+        elif not self.descriptors:
+            where = {"host": self.host, "port": self.port, "reuse_port": self.reuse_port}
         return {
             **where,
-            "ssl": ssl,
+            "certificate": self.certificate(),
             "max_channels": self.max_channels,
             "max_head_size": self.max_head_size,
             "handshake_timeout": self.handshake_timeout,
@@ -247,6 +260,20 @@ class ServeCommand:
             "loop": self.loop,
             **({"server_pings": True} if self.server_pings else {}),
         }
+
+    def activated(self) -> ServeCommand:
+        """Return what was asked for, on the sockets that systemd has handed over, if it has.
+
+        Raises:
+            Failure: What it says of them makes no sense.
+        """
+        if self.descriptors:
+            return self
+        try:
+            descriptors = inherited_descriptors()
+        except ValueError as exc:
+            raise Failure(Exit.CANNOT_LISTEN, str(exc), debug=self.debug) from exc
+        return replace(self, descriptors=descriptors, unix_path=None, reuse_port=False) if descriptors else self
 
 
 def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -278,8 +305,21 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
-@click.option("--reuse-port", is_flag=True, help="Let other processes of this user listen there too (SO_REUSEPORT).")
+@click.option(
+    "--reuse-port",
+    is_flag=True,
+    help="Let other processes of this user listen there too (SO_REUSEPORT), such as the next generation of --workers.",
+)
 @click.option("--unix-path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--fd",
+    "descriptors",
+    type=click.IntRange(0),
+    multiple=True,
+    metavar="N",
+    help="Listen on this descriptor instead, a socket that is bound; may be repeated. Sockets that systemd hands over "
+    "(LISTEN_FDS) need no option, and come before --host, --port and --unix-path.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -334,11 +374,16 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     help="Believe X-Forwarded-* and Forwarded of this address or network, or of who connects by the Unix socket"
     " (unix); may be repeated.",
 )
-@click.option("--certfile", metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain).")
+@click.option(
+    "--certfile",
+    metavar="FILE",
+    help="Serve TLS with this certificate (PEM, with its chain). When the file changes, and at a SIGHUP, it is loaded "
+    "again, for new connections.",
+)
 @click.option("--keyfile", metavar="FILE", help="The certificate's private key. By default it stands in --certfile.")
 @click.option("--client-ca", metavar="FILE", help="Let in only clients with a certificate of an authority in FILE.")
 @click.option(
-    "--health", metavar="PATH", help="Answer this path in plain HTTP: 200, and 503 as soon as SIGINT or SIGTERM comes."
+    "--health", metavar="PATH", help="Answer this path in plain HTTP: 200, and 503 as soon as a signal to stop comes."
 )
 @click.option(
     "--grace",
@@ -359,29 +404,31 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and log everything.")
 @click.pass_context
 def serve_command(ctx: click.Context, /, *, reload: bool, workers: int | None, **options: Any) -> None:
-    """Serve an application until SIGINT (Ctrl-C) or SIGTERM.
+    """Serve an application until SIGINT (Ctrl-C), SIGTERM or SIGHUP.
 
     APP is a wsbridge.Application in MODULE. Each URL that it listens on is logged on stderr. A second SIGINT cuts off
-    what has not ended yet.
+    what has not ended yet. With --certfile a SIGHUP does not stop it.
     """
     command = ServeCommand(**options)
-    _check_together(ctx, command, reload=reload, workers=workers)
-    module, _, attribute = command.target.partition(":")
-    if not module or not attribute:
-        example = f"{Path(command.target.rstrip(':')).name.removesuffix('.py') or 'echo'}:app"
-        raise Failure(Exit.USAGE, f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
-    if reload:
-        ctx.exit(_reload(command))
-    if workers is not None:
-        ctx.exit(_supervise(command, workers))
-    report = watch_supervisor()
-    if report is not None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, a signal ends it without a word
-    sys.path.insert(0, str(Path(command.app_dir).resolve()))
-    connector = _connector_class(command.connector, debug=command.debug)
-    application = _application(module, attribute, command)
-    _log_to_stderr(debug=command.debug, with_pid=report is not None and command.reuse_port)
-    _serve(application, connector, command, report)
+    with end_at_signals(hangup=command.certfile is None) as check_signals:
+        _check_together(ctx, command, reload=reload, workers=workers)
+        module, _, attribute = command.target.partition(":")
+        if not module or not attribute:
+            example = f"{Path(command.target.rstrip(':')).name.removesuffix('.py') or 'echo'}:app"
+            raise Failure(Exit.USAGE, f"{command.target!r} must be written as MODULE:APP, such as {example!r}")
+        command = command.activated()
+        if reload:
+            ctx.exit(_reload(command))
+        if workers is not None:
+            ctx.exit(_supervise(command, workers))
+        report = watch_supervisor()
+        sys.path.insert(0, str(Path(command.app_dir).resolve()))
+        connector = _connector_class(command.connector, debug=command.debug)
+        application = _application(module, attribute, command)
+        check_signals()
+        is_one_of_several = report is not None and bool(command.reuse_port or command.descriptors)
+        _log_to_stderr(debug=command.debug, with_pid=is_one_of_several)
+        _serve(application, connector, command, report)
 
 
 def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, workers: int | None) -> None:
@@ -389,6 +436,8 @@ def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, 
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     if command.unix_path is not None and (explicit := sorted(given & {"host", "port", "reuse_port"})):
         raise click.UsageError(f"--unix-path stands alone: leave out --{explicit[0].replace('_', '-')}")
+    if command.descriptors and (explicit := sorted(given & {"host", "port", "reuse_port", "unix_path"})):
+        raise click.UsageError(f"--fd stands alone: leave out --{explicit[0].replace('_', '-')}")
     if workers is not None and command.unix_path is not None:
         raise click.UsageError("--workers share a port, which a Unix socket does not have: leave out one of the two")
     if workers is not None and reload:
@@ -412,7 +461,10 @@ def _serve(
 
     options = command.options()
     try:
-        run(application, connector, on_listening=listening, **options)
+        with _handed_over(command) as sockets:
+            if sockets:
+                options["sockets"] = sockets
+            run(application, connector, on_listening=listening, **options)
     except UnsupportedOptionError as exc:
         raise Failure(Exit.UNSUPPORTED, str(exc), debug=command.debug) from exc
     except LoopNotInstalledError as exc:
@@ -421,6 +473,23 @@ def _serve(
         if is_listening:
             raise
         raise _cannot_listen(exc, command) from exc
+
+
+@contextlib.contextmanager
+def _handed_over(command: ServeCommand) -> Generator[list[socket.socket]]:
+    """Yield the sockets of ``--fd`` and of systemd.
+
+    Raises:
+        OSError: One is not open, or not a socket.
+        Failure: One cannot be listened on.
+    """
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket_of(descriptor)) for descriptor in command.descriptors]
+        try:
+            check_sockets(sockets)
+        except ValueError as exc:
+            raise Failure(Exit.CANNOT_LISTEN, str(exc), debug=command.debug) from exc
+        yield sockets
 
 
 def _cannot_listen(exc: OSError | UnicodeError, command: ServeCommand) -> Failure:
@@ -444,6 +513,8 @@ def _connector_class(name: str | None, *, debug: bool) -> type[Any]:
         raise Failure(Exit.NOT_INSTALLED, str(exc), debug=debug) from exc
     except (ConnectorNotFoundError, ConnectorConflictError) as exc:
         raise Failure(Exit.NO_CONNECTOR, str(exc), debug=debug) from exc
+    except ServerVersionError as exc:
+        raise Failure(Exit.CONNECTOR_FAILED, str(exc), debug=debug) from exc
     except Exception as exc:
         line = f"the connector {name!r} cannot be used: {_described(exc)}"
         raise Failure(Exit.CONNECTOR_FAILED, line, debug=debug) from exc
@@ -477,6 +548,8 @@ def _application(module_name: str, attribute: str, command: ServeCommand) -> App
         where = f"in {str(Path(command.app_dir).resolve())!r} or on sys.path"
         line = f"there is no module {exc.name!r} {where}{hint}"
         raise Failure(Exit.NO_MODULE, line, debug=command.debug) from exc
+    except Stopped:
+        raise
     except (Exception, SystemExit) as exc:
         raise _import_failure(module_name, exc, command) from exc
     found: Any = module
@@ -557,8 +630,14 @@ def _reload(command: ServeCommand) -> int:
     def interrupt(signum: int, frame: object) -> None:
         stop.set()
 
+    def hangup(signum: int, frame: object) -> None:
+        if child is not None:
+            child.signal(signum)
+
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, interrupt)
+    if SIGHUP is not None and signal.getsignal(SIGHUP) != signal.SIG_IGN:
+        signal.signal(SIGHUP, interrupt if command.certfile is None else hangup)
     child: Child | None = None
     waited_for = _WAITED_FOR
     is_waiting = False
@@ -578,7 +657,10 @@ def _reload(command: ServeCommand) -> int:
                 child = None
                 waited_for = _WAITED_FOR | {Exit.NO_MODULE}  # an editor may be about to put the file back
             if child is None:
-                child, is_waiting = Child(command.arguments(), command.patience), False
+                child = Child(command.arguments(), command.patience, descriptors=command.descriptors)
+                is_waiting = False
+            if child.has_reported():
+                notify("READY=1")
             code = child.exit_code()
             if code is not None and code not in waited_for:
                 return code if code >= 0 else 128 - code
@@ -586,6 +668,7 @@ def _reload(command: ServeCommand) -> int:
                 is_waiting = True
                 logger.info("waiting for a change")
     finally:
+        notify("STOPPING=1")
         if child is not None:
             child.end()
     return Exit.OK
@@ -600,26 +683,42 @@ _HOPELESS = frozenset(_OF_SERVE) - {Exit.OK, Exit.FAILURE}
 def _supervise(command: ServeCommand, count: int) -> int:
     """Serve in ``count`` fresh processes until a signal; return the exit code."""
     _log_to_stderr(debug=command.debug)
-    command.options()  # what is wrong with a certificate is said once
-    return asyncio.run(_supervise_workers(command, count))
+    command.certificate()  # what is wrong with it is said once
+    if not command.descriptors:
+        return asyncio.run(_supervise_reserved(command, count))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_handed_over(command))
+        except OSError as exc:
+            raise _cannot_listen(exc, command) from exc
+        return asyncio.run(_supervise_workers(command, count))
 
 
-async def _supervise_workers(command: ServeCommand, count: int) -> int:
+async def _supervise_reserved(command: ServeCommand, count: int) -> int:
     try:
-        reserved = await reserve(command.host, command.port)
+        reserved = await reserve(command.host, command.port, shared=command.reuse_port)
     except (OSError, UnicodeError) as exc:
         raise _cannot_listen(exc, command) from exc
     try:
         # held until the end, so that nobody takes the port while no worker listens
-        command = replace(command, port=reserved[0].getsockname()[1], reuse_port=True)
-
-        def start() -> Child:
-            return Child(command.arguments(), command.patience, apart=True)
-
-        return await Supervisor(start, count, patience=command.patience, hopeless=_HOPELESS).run()
+        return await _supervise_workers(replace(command, port=reserved[0].getsockname()[1], reuse_port=True), count)
     finally:
         for sock in reserved:
             sock.close()
+
+
+async def _supervise_workers(command: ServeCommand, count: int) -> int:
+    def start() -> Child:
+        return Child(command.arguments(), command.patience, apart=True, descriptors=command.descriptors)
+
+    return await Supervisor(
+        start,
+        count,
+        patience=command.patience,
+        hopeless=_HOPELESS,
+        reloads=command.certfile is not None,
+        on_served=lambda: notify("READY=1"),
+    ).run()
 
 
 # ---- connectors ---------------------------------------------------------------------------------------------------
@@ -670,6 +769,7 @@ def _json_row(info: registry.ConnectorInfo, result: CheckResult | None, *, check
         "server": info.server,
         "server_version": info.server_version,
         "installed": info.is_installed,
+        "problem": info.problem,
         "install": None if info.is_installed else registry.install_command(info.name, info.server or info.name),
     }
     if check:
@@ -727,6 +827,8 @@ def _status(info: registry.ConnectorInfo, result: CheckResult | None, names: Seq
     if not info.is_installed:
         return f"not installed: {registry.install_command(info.name, info.server or info.name)}"
     shared = f"; say {info.name}@{info.distribution}" if names.count(info.name) > 1 else ""
+    if result is None and info.problem is not None:
+        return f"not supported: {info.problem}"
     if result is None:
         return ("installed" if info.server is not None else "registered") + shared
     return ("works" if result.error is None else f"fails: {result.error}") + shared

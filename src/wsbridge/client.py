@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import io
 import os
-import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, TextIO
 import click
 
 from wsbridge.close import PORTABLE_NAMES, close_reason
+from wsbridge.signals import STOPPING, handling
 
 __all__ = [
     "CLIENTS",
@@ -421,14 +421,8 @@ async def talk(
 def _interrupts() -> Generator[asyncio.Event]:
     """Yield an event that SIGINT and SIGTERM set."""
     interrupted = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, interrupted.set)
-    try:
+    with handling(dict.fromkeys(STOPPING, interrupted.set)):
         yield interrupted
-    finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(signum)
 
 
 async def _lines(source: BinaryIO) -> AsyncGenerator[str]:

@@ -5,8 +5,9 @@ WSBridgeError
 |-- ConnectorNotInstalledError (ImportError)  its server package is missing
 |-- LoopNotInstalledError (ImportError)       the package of an event loop is missing
 |-- ConnectorVersionError                     written for another connector interface
+|-- ServerVersionError                        its server is older or newer than what is supported
 |-- ConnectorConflictError (LookupError)      two distributions claim one name
-|-- ConnectorStateError (RuntimeError)        started twice, or asked for an address before
+|-- ConnectorStateError (RuntimeError)        started twice, stopped while it starts, and the like
 |-- UnsupportedOptionError (ValueError)       an option that this connector cannot honour
 |-- UpgradeError                              no WebSocket source in the context
 |-- CallbackAlreadySetError                   a second callback for one kind of message
@@ -34,6 +35,7 @@ __all__ = [
     "MessageDecodeError",
     "MessageKindError",
     "SendError",
+    "ServerVersionError",
     "UnsupportedOptionError",
     "UpgradeError",
     "WSBridgeError",
@@ -54,6 +56,10 @@ class ConnectorNotInstalledError(WSBridgeError, ImportError):
 
 class LoopNotInstalledError(WSBridgeError, ImportError):
     """The event loop is known, but its package is not installed."""
+
+
+class ServerVersionError(WSBridgeError):
+    """A package that the connector needs is older or newer than what is supported (REG-6)."""
 
 
 class ConnectorVersionError(WSBridgeError):

@@ -29,22 +29,39 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         self._is_hurried = False
 
-    async def enter(self) -> None:
-        """Enter it; whatever it raises comes through, and nothing is left of it. A cancel cancels it (STOP-6)."""
+    async def enter(self, patience: float) -> None:
+        """Enter it; whatever it raises comes through, and nothing is left of it (STOP-6).
+
+        A cancel cancels it, and waits for it for ``patience`` seconds; a second one does so no longer (STOP-10).
+        """
         if self._app.lifespan is None:
             return
         self._over.clear()
         self._is_hurried = False
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(entered), name="wsbridge lifespan")
+        task = asyncio.create_task(self._run(entered), name="wsbridge lifespan")
         try:
-            await asyncio.wait((entered, self._task), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((entered, task), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=_ABANDON_AFTER)
+            task.cancel()
+            await self._end_cancelled(task, patience)
             raise
-        if self._task.done():
-            self._task.result()
+        if task.done():
+            task.result()
+        self._task = task
+
+    async def _end_cancelled(self, task: asyncio.Task[None], patience: float) -> None:
+        """Wait for a lifespan that was cancelled as it was entered."""
+        with contextlib.suppress(asyncio.CancelledError):  # the second cancel, behind the one that is raised
+            await asyncio.wait((task,), timeout=patience)
+        if not task.done():
+            logger.error(
+                "the application's lifespan was cancelled as it was entered and still runs; it is cancelled again"
+            )
+            task.cancel()
+            await asyncio.wait((task,), timeout=_ABANDON_AFTER)
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the application's lifespan failed when it was cancelled as it was entered", exc_info=error)
 
     async def leave(self, timeout: float) -> None:
         """Leave it, within ``timeout`` seconds; what it raises comes through (STOP-6)."""

@@ -255,7 +255,7 @@ class Connector(Protocol):
         """Bind the sockets and serve; return when they listen.
 
         Raises:
-            ConnectorStateError: It runs already.
+            ConnectorStateError: It runs already, or `stop` was called meanwhile (STOP-10).
             OSError: A port or path that cannot be bound; nothing is left behind.
 
         STOP-1.
@@ -265,7 +265,7 @@ class Connector(Protocol):
     async def stop(self) -> None:
         """Close every channel with 1001 and the sockets; return when nothing is left.
 
-        Twice, or before `start`, does nothing. STOP-2, STOP-3.
+        Twice, or before `start`, does nothing; during `start` it ends that. STOP-2, STOP-3, STOP-10.
         """
         ...
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from types import MappingProxyType
 from typing import Any
 
@@ -16,8 +16,10 @@ from wsbridge.errors import (
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     ConnectorVersionError,
+    ServerVersionError,
 )
 from wsbridge.protocols import CONNECTOR_API, Connector
+from wsbridge.requirements import Requirement, installed_version, normalized, requirements_of
 
 __all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
 
@@ -52,6 +54,7 @@ class ConnectorInfo:
         value: Where it is, as ``module:Class``.
         server: The distribution of the server that it needs, where that is known.
         server_version: The installed version of that; None if it is not installed or not known.
+        requirements: All that it needs, by the metadata of wsbridge; empty for a connector of another distribution.
     """
 
     name: str
@@ -60,11 +63,23 @@ class ConnectorInfo:
     value: str
     server: str | None
     server_version: str | None
+    requirements: tuple[Requirement, ...] = ()
 
     @property
     def is_installed(self) -> bool:
-        """Whether its server is there, as far as that can be told without importing it."""
-        return self.server is None or self.server_version is not None
+        """Whether its server and what else it needs are there, as far as that can be told without importing it."""
+        return (self.server is None or self.server_version is not None) and not self.missing
+
+    @property
+    def missing(self) -> tuple[Requirement, ...]:
+        """What it needs and is not installed."""
+        return tuple(requirement for requirement in self.requirements if requirement.installed is None)
+
+    @property
+    def problem(self) -> str | None:
+        """What is older or newer than what is supported, in one line; None if nothing is (REG-6)."""
+        problems = [requirement.problem for requirement in self.requirements]
+        return next((problem for problem in problems if problem is not None), None)
 
     @property
     def serves(self) -> bool:
@@ -103,10 +118,11 @@ def load_connector(connector: str | type[Connector]) -> type[Any]:
         ConnectorConflictError: Two distributions have one of that name.
         ConnectorNotInstalledError: Its server is not installed; the message has the command that installs it.
         ConnectorVersionError: It was written for another version of the connector interface.
+        ServerVersionError: What it needs is installed in a version that is not supported.
         TypeError: It is no connector.
         Exception: What its module raised on import.
 
-    REG-1 to REG-5.
+    REG-1 to REG-6.
     """
     if isinstance(connector, type):
         return _checked(connector, connector.__qualname__)
@@ -127,50 +143,57 @@ def load_connector(connector: str | type[Connector]) -> type[Any]:
 
 
 def install_command(name: str, server: str) -> str:
-    """Return what installs ``server``, which the connector ``name`` needs (REG-3)."""
-    if name in SERVERS:
-        return f'pip install ".[{name}]" (in a checkout of wsbridge) or pip install {server}'
-    return f"pip install {server}"
+    """Return what installs all that the connector ``name`` needs, whose server is ``server`` (REG-3)."""
+    if name not in SERVERS:
+        return f"pip install {server}"
+    packages = [f'"{requirement}"' for requirement in _own_requirements(name)] or [server]
+    return f'pip install ".[{name}]" (in a checkout of wsbridge) or pip install {" ".join(packages)}'
+
+
+def _own_requirements(name: str) -> tuple[Requirement, ...]:
+    try:
+        return requirements_of(distribution(OWN_DISTRIBUTION), name)
+    except PackageNotFoundError:
+        return ()  # a source tree that is not installed
 
 
 def _info(entry_point: EntryPoint) -> ConnectorInfo:
-    distribution = entry_point.dist
-    name = "unknown" if distribution is None else distribution.metadata["Name"]
+    found = entry_point.dist
+    name = "unknown" if found is None else found.metadata["Name"]
     server = SERVERS.get(entry_point.name) if _same(name, OWN_DISTRIBUTION) else None
     return ConnectorInfo(
         name=entry_point.name,
         distribution=name,
-        version="unknown" if distribution is None else distribution.version,
+        version="unknown" if found is None else found.version,
         value=entry_point.value,
         server=server,
-        server_version=None if server is None else _version(server),
+        server_version=None if server is None else installed_version(server),
+        requirements=() if server is None or found is None else requirements_of(found, entry_point.name),
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _same(one: str, other: str) -> bool:
     """Compare names of distributions as installers do."""
-    return one.lower().replace("_", "-").replace(".", "-") == other.lower().replace("_", "-").replace(".", "-")
+    return normalized(one) == normalized(other)
 
 
 def _load(info: ConnectorInfo) -> object:
+    server = info.server or info.name
+    if info.problem is not None:
+        command = install_command(info.name, server)
+        raise ServerVersionError(f"the connector {info.name!r} cannot be used: {info.problem}. Run: {command}")
     try:
         return _import_path(info.value)
     except ModuleNotFoundError as exc:
-        # only the server's absence is "not installed"; another missing module, the server's own submodules too, is an
-        # error of the connector or of the server's version
-        missing = exc.name or ""
-        if missing != (info.server or info.name).replace("-", "_"):
+        # only the absence of what it needs is "not installed"; another missing module, the server's own submodules too,
+        # is an error of the connector or of the server's version. What needs what is missing fails with other names
+        if not info.missing and exc.name != server.replace("-", "_"):
             raise
+        names = [needed.name for needed in info.missing] or [exc.name or ""]
+        are = "are" if len(names) > 1 else "is"
         raise ConnectorNotInstalledError(
-            f"the connector {info.name!r} needs {missing}, which is not installed. "
-            f"Run: {install_command(info.name, info.server or missing)}"
+            f"the connector {info.name!r} needs {' and '.join(names)}, which {are} not installed. "
+            f"Run: {install_command(info.name, server)}"
         ) from exc
 
 

@@ -6,24 +6,31 @@ import asyncio
 import contextlib
 import copy
 import logging
-import signal
+import socket
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from wsbridge.activation import notify
 from wsbridge.application import Application
-from wsbridge.errors import UnsupportedOptionError
+from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.loops import LoopName, loop_factory
 from wsbridge.options import check_seconds
 from wsbridge.protocols import Connector
 from wsbridge.registry import load_connector
+from wsbridge.signals import StopSignals, stop_signals
+from wsbridge.tls import Certificate
 
 __all__ = ["run", "serve"]
 
 logger = logging.getLogger("wsbridge")
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +41,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     unix_path: str | None = None,
+    sockets: Sequence[socket.socket] = (),
     ssl: ssl_module.SSLContext | None = None,
     reuse_port: bool = False,
     max_channels: int | None = None,
@@ -75,6 +83,7 @@ async def serve(
         max_head_size=max_head_size,
         trusted_proxies=trusted_proxies,
         native_options=native_options,
+        **({"sockets": sockets} if sockets else {}),
         **({"server_pings": True} if server_pings else {}),
     )
     await server.start()
@@ -92,11 +101,15 @@ def run(
     health: str | None = None,
     grace: float | None = None,
     loop: LoopName | Callable[[], asyncio.AbstractEventLoop] = "asyncio",
+    certificate: Certificate | None = None,
     **options: Any,
 ) -> None:
-    """Serve ``app`` until SIGINT or SIGTERM, then stop; for the main thread of a process.
+    """Serve ``app`` until SIGINT, SIGTERM or SIGHUP, then stop; for the main thread of a process.
 
-    The stop is that of STOP-2; a second SIGINT cuts off at once what has not ended.
+    The stop is that of STOP-2; a second SIGINT cuts off at once what has not ended. A signal that comes before it
+    serves ends it too, whatever the application's lifespan waits for (STOP-11). A SIGHUP that was ignored, as by
+    ``nohup``, still is (STOP-12). Where the environment has ``NOTIFY_SOCKET``, systemd is told when it serves and when
+    it stops (STOP-15).
 
     Args:
         app: What to serve.
@@ -106,17 +119,40 @@ def run(
         grace: Seconds from SIGTERM to the stop, in which all is served as before while ``health`` says 503, so that a
             load balancer can look elsewhere first. A SIGINT ends them. None: stop at once.
         loop: The event loop to run on: ``"asyncio"``, ``"uvloop"``, or what makes one.
+        certificate: Serve TLS by its context, and take what is renewed in its files, at a SIGHUP, which then does not
+            stop it, and when they change (STOP-14).
         options: Those of `serve`.
 
     Raises:
+        ConnectorStateError: This is not the main thread, or an event loop runs in it.
         LoopNotInstalledError: uvloop is not installed.
         OSError: It cannot listen there.
+        TypeError: Both ``ssl`` and ``certificate`` are given.
         ValueError: An option out of range; the message names it.
         WSBridgeError: No such connector, or an option that it cannot honour.
     """
+    _check_main_thread()
     check_seconds("grace", grace, optional=True)
+    if certificate is not None:
+        if options.get("ssl") is not None:
+            raise TypeError("ssl and certificate are two ways to say the same: leave out one of them")
+        options["ssl"] = certificate.context
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(_run(app, connector, on_listening, health, grace, options))
+        runner.run(_run(app, connector, on_listening, health, grace, certificate, options))
+
+
+def _check_main_thread() -> None:
+    """Refuse what asyncio would refuse in words of its own."""
+    way_out = "use 'async with wsbridge.serve(app, connector)' there, in an event loop of that thread"
+    if threading.current_thread() is not threading.main_thread():
+        raise ConnectorStateError(
+            f"run is for the main thread of a process, since it waits for signals; in another thread {way_out}"
+        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConnectorStateError(f"run starts an event loop, and one runs here already; {way_out}")
 
 
 async def _run(
@@ -125,25 +161,65 @@ async def _run(
     on_listening: Callable[[Connector], object] | None,
     health: str | None,
     grace: float | None,
+    certificate: Certificate | None,
     options: Mapping[str, Any],
 ) -> None:
     checked = None if health is None else Health(health)
     made = load_connector(connector)
     if not getattr(made, "has_wire", True):
         raise UnsupportedOptionError(f"the {made.name} connector has no socket and serves no network: it is for tests")
-    with stop_signals() as stop:
-        async with serve(app if checked is None else checked.in_front_of(app), connector, **options) as server:
+    is_ready = False
+
+    def reload() -> None:
+        assert certificate is not None
+        if is_ready:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")  # for Type=notify-reload
+        certificate.renew()
+        if is_ready:
+            notify("READY=1")
+
+    with stop_signals(None if certificate is None else reload) as stop:
+        async with contextlib.AsyncExitStack() as stack:
+            serving = serve(app if checked is None else checked.in_front_of(app), connector, **options)
+            server = await _unless_stopped(stop, stack.enter_async_context(serving))
+            if server is None:
+                logger.info("%s is stopped before it listens", made.name)
+                return
+            if certificate is not None:
+                await stack.enter_async_context(certificate.renewing())
             log_urls(server)
+            is_ready = True
+            notify("READY=1")
             if on_listening is not None:
                 on_listening(server)
             await stop.wait()
             if checked is not None:
                 checked.is_stopping = True
+            is_ready = False
+            notify("STOPPING=1")
             if grace is not None and not stop.interrupted.is_set():
                 logger.info("%s stops in %g s", server.name, grace)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.interrupted.wait(), grace)
             logger.info("%s stops", server.name)
+
+
+async def _unless_stopped(stop: StopSignals, awaitable: Awaitable[T]) -> T | None:
+    """Return what ``awaitable`` returns, or None if a signal has come before: then it is cancelled, and has ended."""
+    task = asyncio.ensure_future(awaitable)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait((task,))
+        raise
+    finally:
+        stopped.cancel()
+    return None if task.cancelled() else task.result()
 
 
 class Health:
@@ -179,50 +255,6 @@ class Health:
         guarded = copy.copy(app)
         guarded.interceptors = (Interceptor(name="health", enter=self), *app.interceptors)
         return guarded
-
-
-class StopSignals(asyncio.Event):
-    """Set by SIGINT and SIGTERM; ``interrupted`` by SIGINT alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.interrupted = asyncio.Event()
-
-
-@contextlib.contextmanager
-def stop_signals() -> Generator[StopSignals]:
-    """Yield an event that SIGINT and SIGTERM set, instead of what they do otherwise.
-
-    A second SIGINT cancels the block, which then ends without an exception. One that follows or precedes a SIGTERM does
-    not: a supervisor may pass a SIGTERM on to a process that has the terminal's SIGINT too.
-    """
-    stop = StopSignals()
-    loop = asyncio.get_running_loop()
-    block = asyncio.current_task()
-    assert block is not None
-    is_cut_short = False
-
-    def interrupt() -> None:
-        nonlocal is_cut_short
-        if stop.interrupted.is_set() and not is_cut_short:
-            is_cut_short = True
-            block.cancel()
-        stop.interrupted.set()
-        stop.set()
-
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    try:
-        yield stop
-    except asyncio.CancelledError:
-        if not is_cut_short or block.uncancel() > 0:
-            raise
-    finally:
-        for signum, handler in before.items():
-            loop.remove_signal_handler(signum)  # which sets the default, whatever was there
-            if handler is not None:  # None: it was not set from Python
-                signal.signal(signum, handler)
 
 
 def log_urls(connector: Connector) -> None:

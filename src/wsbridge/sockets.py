@@ -13,7 +13,16 @@ from functools import partial
 
 from wsbridge.protocols import Address
 
-__all__ = ["aborter", "bind", "reserve", "socket_address", "unlink_socket"]
+__all__ = [
+    "aborter",
+    "adopt",
+    "bind",
+    "check_sockets",
+    "is_unix",
+    "reserve",
+    "socket_address",
+    "unlink_socket",
+]
 
 BACKLOG = 1024
 _TRIES = 20  # a free port of one address may be taken on the next
@@ -32,17 +41,77 @@ async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port
     return await _try_ports(host, port, lambda addresses: _bind_all(addresses, port, reuse_port=reuse_port))
 
 
-async def reserve(host: str, port: int) -> list[socket.socket]:
+def check_sockets(sockets: Sequence[socket.socket]) -> None:
+    """Hold sockets that are handed in to be what can be listened on (STOP-15).
+
+    Raises:
+        TypeError: They are no sequence of sockets.
+        ValueError: One is closed, not bound, connected, or no stream socket of TCP or Unix.
+    """
+    if isinstance(sockets, str) or not isinstance(sockets, Sequence):
+        raise TypeError(f"sockets must be a sequence of sockets, not {sockets!r}")
+    for sock in sockets:
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"sockets must be a sequence of sockets, not one with {sock!r}")
+        if sock.fileno() < 0:
+            raise ValueError(f"sockets must be open: {sock!r}")
+        if sock.type != socket.SOCK_STREAM or not (is_unix(sock) or sock.family in (socket.AF_INET, socket.AF_INET6)):
+            raise ValueError(f"sockets must be stream sockets of TCP or Unix: {sock!r}")
+        name = sock.getsockname()
+        if not name or (not is_unix(sock) and name[1] == 0):
+            raise ValueError(f"sockets must be bound: {sock!r}")
+        if _is_connected(sock):
+            raise ValueError(f"sockets must be for listening, and not connected: {sock!r}")
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Tell whether it is a Unix socket."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+def adopt(sockets: Sequence[socket.socket]) -> list[socket.socket]:
+    """Return duplicates of sockets that are bound, which listen and do not block; the originals stay open (STOP-15).
+
+    Raises:
+        OSError: One cannot listen; no duplicate is left open.
+    """
+    with contextlib.ExitStack() as opened:
+        adopted: list[socket.socket] = []
+        for given in sockets:
+            kind = 0 if is_unix(given) else socket.IPPROTO_TCP  # see _bind_all
+            copy = given.dup()
+            sock = opened.enter_context(socket.socket(given.family, socket.SOCK_STREAM, kind, fileno=copy.detach()))
+            sock.setblocking(False)
+            try:
+                sock.listen(BACKLOG)
+            except OSError as exc:
+                raise OSError(exc.errno, f"cannot listen on the socket that was handed in: {exc.strerror}") from exc
+            adopted.append(sock)
+        opened.pop_all()
+        return adopted
+
+
+async def reserve(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Return sockets that hold a port for processes that are to share it, and do not listen.
 
     Others of this user could listen there too by ``SO_REUSEPORT``; so that nobody shares the port unawares, it is taken
-    without that first.
+    without that first, unless ``shared`` says that it may be another's already (STOP-13).
 
     Raises:
         OSError: An address cannot be bound, or somebody listens there.
     """
 
     def take(addresses: Sequence[_Found]) -> list[socket.socket]:
+        if shared:
+            return _bind_all(addresses, port, reuse_port=True, listen=False)
         probes = _bind_all(addresses, port, reuse_port=False)
         free = probes[0].getsockname()[1]
         for probe in probes:

@@ -12,8 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import NoReturn
+
+from wsbridge.activation import notify
+from wsbridge.signals import handling, held_back
 
 __all__ = ["Child", "Supervisor", "watch_supervisor"]
 
@@ -34,20 +39,26 @@ class Child:
         arguments: What follows ``wsbridge`` on its command line.
         patience: Seconds that it may take to end.
         apart: Whether the terminal's signals shall not reach it.
+        descriptors: What it shall have open too, under the same numbers.
     """
 
-    def __init__(self, arguments: Sequence[str], patience: float, *, apart: bool = False) -> None:
+    def __init__(
+        self, arguments: Sequence[str], patience: float, *, apart: bool = False, descriptors: Sequence[int] = ()
+    ) -> None:
         self._patience = patience + MARGIN
         self.line, other_end = socket.socketpair()
         self.line.setblocking(False)
         try:
-            # -P: a module in the current directory must not stand in for one that wsbridge imports
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "wsbridge.cli", *arguments],
-                pass_fds=(other_end.fileno(),),
-                env={**os.environ, SUPERVISED_ENV: f"{other_end.fileno()} {self._patience}"},
-                process_group=0 if apart else None,
-            )
+            environment = {**os.environ, SUPERVISED_ENV: f"{other_end.fileno()} {self._patience}"}
+            environment.pop("NOTIFY_SOCKET", None)  # this process tells it
+            with held_back():
+                # -P: a module in the current directory must not stand in for one that wsbridge imports
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "wsbridge.cli", *arguments],
+                    pass_fds=(other_end.fileno(), *descriptors),
+                    env=environment,
+                    process_group=0 if apart else None,
+                )
         except BaseException:
             self.line.close()
             raise
@@ -129,7 +140,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps workers running until SIGINT or SIGTERM, which it passes on; then it waits for them.
+    """Keeps workers running until SIGINT, SIGTERM or SIGHUP, which it passes on; then it waits for them.
 
     The first goes ahead; the others start when it serves. If it ends before that with a code of ``hopeless``, they
     would fare no better, and that is the end. Any other that dies is replaced after a delay, which grows while its
@@ -140,15 +151,26 @@ class Supervisor:
         count: How many there shall be.
         patience: Seconds that they have to end after a signal; who has not ended then is killed.
         hopeless: Exit codes of a process that can never serve.
+        reloads: Whether a SIGHUP, which is passed on, is not to end them.
+        on_served: Called when the first of them serves.
     """
 
     def __init__(
-        self, start: Callable[[], Child], count: int, *, patience: float, hopeless: Collection[int] = ()
+        self,
+        start: Callable[[], Child],
+        count: int,
+        *,
+        patience: float,
+        hopeless: Collection[int] = (),
+        reloads: bool = False,
+        on_served: Callable[[], object] | None = None,
     ) -> None:
         self._start = start
         self._workers = [_Worker() for _ in range(count)]
         self._patience = patience + MARGIN
         self._hopeless = hopeless
+        self._reloads = reloads
+        self._on_served = on_served
         self._exit_code = 0
         self._has_served = False
         self._deadline: float | None = None  # for all to have ended, once they are told to
@@ -179,26 +201,33 @@ class Supervisor:
         """The workers that shall run by now."""
         return self._workers if self._has_served else self._workers[:1]
 
-    @contextlib.contextmanager
-    def _signals(self) -> Generator[None]:
-        passed_on = (signal.SIGINT, signal.SIGTERM)
-        for signum in passed_on:
-            self._loop.add_signal_handler(signum, self._stop, signum)
-        self._loop.add_signal_handler(signal.SIGCHLD, self._changed.set)
-        try:
-            yield
-        finally:
-            for signum in (*passed_on, signal.SIGCHLD):
-                self._loop.remove_signal_handler(signum)
+    def _signals(self) -> AbstractContextManager[None]:
+        handlers: dict[signal.Signals, Callable[[], object]] = {
+            signum: partial(self._stop, signum) for signum in (signal.SIGINT, signal.SIGTERM)
+        }
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            handlers[signal.SIGHUP] = partial(self._hang_up, signal.SIGHUP)
+        handlers[signal.SIGCHLD] = self._changed.set
+        return handling(handlers)
+
+    def _hang_up(self, signum: int) -> None:
+        if self._reloads:
+            self._pass_on(signum)
+        else:
+            self._stop(signal.SIGTERM)  # which it means
 
     def _stop(self, signum: int) -> None:
         """Pass a signal on, and take it that all shall end."""
         if self._deadline is None:
             self._deadline = self._loop.time() + self._patience
+            notify("STOPPING=1")
+        self._pass_on(signum)
+        self._changed.set()
+
+    def _pass_on(self, signum: int) -> None:
         for worker in self._workers:
             if worker.child is not None:
                 worker.child.signal(signum)
-        self._changed.set()
 
     def _look_after_all(self) -> bool:
         """Look after every worker; return whether there is more to do."""
@@ -212,6 +241,8 @@ class Supervisor:
             if not self._has_served and child.has_reported():
                 self._has_served = True
                 self._changed.set()
+                if self._on_served is not None:
+                    self._on_served()
             code = child.exit_code()
             if code is None:
                 return

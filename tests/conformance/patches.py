@@ -6,8 +6,10 @@ As a pytest plugin, with the rule in ``WSBRIDGE_PATCH``, it patches the core and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +27,12 @@ codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
+cli: Any = importlib.import_module("wsbridge.cli")
 registry: Any = importlib.import_module("wsbridge.registry")
+requirements: Any = importlib.import_module("wsbridge.requirements")
+signals: Any = importlib.import_module("wsbridge.signals")
 stream: Any = importlib.import_module("wsbridge.stream")
+tls: Any = importlib.import_module("wsbridge.tls")
 upgrade: Any = importlib.import_module("wsbridge.upgrade")
 
 PATCHES: dict[str, Callable[[], None]] = {}
@@ -240,6 +246,43 @@ def take_the_first_of_two() -> None:
 @patch("REG-5")
 def take_any_version() -> None:
     registry._checked = lambda found, asked: found
+
+
+@patch("REG-6")
+def support_every_version() -> None:
+    requirements.Requirement.problem = None
+
+
+@patch("STOP-11")
+def forget_what_comes_before_the_loop() -> None:
+    @contextlib.contextmanager
+    def deaf(*, hangup: bool) -> Any:
+        before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signals.STOPPING}
+        try:
+            yield lambda: None
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    signals.end_at_signals = cli.end_at_signals = deaf
+
+
+@patch("STOP-12")
+def take_a_hangup_for_nothing() -> None:
+    original = signals.stop_signals
+    signals.stop_signals = lambda on_hangup=None: original(on_hangup or (lambda: None))
+
+
+@patch("STOP-13")
+def let_no_next_generation_in() -> None:
+    sockets: Any = importlib.import_module("wsbridge.sockets")
+    original = sockets.reserve
+    sockets.reserve = cli.reserve = lambda host, port, shared=False: original(host, port)
+
+
+@patch("STOP-14")
+def keep_the_first_certificate() -> None:
+    tls.Certificate._load = lambda self: None
 
 
 @patch("STREAM-10")

@@ -16,6 +16,7 @@ from wsbridge.conformance.rule import Rule, Table, markdown_table
 from wsbridge.conformance.rules import CONTEXT_RULES, HANDSHAKE_RULES, OPENING_RULES, SERVING_RULES
 from wsbridge.conformance.rules_channel import MESSAGE_RULES, TABLES
 from wsbridge.conformance.rules_logs import LOG_RULES
+from wsbridge.conformance.rules_process import PROCESS_RULES
 from wsbridge.conformance.rules_stream import STREAM_RULES
 
 __all__ = ["GROUPS", "Rule", "contract_rules", "document", "frame_rules", "get", "rules"]
@@ -50,13 +51,8 @@ _WIDTH = 120
 def contract_rules() -> tuple[Rule, ...]:
     """Return the rules of wsbridge's own contract."""
     found = (
-        *HANDSHAKE_RULES,
-        *OPENING_RULES,
-        *MESSAGE_RULES,
-        *SERVING_RULES,
-        *CONTEXT_RULES,
-        *STREAM_RULES,
-        *LOG_RULES,
+        *(*HANDSHAKE_RULES, *OPENING_RULES, *MESSAGE_RULES, *SERVING_RULES),
+        *(*CONTEXT_RULES, *STREAM_RULES, *LOG_RULES, *PROCESS_RULES),
     )
     order = list(GROUPS)
     return tuple(sorted(found, key=lambda rule: (order.index(rule.group), int(rule.id.rpartition("-")[2]))))

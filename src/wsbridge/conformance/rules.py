@@ -364,8 +364,9 @@ SERVING_RULES: tuple[Rule, ...] = (
         "REG-3",
         kind="library",
         sentence="A server package that is missing raises `ConnectorNotInstalledError`, chained to the failed import.",
-        text="""The message has the exact `pip install` line to run. A connector that is there and fails to import for
-        another reason raises its own error and not this one.""",
+        text="""The message names all that is missing of what the extra of wsbridge asks for, and has the exact
+        `pip install` line to run. A connector that is there and fails to import for another reason raises its own error
+        and not this one.""",
     ),
     rule(
         "REG-4",

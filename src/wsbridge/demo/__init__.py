@@ -22,7 +22,8 @@ from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Connector, WebSocketChannel
-from wsbridge.serving import log_urls, serve, stop_signals
+from wsbridge.serving import log_urls, serve
+from wsbridge.signals import stop_signals
 
 __all__ = ["CannotListenError", "NothingToShowError", "Room", "application", "run_demo", "start_demo"]
 
