@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wsbridge import sockets
-from wsbridge.sockets import aborter, bind, socket_address, unlink_socket
+from wsbridge.sockets import aborter, bind, listen, socket_address
 
 pytestmark = pytest.mark.rule("STOP-1")
 
@@ -190,82 +190,6 @@ async def test_a_port_can_be_shared() -> None:
         port = first.getsockname()[1]
         with closing(await bind("127.0.0.1", port, reuse_port=True)) as (second,):
             assert second.getsockname()[1] == port
-
-
-# ---- Unix sockets -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_unix_socket_is_bound_and_unlinked(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("ignored", 7, unix_path=path)) as (sock,):
-        assert socket_address(sock) == path
-        assert connects_to(path, socket.AF_UNIX)
-        assert not sock.getblocking()
-    unlink_socket(path)
-    assert not (tmp_path / "s").exists()
-    unlink_socket(path)
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_socket_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("", 0, unix_path=path)):
-        pass
-    assert (tmp_path / "s").exists()
-    with closing(await bind("", 0, unix_path=path)):
-        assert connects_to(path, socket.AF_UNIX)
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_stale_file_that_another_process_removes_first_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("", 0, unix_path=path)):
-        pass
-    real = os.unlink
-
-    def unlink(name: str) -> None:
-        real(name)
-        raise FileNotFoundError(name)
-
-    monkeypatch.setattr("wsbridge.sockets.os.unlink", unlink)
-    with closing(await bind("", 0, unix_path=path)) as bound:
-        assert len(bound) == 1
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_path_that_is_in_use_or_no_socket_is_an_os_error_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    with closing(await bind("", 0, unix_path=str(path))):
-        with pytest.raises(OSError, match="Unix socket") as raised:
-            await bind("", 0, unix_path=str(path))
-        assert raised.value.errno == errno.EADDRINUSE
-        assert connects_to(str(path), socket.AF_UNIX)
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(OSError, match="Unix socket"):
-        await bind("", 0, unix_path=str(file))
-    unlink_socket(str(file))
-    assert file.read_text() == "mine"
-
-
-@pytest.mark.rule("STOP-4")
-@pytest.mark.parametrize("path", ["/nowhere/at/all/s", "/tmp/" + "x" * 200])
-async def test_a_path_that_cannot_be_is_an_os_error(path: str) -> None:
-    with pytest.raises(OSError, match="Unix socket"):
-        await bind("", 0, unix_path=path)
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_socket_that_refuses_otherwise_is_left_alone(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-        datagrams.bind(path)
-        with pytest.raises(OSError, match="Unix socket"):
-            await bind("", 0, unix_path=path)
-        assert (tmp_path / "s").exists()
 
 
 async def test_a_transport_that_has_sent_its_rest_and_ended_can_be_cut() -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 from werkzeug.datastructures import Headers
 
+from wsbridge.accepting import Acceptor, Connect, TransportAcceptor
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
@@ -27,7 +28,8 @@ from wsbridge.interceptor import Context, execute
 from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
-from wsbridge.sockets import bind, socket_address, unlink_socket
+from wsbridge.sockets import bind, listen, socket_address
+from wsbridge.unix import UnixSocket, parse_owner
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
 __all__ = [
@@ -46,6 +48,7 @@ logger = logging.getLogger("wsbridge")
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
 _MAX_HEADERS = 128  # of a request; the servers bound their size
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
+_LAST_REQUESTS = 0.25  # seconds that who is connected has left to complete a request, when a stop begins
 _RESERVED = frozenset(
     f"{prefix}{name}"
     for prefix, names in {
@@ -101,6 +104,10 @@ class BaseConnector(ABC):
         host: A name or address to listen at; every address of a name is used.
         port: 0 for a free one.
         unix_path: Listen on this Unix socket instead.
+        unix_mode: Permissions of its file, such as ``0o660``: who may write to it may connect. None: as the process's
+            umask has it.
+        unix_owner: ``USER``, ``USER:GROUP`` or ``:GROUP`` to give its file to, by name or number, which takes root or
+            a group of one's own.
         ssl: Serve TLS by this context.
         reuse_port: Set ``SO_REUSEPORT``, so that several processes can share the port.
         max_channels: More are answered with 503 (HS-12); None: no limit.
@@ -137,6 +144,8 @@ class BaseConnector(ABC):
         host: str = "127.0.0.1",
         port: int = 0,
         unix_path: str | None = None,
+        unix_mode: int | None = None,
+        unix_owner: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         reuse_port: bool = False,
         max_channels: int | None = None,
@@ -150,6 +159,9 @@ class BaseConnector(ABC):
         _check_type("host", host, str)
         _check_int("port", port, 0, 65535)
         _check_type("unix_path", unix_path, str, optional=True)
+        if unix_mode is not None:
+            _check_int("unix_mode", unix_mode, 0, 0o777)
+        _check_type("unix_owner", unix_owner, str, optional=True)
         _check_type("ssl", ssl, ssl_module.SSLContext, optional=True)
         _check_type("reuse_port", reuse_port, bool)
         _check_int("max_channels", max_channels, 1, None)
@@ -160,6 +172,9 @@ class BaseConnector(ABC):
         self.host = host
         self.port = port
         self.unix_path = unix_path
+        self.unix_mode = unix_mode
+        self.unix_owner = unix_owner
+        self._owner = None if unix_owner is None else parse_owner(unix_owner)
         self.ssl = ssl
         self.reuse_port = reuse_port
         self.max_channels = max_channels
@@ -170,6 +185,8 @@ class BaseConnector(ABC):
         self._channels: set[BaseChannel] = set()
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._sockets: list[socket.socket] = []
+        self._unix_socket: UnixSocket | None = None
+        self._acceptor: Acceptor | None = None
         self._addresses: tuple[Address, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Clock | None = None
@@ -182,6 +199,9 @@ class BaseConnector(ABC):
         self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
+        if unix_path is None:
+            for option in (name for name in ("unix_mode", "unix_owner") if getattr(self, name) is not None):
+                raise ValueError(f"{option} is for the file of a Unix socket: give a unix_path too")
         if not self.has_wire:
             given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):
@@ -202,7 +222,7 @@ class BaseConnector(ABC):
 
     @abstractmethod
     async def _stop_listening(self) -> None:
-        """Accept no more connections; leave those that are open."""
+        """Accept those who wait, then no more; leave the connections that are open (STOP-9)."""
 
     @abstractmethod
     async def _stop(self) -> None:
@@ -247,10 +267,11 @@ class BaseConnector(ABC):
         try:
             self._set_loop()
             if self.has_wire:
-                self._sockets = await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
-                self._addresses = tuple(map(socket_address, self._sockets))
+                await self._bind()
             await self._lifespan.enter()
             try:
+                if self.has_wire:
+                    await self._listen()
                 await self._start(self._sockets)
             except BaseException:
                 await self._lifespan.leave(self.shutdown_timeout)
@@ -455,6 +476,55 @@ class BaseConnector(ABC):
 
     # ---- starting and stopping --------------------------------------------------------------------------------------
 
+    async def _bind(self) -> None:
+        """Take the addresses; an address in use is told before the lifespan is entered (STOP-1)."""
+        if self.unix_path is None:
+            self._sockets = await bind(self.host, self.port, reuse_port=self.reuse_port)
+        else:
+            self._unix_socket = await UnixSocket.bind(self.unix_path, mode=self.unix_mode, owner=self._owner)
+            self._sockets = [self._unix_socket.sock]
+
+    async def _listen(self) -> None:
+        """Let peers connect: what the lifespan prepares is there (STOP-1)."""
+        if self._unix_socket is None:
+            listen(self._sockets)
+        else:
+            await self._unix_socket.listen()
+        self._addresses = tuple(map(socket_address, self._sockets))
+
+    def serve_protocols(
+        self,
+        sockets: list[socket.socket],
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        connect: Connect | None = None,
+    ) -> None:
+        """Accept on ``sockets``, and serve each connection by a protocol of ``factory``, over TLS if there is any.
+
+        For ``_start`` of servers that are asyncio protocols; `stop_accepting` is for their ``_stop_listening``.
+
+        Args:
+            sockets: Those of ``_start``.
+            factory: Makes a protocol.
+            connect: As ``loop.connect_accepted_socket``, if that is not to be used.
+        """
+        timeout = self.handshake_timeout
+        self.accept(
+            TransportAcceptor(
+                self.loop, sockets, factory, ssl=self.ssl, ssl_handshake_timeout=timeout, connect=connect
+            )
+        )
+
+    def accept(self, acceptor: Acceptor) -> None:
+        """Accept by ``acceptor`` from now on; `stop` sees to its connections (STOP-8, STOP-9)."""
+        self._acceptor = acceptor
+        acceptor.start()
+
+    async def stop_accepting(self) -> None:
+        """Accept those who wait, then no more (STOP-9)."""
+        if self._acceptor is not None:
+            self._acceptor.stop()
+
     def _set_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -510,10 +580,16 @@ class BaseConnector(ABC):
             self._stopping = None
 
     async def _stop_all(self, caller: BaseChannel | None) -> None:
-        deadline = self.loop.time() + self.shutdown_timeout
+        now = self.loop.time()
+        deadline = now + self.shutdown_timeout
         try:
+            if self._unix_socket is not None:
+                self._unix_socket.unlink()  # while it listens: nobody can have taken the path yet
             await self._stop_listening()
             await self.stop_channels(caller)
+            if self._acceptor is not None:
+                await self._acceptor.answer_last(now + min(_LAST_REQUESTS, self.shutdown_timeout / 4))
+                await self._acceptor.abort()
             await self._stop()
         finally:
             self._end_drains()
@@ -569,10 +645,12 @@ class BaseConnector(ABC):
             await asyncio.wait((hurry,))
 
     def _forget_sockets(self) -> None:
+        if self._unix_socket is not None:
+            self._unix_socket.close()
+            self._unix_socket = None
         for sock in self._sockets:
             sock.close()
-        if self._sockets and self.unix_path is not None:
-            unlink_socket(self.unix_path)
+        self._acceptor = None
         self._sockets = []
         self._addresses = ()
 

@@ -456,19 +456,13 @@ class Connector(BaseConnector):
         native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger), **self.native_options}
         self._server = web.Server(self._serve)
         protocol = partial(_Protocol, self._server, loop=self.loop, keepalive_timeout=self.handshake_timeout, **native)
-        tls_timeout = None if self.ssl is None else self.handshake_timeout
-        self._listeners: list[asyncio.Server] = []
-        for sock in sockets:
-            self._listeners.append(
-                await self.loop.create_server(protocol, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
-            )
+        self.serve_protocols(sockets, protocol)
 
     def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
         return _answer(self.handle, self, native)
 
     async def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         self._server.pre_shutdown()

@@ -25,7 +25,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import sys
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -48,7 +47,6 @@ from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
 
@@ -192,10 +190,8 @@ class Connector(asgi.Connector):
         ("accesslog", "errorlog", "h11_max_incomplete_size", "include_date_header", "include_server_header")
     )
 
-    _servers: list[asyncio.Server]
     _context: Any
     _tasks: set[asyncio.Task[Any]]
-    _transports: set[asyncio.WriteTransport]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         config = Config()
@@ -206,23 +202,18 @@ class Connector(asgi.Connector):
             setattr(config, name, value)
         self._context = WorkerContext(None)
         self._tasks = set()
-        self._transports = set()
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            self._transports.add(writer.transport)
-            try:
-                await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
-            finally:
-                self._transports.discard(writer.transport)
+            await _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
 
-        self._servers = [await asyncio.start_server(serve, sock=sock, **options) for sock in sockets]
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=self.loop), serve, loop=self.loop)
+
+        self.serve_protocols(sockets, protocol)
 
     async def _serve(
         self, scope: Any, receive: asgi.Receive, send: asgi.Send, sync_spawn: object, call_soon: object
@@ -281,15 +272,9 @@ class Connector(asgi.Connector):
         self.loop.call_soon(wire.begin)
 
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         await self._context.terminated.set()
-        for server in self._servers:
-            if sys.version_info >= (3, 13) and hasattr(server, "abort_clients"):  # not on uvloop
-                cast(Any, server).abort_clients()  # those in the TLS handshake too
-        for transport in self._transports:
-            transport.abort()
         if self._tasks:  # a callback that is given up, or that calls this, may be among them
             await asyncio.wait(list(self._tasks), timeout=0.25)

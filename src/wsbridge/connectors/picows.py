@@ -36,7 +36,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
@@ -54,6 +54,7 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
+from wsbridge.accepting import Connect
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
@@ -64,7 +65,6 @@ from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
 
 if TYPE_CHECKING:
 
@@ -236,7 +236,6 @@ class _Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._connector.connections.add(self._transport)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -256,7 +255,6 @@ class _Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._forget_timer()
-        self._connector.connections.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         if self._answered:
@@ -392,11 +390,6 @@ class Connector(BaseConnector):
 
     log: logging.LoggerAdapter[Any]
     framer: _Framer
-    _servers: list[Any]
-
-    def __init__(self, app: Application, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.connections: set[asyncio.Transport] = set()
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         self.log = _quiet_logger()
@@ -405,32 +398,17 @@ class Connector(BaseConnector):
             _Protocol(self, None, None, sys.maxsize)
         except TypeError as exc:
             raise ImportError(f"this version of picows is not supported: {exc}") from exc
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
-        create_server: Callable[..., Awaitable[Any]] = self.loop.create_server
+        connect: Connect | None = None
         if isinstance(self.loop, asyncio.BaseEventLoop):  # on uvloop aiofastnet misses a reset behind data
             loop: Any = self.loop if self.ssl is None else _Loop(self.loop)
-            create_server = partial(aiofastnet.create_server, loop)
-        self._servers = []
-        for sock in sockets:
-            self._servers.append(await create_server(partial(_Handshake, self), sock=sock, **options))
+            connect = partial(aiofastnet.connect_accepted_socket, loop)
+        self.serve_protocols(sockets, partial(_Handshake, self), connect=connect)
 
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        for transport in list(self.connections):
-            transport.abort()
-        for server in self._servers:
-            if hasattr(server, "abort_clients"):
-                server.abort_clients()  # those in the TLS handshake too
-        ends: list[asyncio.Task[None]] = [self.loop.create_task(server.wait_closed()) for server in self._servers]
-        _, pending = await asyncio.wait(ends, timeout=0.25)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        pass
 
 
 class _Protocol(WSProtocol):
@@ -646,7 +624,6 @@ class _Listener(WSListener):
             self._channel.half_closed()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._connector.connections.discard(self._transport)
         self._ended, self._fast = True, False
         self._protocol = cast(_Protocol, None)  # which holds this
         if self._channel is not None:

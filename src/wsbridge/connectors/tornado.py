@@ -33,6 +33,7 @@ import re
 import socket
 import struct
 import sys
+import weakref
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from functools import cached_property, partial
@@ -46,8 +47,10 @@ from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError
+from tornado.netutil import ssl_wrap_socket
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
+from wsbridge.accepting import Acceptor
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
@@ -262,6 +265,12 @@ def _end_writing(stream: IOStream) -> None:
             stream.socket.shutdown(socket.SHUT_WR)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def _close_if_there(reference: Callable[[], IOStream | None]) -> None:
+    """Close a stream that has not ended; one that has is not kept, nor what it knows of TLS."""
+    if (stream := reference()) is not None:
+        stream.close()
+
+
 def _unsent(stream: IOStream) -> int:
     return len(stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
 
@@ -349,7 +358,7 @@ class _Channel(QueuedChannel):
         return None if stream.socket is None else (stream.socket, partial(_unsent, stream))
 
     def _aborter(self) -> Callable[[], object]:
-        return self._stream.close
+        return partial(_close_if_there, weakref.ref(self._stream))
 
     def _unsent_bytes(self) -> int:
         return _unsent(self._stream)
@@ -507,6 +516,40 @@ class _Server(HTTPServer):
         super().on_close(server_conn)
 
 
+class _Acceptor(Acceptor):
+    """Makes streams of what is accepted, as `tornado.tcpserver.TCPServer` does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sockets: list[socket.socket], server: _Server) -> None:
+        super().__init__(loop, sockets)
+        self._server = server
+        self._streams: weakref.WeakSet[IOStream] = weakref.WeakSet()
+
+    def _take(self, connection: socket.socket, address: Any) -> None:
+        server = self._server
+        sizes = {"max_buffer_size": server.max_buffer_size, "read_chunk_size": server.read_chunk_size}
+        if server.ssl_options is None:
+            stream = IOStream(connection, **sizes)
+        else:
+            try:
+                secure = ssl_wrap_socket(
+                    connection, server.ssl_options, server_side=True, do_handshake_on_connect=False
+                )
+            except OSError:  # the peer has left already
+                connection.close()
+                return
+            stream = SSLIOStream(secure, **sizes)
+        self._streams.add(stream)
+        server.handle_stream(stream, address)
+
+    @property
+    def is_asked(self) -> bool:
+        return any(not stream.closed() for stream in self._streams)
+
+    async def abort(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+
+
 class _Deadline:
     """A clock entry that closes a stream."""
 
@@ -551,10 +594,10 @@ class Connector(BaseConnector):
         app = web.Application([(".*", _Handler, arguments)], log_function=_log_nothing)
         self._server = _Server(app, ssl_options=self.ssl, **{"max_body_size": _MAX_BODY, **self.native_options})
         self._server.connector = self
-        self._server.add_sockets(sockets)
+        self.accept(_Acceptor(self.loop, sockets, self._server))
 
     async def _stop_listening(self) -> None:
-        self._server.stop()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         await self._server.close_all_connections()

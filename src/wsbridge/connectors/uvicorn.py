@@ -12,7 +12,8 @@ Mends, by ``Config(http=, ws=)``, which take classes:
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, HTTP/1.0 is taken for HTTP/1.1, and a bad key
   or another version is refused before the application is asked: `_Http._should_upgrade`, ``take`` of the protocol.
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
-- Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
+- Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop, and has no timeout for TLS
+  (server.py, ``startup``): its protocol classes alone are used, without its server.
 
 It declares no deviation.
 """
@@ -24,12 +25,14 @@ import logging
 import socket
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
-from uvicorn import Config, Server
+from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
@@ -46,7 +49,6 @@ from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -246,7 +248,7 @@ class Connector(asgi.Connector):
     implementation: ClassVar[str] = "websockets-sansio"
     protocol_class: ClassVar[Any] = _Protocol
 
-    _server: Server
+    _state: ServerState
 
     def __new__(cls, app: Application, **options: Any) -> Self:
         """Return one of the class for ``native_options["ws"]``: what can be set differs between them."""
@@ -280,7 +282,6 @@ class Connector(asgi.Connector):
             loop="none",
             lifespan="off",
             log_config=None,
-            backlog=BACKLOG,
             ws_ping_interval=None,
             ws_per_message_deflate=self.protocol_class.offers_deflate,
             proxy_headers=False,
@@ -288,9 +289,9 @@ class Connector(asgi.Connector):
         )
         config.load()
         config.ssl = self.ssl
-        self._server = Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets)
+        self._state = ServerState()
+        options = {"config": config, "server_state": self._state, "app_state": {}}
+        self.serve_protocols(sockets, partial(cast(Any, config.http_protocol_class), **options))
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
@@ -312,14 +313,8 @@ class Connector(asgi.Connector):
         protocol.begin(channel)
 
     async def _stop_listening(self) -> None:
-        for server in self._server.servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        state = self._server.server_state
-        for _ in range(3):
-            for connection in list(state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
-        if state.tasks:
-            await asyncio.wait(list(state.tasks), timeout=0.25)  # a callback that is given up may be among them
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=0.25)  # a callback that is given up may be among them

@@ -35,13 +35,14 @@ import email.utils
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
@@ -56,7 +57,7 @@ from wsbridge.connectors._sansio import Channel, FrameReader, agree
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
 
@@ -69,7 +70,7 @@ WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
-_CONNECTING = State.CONNECTING
+_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _NO_BODY = re.compile(rb"^content-length:[ \t]*0[ \t]*\r\n", re.IGNORECASE | re.MULTILINE)
@@ -111,7 +112,6 @@ class _Connection(FrameReader, ServerConnection):
         if self._timeout is not None:
             clock = self.connector.clock
             self._timer = clock.at(clock.time() + self._timeout, self)
-            self.connector.connections.add(self)
 
     def tick(self, now: float) -> None:
         """Cut a peer whose request is not complete in time (HS-10)."""
@@ -217,7 +217,6 @@ class _Connection(FrameReader, ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._forget_timer()
-        self.connector.connections.discard(self)
         self.lost()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -279,8 +278,23 @@ class _Source(BaseSource):
         return NativeResponse(101, "Switching Protocols", headers)
 
 
+class _Server:
+    """What a connection takes for its server: `websockets.asyncio.server.Server`, but that it does not accept."""
+
+    def __init__(self, live: Callable[[_Connection], Coroutine[Any, Any, None]]) -> None:
+        self.handler = live
+        self.handler_tasks: set[asyncio.Task[None]] = set()
+
+    def is_serving(self) -> bool:
+        return True  # what comes at the stop is refused by the base
+
+    def start_connection_handler(self, connection: _Connection) -> None:
+        """Do what connections do by themselves since 17."""
+        self.handler_tasks.add(connection.loop.create_task(self.handler(connection)))
+
+
 class Connector(BaseConnector):
-    """Serves by `websockets.asyncio.server.serve`. ``native_options``: its ``write_limit`` and ``logger``."""
+    """Serves by websockets' `ServerConnection`. ``native_options``: ``write_limit`` and ``logger`` of its ``serve``."""
 
     name = "websockets"
     connector_api = 1
@@ -289,50 +303,52 @@ class Connector(BaseConnector):
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
 
-    _servers: list[Server]
-
-    def __init__(self, app: Application, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.connections: set[_Connection] = set()
+    _server: _Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         options: dict[str, Any] = {"logger": _quiet_logger(), **self.native_options}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
-        self._servers = []
-        for sock in sockets:
-            server = serve(
-                cast(Any, _Connection.live),
-                sock=sock,
-                backlog=BACKLOG,
-                create_connection=cast(Any, partial(_Connection, self, self.handshake_timeout)),
-                process_request=self._answer,
-                server_header=None,
-                compression=None,
-                open_timeout=None,
+        logger = options.pop("logger")
+        self._server = server = _Server(self._live)
+
+        def protocol() -> asyncio.Protocol:
+            return _Connection(
+                self,
+                self.handshake_timeout,
+                ServerProtocol(logger=logger),
+                cast(Server, server),
                 ping_interval=None,
                 close_timeout=self.handshake_timeout,  # of refused requests; the channels have their own
                 **options,
             )
-            self._servers.append(await server)
+
+        self.serve_protocols(sockets, protocol)
+
+    async def _live(self, connection: _Connection) -> None:
+        """Live a connection's life."""
+        try:
+            await connection.handshake(self._answer, None, None)
+            if connection.protocol.state is _OPEN:
+                await connection.live()
+                await connection.close()
+        except (WebSocketException, OSError, EOFError):
+            pass  # no handshake came, or one that was refused; the peer's own affair
+        except Exception:
+            connection.logger.exception("connection handler failed")
+        finally:
+            abort(connection.transport)
+            self._server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _answer(self, connection: ServerConnection, request: NativeRequest) -> NativeResponse:
         assert isinstance(connection, _Connection)
         return await connection.answer(self.handle, connection.make_request())
 
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close(close_connections=False)
-        await asyncio.sleep(0)
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        for connection in list(self.connections):
-            connection.transport.abort()
-        for server in self._servers:
-            abort_clients: Callable[[], None] | None = getattr(server.server, "abort_clients", None)
-            if abort_clients is not None:  # since Python 3.13, and not in uvloop
-                abort_clients()  # those in the TLS handshake too
-        tasks = [server.close_task for server in self._servers if server.close_task is not None]
+        tasks = list(self._server.handler_tasks)
+        if not tasks:
+            return
         _, pending = await asyncio.wait(tasks, timeout=0.25)
         for task in pending:  # they wait for a callback that is given up
             task.cancel()
@@ -440,8 +456,7 @@ def _refusal(outcome: Response, method: str) -> NativeResponse:
 
 
 def _quiet_logger() -> logging.Logger:
-    """Return a logger for what needs attention: no ordinary ends, nor, as 15 and 16 do, peers that left too early."""
+    """Return a logger for what needs attention, which ordinary ends do not."""
     logger = logging.Logger("websockets.server", logging.WARNING)
     logger.parent = logging.getLogger(logger.name)
-    logger.addFilter(lambda record: record.msg != "opening handshake failed")
     return logger
