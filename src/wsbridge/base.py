@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from werkzeug.datastructures import Headers
 
 from wsbridge.accepting import Acceptor, Connect, TransportAcceptor
+from wsbridge.answering import Answers, Taken
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
@@ -134,6 +135,8 @@ class BaseConnector(ABC):
     """What ``native_options`` may hold."""
     has_wire: ClassVar[bool] = True
     """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
+    keeps_answered: ClassVar[bool] = False
+    """Whether `answering` gets names of connections, which nobody else keeps."""
     has_tls: ClassVar[bool] = True
     """Whether its server takes an `ssl.SSLContext`."""
 
@@ -186,12 +189,16 @@ class BaseConnector(ABC):
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._sockets: list[socket.socket] = []
         self._unix_socket: UnixSocket | None = None
+        self._answers: Answers[Any] = Answers(
+            self.handshake_timeout, self._how_taken, self._cut_answered, keeps=self.keeps_answered
+        )
         self._acceptor: Acceptor | None = None
         self._addresses: tuple[Address, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Clock | None = None
         self._running = False
         self._stopping: asyncio.Task[None] | None = None
+        self._stopped_by: asyncio.Task[Any] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
         self._drains: dict[Drain, Timer] = {}
@@ -227,6 +234,14 @@ class BaseConnector(ABC):
     @abstractmethod
     async def _stop(self) -> None:
         """End the server and all that is left of it; every channel has ended, or is given up."""
+
+    def _how_taken(self, connection: Any) -> Taken:
+        """Tell how an answered connection stands. Needed where `answering` is called."""
+        raise NotImplementedError
+
+    def _cut_answered(self, connection: Any) -> None:
+        """Cut a connection whose peer does not take its answer. Needed where `answering` is called."""
+        raise NotImplementedError
 
     @classmethod  # noqa: B027
     def prepare_process(cls) -> None:
@@ -287,6 +302,7 @@ class BaseConnector(ABC):
             if not self._running:
                 return
             self._check_loop()
+            self._stopped_by = asyncio.current_task()
             self._stopping = self.loop.create_task(self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
@@ -353,6 +369,9 @@ class BaseConnector(ABC):
     def release(self, channel: BaseChannel) -> None:
         """Forget ``channel``."""
         self._channels.discard(channel)
+        self._wake_stop()
+
+    def _wake_stop(self) -> None:
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
 
@@ -375,6 +394,19 @@ class BaseConnector(ABC):
     def _end_drains(self) -> None:
         for drain in list(self._drains):
             drain.close()
+
+    def answering(self, connection: Any) -> None:
+        """Take it that an answer in plain HTTP is written to a connection next, or a refusal (HS-13).
+
+        For servers that have no deadline for it. ``connection`` is the server's object for it, of which there is a weak
+        reference; call `upgraded` with it when a 101 is written. A mount leaves it to the framework.
+        """
+        if self._running:
+            self._answers.begin(self.clock, connection)
+
+    def upgraded(self, connection: Any) -> None:
+        """Take it that a 101 is written to a connection."""
+        self._answers.forget(connection)
 
     def unsupported(self, option: str, reason: str) -> UnsupportedOptionError:
         """Return the error for an option that this connector cannot honour."""
@@ -425,7 +457,7 @@ class BaseConnector(ABC):
             "websocket_channel": None,
         }
         if self.is_stopping:
-            return plain_response(503)
+            return _unavailable()
         if len(request.header_lines()) > _MAX_HEADERS:
             return plain_response(431)
         task = asyncio.current_task(self._loop)
@@ -438,16 +470,18 @@ class BaseConnector(ABC):
             if not isinstance(outcome, Response):
                 channel = outcome
             return outcome
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
+            if not task.cancelling():  # a stage raised it, of something else that was cancelled
+                return _failure(request, exc)
             if not self.is_stopping:
                 raise
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
-            return plain_response(503)
+            return _unavailable()
         except Exception as exc:
-            logger.error("the request for %r failed", request.path, exc_info=exc)
-            return plain_response(500)
+            return _failure(request, exc)
         finally:
             self._handshakes.discard(task)
+            self._wake_stop()
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
 
@@ -471,7 +505,7 @@ class BaseConnector(ABC):
             if name.lower() in _RESERVED:
                 raise ValueError(f"the header {name!r} of a 101 is the connector's; interceptors may not set it")
         if self.is_stopping:
-            return plain_response(503)
+            return _unavailable()
         return channel
 
     # ---- starting and stopping --------------------------------------------------------------------------------------
@@ -569,6 +603,7 @@ class BaseConnector(ABC):
             if not self._channels and not self._handshakes:
                 return
             self._check_loop()
+            self._stopped_by = asyncio.current_task()
             self._stopping = self.loop.create_task(self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
@@ -577,7 +612,7 @@ class BaseConnector(ABC):
             await self.stop_channels(caller)
         finally:
             self._end_drains()
-            self._stopping = None
+            self._stopping = self._stopped_by = None
 
     async def _stop_all(self, caller: BaseChannel | None) -> None:
         now = self.loop.time()
@@ -598,7 +633,7 @@ class BaseConnector(ABC):
                 await self._lifespan.leave(deadline - self.loop.time())
             finally:
                 self._running = False
-                self._stopping = None
+                self._stopping = self._stopped_by = None
 
     async def stop_channels(self, caller: BaseChannel | None = None) -> None:
         """Close every channel with 1001 and wait for its callbacks, within ``shutdown_timeout`` (STOP-2)."""
@@ -628,12 +663,12 @@ class BaseConnector(ABC):
         self._hurry = None
 
     async def _until_empty(self, caller: BaseChannel | None, timeout: float) -> None:
-        """Wait until no channel is left but the caller's, or the time is over, or the stop is cancelled."""
+        """Wait until no channel or handshake is left but the caller's, or the time is over, or the stop is cancelled."""
         assert self._hurry is not None
         hurry = self.loop.create_task(self._hurry.wait())
         limit = self.loop.time() + timeout
         try:
-            while any(channel is not caller for channel in self._channels) and not hurry.done():
+            while self._is_busy(caller) and not hurry.done():
                 left = limit - self.loop.time()
                 if left <= 0:
                     break
@@ -643,6 +678,11 @@ class BaseConnector(ABC):
             self._released = None
             hurry.cancel()
             await asyncio.wait((hurry,))
+
+    def _is_busy(self, caller: BaseChannel | None) -> bool:
+        if any(channel is not caller for channel in self._channels):
+            return True
+        return any(task is not self._stopped_by for task in self._handshakes)  # which run their error stages (CTX-6)
 
     def _forget_sockets(self) -> None:
         if self._unix_socket is not None:
@@ -681,6 +721,16 @@ class Mount:
     async def stop(self) -> None:
         """Close every channel with 1001 and take no more; return when their callbacks have ended (STOP-2)."""
         await self.connector.stop_mount()
+
+
+def _failure(request: Request, error: BaseException) -> Response:
+    logger.error("the request for %r failed", request.path, exc_info=error)
+    return plain_response(500)
+
+
+def _unavailable() -> Response:
+    """Refuse for a stop, behind which the connection ends (STOP-9)."""
+    return plain_response(503, {"Connection": "close"})
 
 
 class _Linger:

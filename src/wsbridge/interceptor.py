@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
+
+logger = logging.getLogger("wsbridge")
 
 Context = dict[str, Any]
 """A plain dict. Its documented keys: ``request`` (`Request`), ``response`` (`Response` or None),
@@ -29,7 +33,8 @@ class Interceptor:
         enter: ``enter(context)``, in order. A ``response`` in the context ends the enter stages.
         leave: ``leave(context)``, in reverse.
         error: ``error(context, exception)``, in reverse from the stage that raised. Returning takes the exception,
-            and the leave stages go on from there; raising hands it on.
+            and the leave stages go on from there; raising hands it on. When the handshake is cancelled, every error
+            stage runs, with the `asyncio.CancelledError`, which none can take (CTX-6).
 
     Raises:
         TypeError: The name is no str, or a stage cannot be called.
@@ -60,8 +65,22 @@ async def execute(
 
     Raises:
         Exception: What a stage raised and no error stage took.
+        asyncio.CancelledError: The task was cancelled; the error stages of all that had entered have run (CTX-6).
     """
     entered: list[Interceptor] = []
+    try:
+        return await _execute(context, interceptors, route, entered)
+    except asyncio.CancelledError as exc:
+        await _release(context, entered, exc)
+        raise
+
+
+async def _execute(
+    context: Context,
+    interceptors: Iterable[Interceptor],
+    route: Callable[[Context], Iterable[Interceptor]] | None,
+    entered: list[Interceptor],
+) -> Context:
     failure: Exception | None = None
     try:
         while True:
@@ -92,6 +111,21 @@ async def execute(
     if failure is not None:
         raise failure
     return context
+
+
+async def _release(context: Context, entered: list[Interceptor], cancelled: asyncio.CancelledError) -> None:
+    """Let all that entered give back what they hold; another cancellation ends one error stage, not the others."""
+    while entered:
+        interceptor = entered.pop()
+        if interceptor.error is None:
+            continue
+        try:
+            result = interceptor.error(context, cast(Any, cancelled))
+            context = await _result(interceptor, "error", result, context)
+        except asyncio.CancelledError:
+            continue
+        except Exception:
+            logger.exception("the error stage of the interceptor %r raised for a cancelled handshake", interceptor.name)
 
 
 async def _result(interceptor: Interceptor, stage: str, result: object, context: Context) -> Context:

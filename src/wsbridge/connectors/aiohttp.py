@@ -17,6 +17,7 @@ Mends, with public names of aiohttp only:
 - A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
+- A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
@@ -45,6 +46,7 @@ from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, W
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
+from wsbridge.answering import ENDED, Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import OnTransport
@@ -52,6 +54,7 @@ from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.sockets import abort
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -406,7 +409,7 @@ class _Source(BaseSource):
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
     def handle_error(
         self,
@@ -460,6 +463,13 @@ class Connector(BaseConnector):
 
     def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
         return _answer(self.handle, self, native)
+
+    def _how_taken(self, connection: web.RequestHandler) -> Taken:
+        return ENDED if connection.transport is None else of_transport(connection.transport)
+
+    def _cut_answered(self, connection: web.RequestHandler) -> None:
+        if connection.transport is not None:
+            abort(connection.transport)
 
     async def _stop_listening(self) -> None:
         await self.stop_accepting()
@@ -560,6 +570,7 @@ async def _answer(
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
+        connector.answering(native.protocol)
         return _native_response(outcome)
     assert isinstance(outcome, _Channel)
     channel, headers, ws = outcome, source.response_headers, outcome.native
@@ -569,6 +580,7 @@ async def _answer(
     if channel.subprotocol is not None:  # aiohttp looks for it in the first header line only
         ws.headers["Sec-WebSocket-Protocol"] = channel.subprotocol
     try:
+        connector.upgraded(native.protocol)
         writer = await ws.prepare(_with_one_upgrade(native))
         channel.opened(native, writer)
     except BaseException as exc:
@@ -597,6 +609,8 @@ def _native_response(outcome: Response) -> web.Response:
     for name, value in outcome.headers:
         response.headers.add(name, value)
     response.headers.setdefault("Server", _SERVER)
+    if outcome.headers.get("Connection", "").lower() == "close":
+        response.force_close()
     return response
 
 

@@ -400,6 +400,7 @@ class Connector(BaseConnector):
                     request.path,
                 )
                 outcome = plain_response(400)
+            self._answer_begins(scope)
             await respond(send, "http.response", outcome, has_body=request.method != "HEAD")
         finally:
             del send  # a traceback that is kept, such as in a log record, would keep it
@@ -443,12 +444,16 @@ class Connector(BaseConnector):
         finally:
             del receive, send
 
+    def _answer_begins(self, scope: Scope) -> None:  # noqa: B027
+        """Take it that a request is answered next (HS-13); an ASGI server of the user's own sees to it itself."""
+
     async def _accept(self, source: BaseSource, channel: Any, receive: Receive, send: Send) -> None:
         await send(accept_event(source, channel))
         channel.opened(receive, send)
 
     async def _refuse(self, scope: Scope, send: Send, response: Response) -> None:
         extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        self._answer_begins(scope)
         try:
             if _RESPONSE in extensions:
                 await respond(send, _RESPONSE, response, may_repeat=_PATHSEND not in extensions)

@@ -8,7 +8,8 @@ Mends:
 
 - ``granian.server.embed`` binds a socket of its own and logs on its own: only ``ASGIWorker`` is used, on a duplicate of
   each socket that is bound here (``SocketHolder`` takes a descriptor, and closes it).
-- A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``.
+- A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``. An answer may take for ever: the kernel
+  tells whether the peer takes it (`BaseConnector.answering`).
 - A loss is told as an empty close is: the kernel tells whether the peer has ended the connection.
 - granian's close resets the connection if the peer still sends, and the close frame is lost: a duplicate of the
   descriptor keeps it open until the peer has ended it, for a second at most.
@@ -42,6 +43,7 @@ from granian._futures import _new_cbscheduler  # pyright: ignore
 from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
+from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.connectors import asgi
@@ -139,6 +141,7 @@ class Connector(asgi.Connector):
     connector_api = 1
     features = frozenset(("size-limit", "unix-socket"))
     deviations = DEVIATIONS
+    keeps_answered = True
     has_tls = False  # files of certificates and keys alone
 
     _is_prepared: ClassVar[bool] = False
@@ -175,6 +178,8 @@ class Connector(asgi.Connector):
         ends = _ends(scope)
         if self.clock.time() - scope["state"]["began"] > _WAITED and ends is not None and has_ended(ends):
             raise ConnectionResetError("the peer has left while the interceptors ran")
+        if ends is not None:
+            self.upgraded(ends)
         try:
             await super()._accept(source, channel, receive, send)
         except RuntimeError as exc:
@@ -241,6 +246,20 @@ class Connector(asgi.Connector):
             self._opening.discard(task)
             watcher.done()
             del watcher  # see serve_http
+
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        if (ends := _ends(scope)) is not None:
+            self.answering(ends)
+
+    def _how_taken(self, connection: Ends) -> Taken:
+        found = self.descriptors.duplicate(connection)
+        if found is None:
+            return ENDED
+        with found:
+            return of_socket(found)
+
+    def _cut_answered(self, connection: Ends) -> None:
+        cut(connection)
 
     async def _stop_listening(self) -> None:
         pass  # see the mends; what comes now is refused with 503

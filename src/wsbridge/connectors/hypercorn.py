@@ -13,6 +13,7 @@ Mends:
 - HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
+- A peer that does not read its answers may stay (tcp_server.py, ``protocol_send``): `BaseConnector.answering`.
 
 Names that hypercorn does not document: ``TCPServer``, ``H11Protocol``, ``H11WSConnection`` and ``WSStream`` with their
 attributes; ``Connection._proto.extensions`` of wsproto.
@@ -33,7 +34,7 @@ from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Request as RequestEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
@@ -41,12 +42,14 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr  # pyright: ignore[reportUnknownVariableType]
 from wsproto.frame_protocol import CloseReason
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
 from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
 
@@ -173,6 +176,13 @@ class _Tcp(TCPServer):
         finally:
             await self._close()
 
+    async def protocol_send(self, event: Event) -> None:
+        """Send, unless the connection is cut: requests that were read before are still answered."""
+        if isinstance(event, RawData) and self.writer.transport.is_closing():
+            await self.protocol.handle(Closed())
+        else:
+            await super().protocol_send(event)
+
     async def _close(self) -> None:
         # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
         with contextlib.suppress(ssl.SSLError):
@@ -256,6 +266,7 @@ class Connector(asgi.Connector):
         handshake.key = source.request.headers["Sec-WebSocket-Key"].strip().encode()
         handshake.subprotocols = [] if channel.subprotocol is None else [channel.subprotocol]
         handshake.extensions = deflate_offer(source.request, channel.options.compression)
+        self.upgraded(http.tcp)
         await send(asgi.accept_event(source, channel))
         writer = http.tcp.writer
         transport = cast(asyncio.Transport, writer.transport)
@@ -270,6 +281,15 @@ class Connector(asgi.Connector):
         wire.ended = http.ended
         stream.closed = True  # hypercorn has nothing more to say
         self.loop.call_soon(wire.begin)
+
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        self.answering(scope[_KEY].tcp)
+
+    def _how_taken(self, connection: _Tcp) -> Taken:
+        return of_transport(connection.writer.transport)
+
+    def _cut_answered(self, connection: _Tcp) -> None:
+        abort(connection.writer.transport)
 
     async def _stop_listening(self) -> None:
         await self.stop_accepting()

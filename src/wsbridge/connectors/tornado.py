@@ -19,6 +19,7 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   its task ends there.
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `_Server` has a deadline per request,
   and answers a bad Host, which in 6.5 logs a traceback.
+- A peer that does not read its answers may stay (http1connection.py:583 waits for the write): `BaseConnector.answering`.
 - ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
@@ -51,6 +52,7 @@ from tornado.netutil import ssl_wrap_socket
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from wsbridge.accepting import Acceptor
+from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
@@ -440,6 +442,7 @@ class _Handler(WebSocketHandler):
             return
         try:
             self._add_headers(source.response_headers)
+            self._connector.upgraded(stream)
             self.open_args, self.open_kwargs = (), {}
             self.ws_connection = self.get_websocket_protocol()
             await self.ws_connection.accept_connection(self)
@@ -448,10 +451,15 @@ class _Handler(WebSocketHandler):
             raise
 
     def _respond(self, response: Response) -> None:
+        connection: Any = self.request.connection
+        stream: IOStream = connection.stream
         self.set_status(response.status_code)
         self._add_headers(response.headers)
-        finish = cast("Callable[[bytes | None], object]", self.finish)  # pyright: ignore[reportUnknownMemberType]
-        finish(None if response.status_code in (204, 304) else response.body)
+        self._connector.answering(stream)
+        finish = cast("Callable[[bytes | None], asyncio.Future[None]]", self.finish)  # pyright: ignore
+        written = finish(None if response.status_code in (204, 304) else response.body)
+        if response.headers.get("Connection", "").lower() == "close":
+            written.add_done_callback(lambda _: stream.close())
 
     def _add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
         for name, value in headers:
@@ -595,6 +603,13 @@ class Connector(BaseConnector):
         self._server = _Server(app, ssl_options=self.ssl, **{"max_body_size": _MAX_BODY, **self.native_options})
         self._server.connector = self
         self.accept(_Acceptor(self.loop, sockets, self._server))
+
+    def _how_taken(self, connection: IOStream) -> Taken:
+        sock = connection.socket
+        return ENDED if sock is None else of_socket(sock, is_held=bool(_unsent(connection)))
+
+    def _cut_answered(self, connection: IOStream) -> None:
+        connection.close()
 
     async def _stop_listening(self) -> None:
         await self.stop_accepting()

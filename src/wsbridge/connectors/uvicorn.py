@@ -40,6 +40,7 @@ from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
 from websockets.version import version as websockets_version
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
@@ -49,6 +50,7 @@ from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -125,6 +127,7 @@ class _Http(H11Protocol):
             self.send_400_response("")
             return
         self.connections.discard(self)
+        self.connector.upgraded(self)
         protocol = self.connector.protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
@@ -311,6 +314,15 @@ class Connector(asgi.Connector):
         if protocol.transport.is_closing():
             raise ConnectionResetError("the peer left before the 101")
         protocol.begin(channel)
+
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        self.answering(scope[KEY])
+
+    def _how_taken(self, connection: _Http | Upgraded) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Http | Upgraded) -> None:
+        abort(connection.transport)
 
     async def _stop_listening(self) -> None:
         await self.stop_accepting()

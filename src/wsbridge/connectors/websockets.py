@@ -16,6 +16,7 @@ Mends; lines are those of 17.4:
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
   (asyncio/messages.py:181): `FrameReader._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
+- A peer that does not read its refusal may stay (asyncio/connection.py, ``send_context``): `BaseConnector.answering`.
 - Pings are answered behind the close frame too, and without bound for a peer that does not read: the channel does it.
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
@@ -50,6 +51,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.clock import Timer
@@ -188,7 +190,11 @@ class _Connection(FrameReader, ServerConnection):
         try:
             if self.protocol.state is not _CONNECTING:
                 raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
-            response = _refusal(outcome, request.method) if isinstance(outcome, Response) else source.accept(outcome)
+            if isinstance(outcome, Response):
+                self.connector.answering(self)
+                response = _refusal(outcome, request.method)
+            else:
+                response = source.accept(outcome)
         except BaseException:
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
@@ -342,17 +348,18 @@ class Connector(BaseConnector):
         assert isinstance(connection, _Connection)
         return await connection.answer(self.handle, connection.make_request())
 
+    def _how_taken(self, connection: _Connection) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Connection) -> None:
+        abort(connection.transport)
+
     async def _stop_listening(self) -> None:
         await self.stop_accepting()
 
     async def _stop(self) -> None:
-        tasks = list(self._server.handler_tasks)
-        if not tasks:
-            return
-        _, pending = await asyncio.wait(tasks, timeout=0.25)
-        for task in pending:  # they wait for a callback that is given up
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
+            await asyncio.wait(tasks, timeout=0.25)
 
     @classmethod
     @contextlib.asynccontextmanager
