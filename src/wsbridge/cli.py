@@ -40,6 +40,7 @@ from wsbridge.protocols import Connector, Deviation
 from wsbridge.serving import listening_urls, run
 from wsbridge.serving import serve as serve_in_loop
 from wsbridge.sockets import reserve
+from wsbridge.unix import parse_owner
 from wsbridge.tls import TLSFileError, tls_context
 from wsbridge.workers import Child, Supervisor, watch_supervisor
 
@@ -136,6 +137,29 @@ class LazyCommand(click.Command):
         return self.load().make_context(info_name, args, parent, **extra)
 
 
+def permissions(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return permissions that are given in octal."""
+    if value is None:
+        return None
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} must be permissions in octal, such as 660", ctx, parameter)
+    return mode
+
+
+def owner(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check a user and group."""
+    if value is not None:
+        try:
+            parse_owner(value)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc).removeprefix("unix_owner: "), ctx, parameter) from exc
+    return value
+
+
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Hold an option to be a positive, finite number of seconds."""
     try:
@@ -167,6 +191,8 @@ class ServeCommand:
     port: int
     reuse_port: bool
     unix_path: str | None
+    unix_mode: int | None
+    unix_owner: str | None
     app_dir: str
     shutdown_timeout: float
     handshake_timeout: float
@@ -187,6 +213,8 @@ class ServeCommand:
             "app-dir": self.app_dir,
             "connector": self.connector,
             "unix-path": self.unix_path,
+            "unix-mode": None if self.unix_mode is None else f"{self.unix_mode:o}",
+            "unix-owner": self.unix_owner,
             "shutdown-timeout": self.shutdown_timeout,
             "handshake-timeout": self.handshake_timeout,
             "max-channels": self.max_channels,
@@ -228,7 +256,7 @@ class ServeCommand:
         except TLSFileError as exc:
             raise Failure(Exit.BAD_CERTIFICATE, str(exc), debug=self.debug) from exc
         where: dict[str, Any] = (
-            {"unix_path": self.unix_path}
+            {"unix_path": self.unix_path, "unix_mode": self.unix_mode, "unix_owner": self.unix_owner}
             if self.unix_path is not None
             else {"host": self.host, "port": self.port, "reuse_port": self.reuse_port}
         )
@@ -277,6 +305,18 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 )
 @click.option("--reuse-port", is_flag=True, help="Let other processes of this user listen there too (SO_REUSEPORT).")
 @click.option("--unix-path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--unix-mode",
+    callback=permissions,
+    metavar="OCTAL",
+    help="Permissions of the socket's file, such as 660: who may write to it may connect.",
+)
+@click.option(
+    "--unix-owner",
+    callback=owner,
+    metavar="USER[:GROUP]",
+    help="Whom the socket's file is given to, by name or number, which takes root; :GROUP alone, a group of one's own.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -377,6 +417,8 @@ def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, 
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     if command.unix_path is not None and (explicit := sorted(given & {"host", "port", "reuse_port"})):
         raise click.UsageError(f"--unix-path stands alone: leave out --{explicit[0].replace('_', '-')}")
+    if command.unix_path is None and (without := sorted(given & {"unix_mode", "unix_owner"})):
+        raise click.UsageError(f"--{without[0].replace('_', '-')} needs --unix-path")
     if workers is not None and command.unix_path is not None:
         raise click.UsageError("--workers share a port, which a Unix socket does not have: leave out one of the two")
     if workers is not None and reload:

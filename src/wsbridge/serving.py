@@ -34,6 +34,8 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     unix_path: str | None = None,
+    unix_mode: int | None = None,
+    unix_owner: str | None = None,
     ssl: ssl_module.SSLContext | None = None,
     reuse_port: bool = False,
     max_channels: int | None = None,
@@ -73,6 +75,7 @@ async def serve(
         shutdown_timeout=shutdown_timeout,
         trusted_proxies=trusted_proxies,
         native_options=native_options,
+        **{name: value for name, value in (("unix_mode", unix_mode), ("unix_owner", unix_owner)) if value is not None},
         **({"server_pings": True} if server_pings else {}),
     )
     await server.start()

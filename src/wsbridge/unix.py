@@ -31,7 +31,7 @@ def parse_owner(text: str) -> Owner:
     """
     user, _, group = text.partition(":")
     if not user and not group:
-        raise ValueError(f"unix_owner must be USER, USER:GROUP or :GROUP, not {text!r}")
+        raise ValueError(f"unix_owner: it must be USER, USER:GROUP or :GROUP, not {text!r}")
     return _number("user", user), _number("group", group)
 
 

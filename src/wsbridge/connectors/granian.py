@@ -47,7 +47,7 @@ from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.connectors import asgi
-from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._connections import Descriptors, Ends, are_open, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
@@ -69,6 +69,7 @@ _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
+_GLANCE = 0.02  # seconds between looks whether those who are connected are answered and gone
 _STEP = 0.001  # seconds between looks at whether a thread has ended
 _WAIT = 0.25  # seconds for what ends by itself
 
@@ -151,6 +152,7 @@ class Connector(asgi.Connector):
     _opening: set[asyncio.Task[Any]]
     descriptors: Descriptors
     _serves: bool
+    _last: float  # until when a request is waited for
 
     @classmethod
     def prepare_process(cls) -> None:
@@ -262,11 +264,14 @@ class Connector(asgi.Connector):
         cut(connection)
 
     async def _stop_listening(self) -> None:
-        pass  # see the mends; what comes now is refused with 503
+        self._last = self.loop.time() + min(_WAIT, self.shutdown_timeout / 4)
+        # see the mends; what comes now is refused with 503
 
     async def _stop(self) -> None:
         if self._opening:  # with a refusal
             await asyncio.wait(list(self._opening), timeout=_WAIT)
+        while self.loop.time() < self._last and are_open(self.addresses):
+            await asyncio.sleep(_GLANCE)
         for _ in range(round(_WAIT / _STEP)):
             if not self._drains:
                 break

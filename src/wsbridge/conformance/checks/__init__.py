@@ -18,6 +18,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     timeouts,
     flow,
     starting,
+    accepting,
     stopping,
     threads,
     context,
@@ -33,6 +34,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
 )
 
 __all__ = [
+    "accepting",
     "closing",
     "closing_reasons",
     "codec",
