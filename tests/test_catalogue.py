@@ -19,7 +19,7 @@ from wsbridge.protocols import Feature
 TESTS = Path(__file__).parent
 SPEC = TESTS.parent / "docs" / "spec.md"
 COUNTS = {
-    "HS": 12,
+    "HS": 13,
     "OPEN": 11,
     "RECV": 10,
     "SEND": 8,
@@ -27,8 +27,8 @@ COUNTS = {
     "ERR": 3,
     "LIM": 5,
     "FLOW": 3,
-    "STOP": 6,
-    "CTX": 5,
+    "STOP": 9,
+    "CTX": 6,
     "CONN": 5,
     "STREAM": 10,
     "CODEC": 2,

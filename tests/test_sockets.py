@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +48,8 @@ async def test_port_0_gives_a_free_one_that_listens() -> None:
         assert address[0] == "127.0.0.1"
         assert int(address[1]) > 0
         assert not sock.getblocking()
+        assert not connects_to(address)
+        listen([sock])
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
         assert connects_to(address)
 
@@ -181,6 +182,7 @@ async def test_an_unknown_host_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_no_host_is_every_address() -> None:
     with closing(await bind("", 0)) as bound:
+        listen(bound)
         assert connects_to(("127.0.0.1", bound[0].getsockname()[1]))
 
 
@@ -190,6 +192,43 @@ async def test_a_port_can_be_shared() -> None:
         port = first.getsockname()[1]
         with closing(await bind("127.0.0.1", port, reuse_port=True)) as (second,):
             assert second.getsockname()[1] == port
+
+
+async def test_a_port_that_is_bound_is_held_before_it_listens() -> None:
+    with closing(await bind("127.0.0.1", 0)) as (first,):
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}") as raised:
+            await bind("127.0.0.1", port)
+        assert raised.value.errno == errno.EADDRINUSE
+        listen([first])
+        assert connects_to(("127.0.0.1", port))
+
+
+async def test_a_port_whose_connections_fade_away_can_be_taken_again() -> None:
+    """What SO_REUSEADDR is for: the closing side of a connection keeps its port for a minute."""
+    with closing(await bind("127.0.0.1", 0)) as (sock,):
+        listen([sock])
+        port = sock.getsockname()[1]
+        sock.setblocking(True)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = sock.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+    with closing(await bind("127.0.0.1", port)) as again:
+        listen(again)
+        assert connects_to(("127.0.0.1", port))
+
+
+async def test_who_cannot_listen_is_told_where() -> None:
+    with closing(await bind("127.0.0.1", 0, reuse_port=True)) as (sock,):
+        port = sock.getsockname()[1]
+
+        class Refused(socket.socket):
+            def listen(self, backlog: int = 0, /) -> None:
+                raise OSError(errno.EADDRINUSE, "taken")
+
+        with Refused(fileno=os.dup(sock.fileno())) as refused, pytest.raises(OSError, match=rf"port {port}: taken"):
+            listen([refused])
 
 
 async def test_a_transport_that_has_sent_its_rest_and_ended_can_be_cut() -> None:

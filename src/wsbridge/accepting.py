@@ -9,6 +9,7 @@ were accepted in the turn of its close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -22,7 +23,7 @@ from typing import Any
 
 from wsbridge.sockets import BACKLOG, Anchor, abort, anchor
 
-__all__ = ["Acceptor", "Connect", "TransportAcceptor"]
+__all__ = ["Acceptor", "Connect", "TransportAcceptor", "refuse_waiting"]
 
 logger = logging.getLogger("wsbridge")
 
@@ -34,6 +35,7 @@ _PAUSE = 0.25  # seconds without accepting, when the system has nothing left
 _QUIET = 1.0  # seconds between two log records about that
 _GLANCE = 0.01  # seconds between two looks whether all are answered
 _LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than wait, if some come meanwhile
+_REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 
 _started: Callable[..., asyncio.Task[None]] = (  # at once, where that can be: a turn less for each connection
@@ -107,7 +109,7 @@ class Acceptor(ABC):
 
     async def answer_last(self, until: float) -> None:
         """Wait until those who are connected are answered and gone, or for the loop's time ``until``."""
-        while self.is_asked and self._loop.time() < until:
+        while self.is_asked and self._loop.time() < until:  # noqa: ASYNC110  (no server tells of all its ends)
             await asyncio.sleep(_GLANCE)
 
     def _watch(self) -> None:
@@ -243,3 +245,19 @@ class TransportAcceptor(Acceptor):
             await asyncio.wait(connecting, timeout=_WAIT)
         for _ in range(2):  # the protocols are told in the next turn
             await asyncio.sleep(0)
+
+
+def refuse_waiting(sockets: Sequence[socket.socket], answer: bytes) -> None:
+    """Accept all who wait, answer them and end their connections: for a server that has ended and accepts by itself."""
+    for sock in sockets:
+        for _ in range(_LAST):
+            try:
+                connection, _ = sock.accept()
+            except OSError:
+                break
+            with connection, contextlib.suppress(OSError):
+                connection.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    connection.recv(_REQUEST)  # what is unread at the end would reset the connection
+                connection.send(answer)
+                connection.shutdown(socket.SHUT_WR)

@@ -544,9 +544,7 @@ class BaseConnector(ABC):
         """
         timeout = self.handshake_timeout
         self.accept(
-            TransportAcceptor(
-                self.loop, sockets, factory, ssl=self.ssl, ssl_handshake_timeout=timeout, connect=connect
-            )
+            TransportAcceptor(self.loop, sockets, factory, ssl=self.ssl, ssl_handshake_timeout=timeout, connect=connect)
         )
 
     def accept(self, acceptor: Acceptor) -> None:
@@ -663,7 +661,7 @@ class BaseConnector(ABC):
         self._hurry = None
 
     async def _until_empty(self, caller: BaseChannel | None, timeout: float) -> None:
-        """Wait until no channel or handshake is left but the caller's, or the time is over, or the stop is cancelled."""
+        """Wait until no channel or handshake is left but the caller's, the time is over, or the stop is cancelled."""
         assert self._hurry is not None
         hurry = self.loop.create_task(self._hurry.wait())
         limit = self.loop.time() + timeout

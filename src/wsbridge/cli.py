@@ -40,8 +40,8 @@ from wsbridge.protocols import Connector, Deviation
 from wsbridge.serving import listening_urls, run
 from wsbridge.serving import serve as serve_in_loop
 from wsbridge.sockets import reserve
-from wsbridge.unix import parse_owner
 from wsbridge.tls import TLSFileError, tls_context
+from wsbridge.unix import parse_owner
 from wsbridge.workers import Child, Supervisor, watch_supervisor
 
 __all__ = ["Exit", "cli", "main"]

@@ -255,8 +255,8 @@ SERVING_RULES: tuple[Rule, ...] = (
         sentence="""Whoever the system has connected when `stop()` is called is accepted, and nobody is reset: a request
         that has come gets 503, and the connection ends.""",
         text="""So does a request that comes within 0.25 s, or a quarter of `shutdown_timeout`, which `stop()` waits for
-        it; later ones are cut off. With `SO_REUSEPORT` and a successor that listens no connection is lost. A server that
-        accepts by itself, such as granian, may do so until its channels have ended.""",
+        it; later ones are cut off. With `SO_REUSEPORT` and a successor that listens no connection is lost. A server
+        that accepts by itself, such as granian, may do so until its channels have ended.""",
     ),
     rule(
         "MOUNT-1",

@@ -444,7 +444,7 @@ class Connector(BaseConnector):
         finally:
             del receive, send
 
-    def _answer_begins(self, scope: Scope) -> None:  # noqa: B027
+    def _answer_begins(self, scope: Scope) -> None:
         """Take it that a request is answered next (HS-13); an ASGI server of the user's own sees to it itself."""
 
     async def _accept(self, source: BaseSource, channel: Any, receive: Receive, send: Send) -> None:

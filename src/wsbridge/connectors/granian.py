@@ -18,6 +18,7 @@ Mends:
 - A send to a peer that has left succeeds: the kernel is asked now and then, and before a late 101.
 - What is refused by an exception is logged as an error: no exception is handed on.
 - An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
+- A worker that is stopped leaves those who wait to be accepted: they are refused here (`refuse_waiting`).
 - A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.
 
 What is left is in `wsbridge.connectors._granian_deviations`.
@@ -43,6 +44,7 @@ from granian._futures import _new_cbscheduler  # pyright: ignore
 from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
+from wsbridge.accepting import refuse_waiting
 from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
@@ -71,6 +73,7 @@ _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
 _GLANCE = 0.02  # seconds between looks whether those who are connected are answered and gone
 _STEP = 0.001  # seconds between looks at whether a thread has ended
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _WAIT = 0.25  # seconds for what ends by itself
 
 
@@ -270,7 +273,8 @@ class Connector(asgi.Connector):
     async def _stop(self) -> None:
         if self._opening:  # with a refusal
             await asyncio.wait(list(self._opening), timeout=_WAIT)
-        while self.loop.time() < self._last and are_open(self.addresses):
+        await asyncio.sleep(2 * _GLANCE)  # for granian's thread to accept those who wait
+        while self.loop.time() < self._last and are_open(self.addresses):  # noqa: ASYNC110
             await asyncio.sleep(_GLANCE)
         for _ in range(round(_WAIT / _STEP)):
             if not self._drains:
@@ -285,6 +289,7 @@ class Connector(asgi.Connector):
         if self._threads:
             await asyncio.wait(self._threads, timeout=_WAIT)
         await _until_ended([thread.result() for thread in self._threads if thread.done()])
+        refuse_waiting(self._sockets, _REFUSAL)
         if self._opening:
             for task in self._opening:  # nothing of granian's wakes them any more
                 task.cancel()

@@ -36,7 +36,6 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
@@ -55,7 +54,6 @@ from picows import (
 )
 
 from wsbridge.accepting import Connect
-from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code

@@ -19,7 +19,7 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   its task ends there.
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `_Server` has a deadline per request,
   and answers a bad Host, which in 6.5 logs a traceback.
-- A peer that does not read its answers may stay (http1connection.py:583 waits for the write): `BaseConnector.answering`.
+- A peer that does not read its answers may stay (http1connection.py:583): `BaseConnector.answering`.
 - ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
@@ -547,7 +547,7 @@ class _Acceptor(Acceptor):
                 return
             stream = SSLIOStream(secure, **sizes)
         self._streams.add(stream)
-        server.handle_stream(stream, address)
+        cast(Any, server).handle_stream(stream, address)
 
     @property
     def is_asked(self) -> bool:

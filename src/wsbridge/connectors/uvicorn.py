@@ -293,7 +293,7 @@ class Connector(asgi.Connector):
         config.load()
         config.ssl = self.ssl
         self._state = ServerState()
-        options = {"config": config, "server_state": self._state, "app_state": {}}
+        options: dict[str, Any] = {"config": config, "server_state": self._state, "app_state": {}}
         self.serve_protocols(sockets, partial(cast(Any, config.http_protocol_class), **options))
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
