@@ -15,6 +15,7 @@ import pty
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap

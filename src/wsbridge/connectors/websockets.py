@@ -333,8 +333,13 @@ class Connector(BaseConnector):
         """Live a connection's life."""
         try:
             await connection.handshake(self._answer, None, None)
-            if connection.protocol.state is _OPEN:
-                await connection.live()
+            channel = connection.channel
+            if connection.protocol.state is _OPEN and channel is not None:
+                connection.begin(channel)  # as `live`, without a frame more that each message wakes
+                try:
+                    await channel.run()
+                finally:
+                    connection.let_go()
                 await connection.close()
         except (WebSocketException, OSError, EOFError):
             pass  # no handshake came, or one that was refused; the peer's own affair
