@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -269,3 +271,20 @@ async def test_a_transport_with_a_rest_is_cut_at_once() -> None:
     aborter(transport)()
     assert await ended is None
     there.close()
+
+
+async def test_what_cuts_a_transport_does_not_keep_it() -> None:
+    """An ended connection's TLS objects are 300 KiB; a deadline must not hold them."""
+    here, there = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
+    abort = aborter(transport)
+    reference = weakref.ref(transport)
+    there.close()
+    async with asyncio.timeout(10):
+        while not transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    del transport
+    gc.collect()
+    assert reference() is None
+    abort()
