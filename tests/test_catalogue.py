@@ -19,7 +19,7 @@ from wsbridge.protocols import Feature
 TESTS = Path(__file__).parent
 SPEC = TESTS.parent / "docs" / "spec.md"
 COUNTS = {
-    "HS": 17,
+    "HS": 19,
     "OPEN": 12,
     "RECV": 10,
     "SEND": 8,
@@ -28,7 +28,7 @@ COUNTS = {
     "LIM": 5,
     "FLOW": 3,
     "STOP": 15,
-    "CTX": 5,
+    "CTX": 6,
     "CONN": 7,
     "STREAM": 10,
     "CODEC": 3,

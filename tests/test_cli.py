@@ -15,6 +15,7 @@ import pty
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -164,13 +165,15 @@ async def test_stop_2_serve_without_a_peer(app_dir: Path, signum: signal.Signals
         assert await process.end(signum) == Exit.OK
 
 
-@pytest.mark.rule("STOP-4")
+@pytest.mark.rule("STOP-4", "STOP-7")
 async def test_stop_4_serve_on_a_unix_socket(app_dir: Path) -> None:
     path = app_dir / "socket"
-    arguments = ("serve", "echo:app", "-c", "stub:Connector", "--unix-path", str(path))
+    where = ("--unix-path", str(path), "--unix-mode", "0660", "--unix-owner", str(os.getuid()))
+    arguments = ("serve", "echo:app", "-c", "stub:Connector", *where)
     async with running(*WSBRIDGE, *arguments, cwd=app_dir) as process:
         assert await process.url() == f"ws+unix://{path}"
         assert path.is_socket()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert await process.end(signal.SIGTERM) == Exit.OK
     assert not path.exists()
 
@@ -355,6 +358,11 @@ def test_serve_an_oserror_while_it_runs_is_no_failure_to_listen(app_dir: Path, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--unix-mode=660"], "--unix-mode needs --unix-path"),
+        (["--unix-owner=0"], "--unix-owner needs --unix-path"),
+        (["--unix-path=x", "--unix-mode=9"], "'9' must be permissions in octal, such as 660"),
+        (["--unix-path=x", "--unix-mode=1777"], "'1777' must be permissions in octal, such as 660"),
+        (["--unix-path=x", "--unix-owner=no such user"], "this system has no user 'no such user'"),
         (["--unix-path=x", "--port=1"], "--unix-path stands alone: leave out --port"),
         (["--unix-path=x", "--host=y"], "--unix-path stands alone: leave out --host"),
         (["--shutdown-timeout=0"], "Invalid value for '--shutdown-timeout': it must be positive and finite, not 0.0"),

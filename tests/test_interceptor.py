@@ -132,48 +132,65 @@ async def test_an_error_stage_may_answer(trace: Trace) -> None:
     assert (context["response"].status_code, context["response"].body) == (409, b"taken")
 
 
-async def test_a_cancel_runs_all_error_stages_and_none_takes_it(caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[tuple[str, BaseException]] = []
-
-    def release(name: str, error: BaseException | None = None) -> Any:
-        async def stage(context: Context, exception: Exception) -> None:
-            seen.append((name, exception))
-            await asyncio.sleep(0)
-            context["response"] = Response("", 500)
-            if error is not None:
-                raise error
-
-        return stage
-
-    raised = asyncio.CancelledError("stop")
-
-    async def cancelled(context: Context) -> None:
-        raise raised
-
-    own = KeyError("own")
-    chain = [
-        Interceptor(name="a", error=release("a"), leave=lambda context: seen.append(("leave", raised))),
-        Interceptor(name="b", error=release("b", own)),
-        Interceptor(name="c", error=release("c", asyncio.CancelledError())),
-        Interceptor(name="d", enter=cancelled),
-        Interceptor(name="e", error=release("e")),
-    ]
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await execute({"response": None}, chain)
-    assert caught.value is raised
-    assert seen == [("c", raised), ("b", raised), ("a", raised)]
-    (record,) = caplog.records
-    assert record.exc_info is not None
-    assert record.exc_info[1] is own
-
-
-async def test_a_cancel_in_a_leave_stage_runs_the_error_stages_that_are_left(trace: Trace) -> None:
+@pytest.mark.rule("CTX-6")
+async def test_a_cancellation_runs_every_error_stage_and_none_takes_it(trace: Trace) -> None:
     async def cancelled(context: Context) -> None:
         raise asyncio.CancelledError
 
+    chain = [
+        trace.interceptor("a", error=None),
+        trace.interceptor("b", error=None, asynchronous=True),
+        Interceptor(name="c", enter=cancelled),
+        trace.interceptor("d", error=None),
+    ]
     with pytest.raises(asyncio.CancelledError):
-        await execute({}, [trace.interceptor("a", error=None), Interceptor(name="b", leave=cancelled)])
-    assert trace.log == ["enter a", "error a"]
+        await execute({}, chain)
+    assert trace.log == ["enter a", "enter b", "error b", "error a"]
+
+
+@pytest.mark.rule("CTX-6")
+async def test_one_that_has_left_has_no_error_stage_to_run(trace: Trace) -> None:
+    async def cancelled(context: Context) -> None:
+        raise asyncio.CancelledError
+
+    chain = [trace.interceptor("a", error=None), Interceptor(name="b", leave=cancelled), trace.interceptor("c")]
+    with pytest.raises(asyncio.CancelledError):
+        await execute({}, chain)
+    assert trace.log == ["enter a", "enter c", "leave c", "error a"]
+
+
+@pytest.mark.rule("CTX-6")
+async def test_what_an_error_stage_raises_for_a_cancellation_is_logged(
+    trace: Trace, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = asyncio.Event()
+
+    async def wait(context: Context) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def hang(context: Context, error: Exception) -> None:
+        trace.log.append("hangs")
+        await asyncio.Event().wait()
+
+    chain = [
+        trace.interceptor("a", error=None),
+        trace.interceptor("b", error=ValueError("no")),
+        Interceptor(name="c", error=hang),
+        Interceptor(name="d", enter=wait),
+    ]
+    task = asyncio.ensure_future(execute({}, chain))
+    await waiting.wait()
+    task.cancel()
+    while "hangs" not in trace.log:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()  # ends one stage, not the others
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert trace.log == ["enter a", "enter b", "hangs", "error b", "error a"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the error stage of the interceptor 'b' raised for a cancelled handshake"
+    ]
 
 
 async def test_what_ends_the_process_is_nobodys(trace: Trace) -> None:

@@ -375,7 +375,7 @@ def test_a_child_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1", "--debug",
          "--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port",
          "--certfile=a", "--keyfile=b", "--client-ca=c", "--connector=d", "--loop=uvloop"],
-        ["--unix-path=x", "--trusted-proxy=unix"],
+        ["--unix-path=x", "--unix-mode=660", "--unix-owner=0:0", "--trusted-proxy=unix"],
         ["--fd=3", "--fd=5"],
     ):  # fmt: skip
         asked.clear()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from wsbridge import sockets
-from wsbridge.sockets import aborter, bind, socket_address, unlink_socket
+from wsbridge.sockets import aborter, bind, listen, socket_address
 
 pytestmark = pytest.mark.rule("STOP-1")
 
@@ -49,6 +50,8 @@ async def test_port_0_gives_a_free_one_that_listens() -> None:
         assert address[0] == "127.0.0.1"
         assert int(address[1]) > 0
         assert not sock.getblocking()
+        assert not connects_to(address)
+        listen([sock])
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
         assert connects_to(address)
 
@@ -181,6 +184,7 @@ async def test_an_unknown_host_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_no_host_is_every_address() -> None:
     with closing(await bind("", 0)) as bound:
+        listen(bound)
         assert connects_to(("127.0.0.1", bound[0].getsockname()[1]))
 
 
@@ -192,80 +196,41 @@ async def test_a_port_can_be_shared() -> None:
             assert second.getsockname()[1] == port
 
 
-# ---- Unix sockets -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_unix_socket_is_bound_and_unlinked(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("ignored", 7, unix_path=path)) as (sock,):
-        assert socket_address(sock) == path
-        assert connects_to(path, socket.AF_UNIX)
-        assert not sock.getblocking()
-    unlink_socket(path)
-    assert not (tmp_path / "s").exists()
-    unlink_socket(path)
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_socket_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("", 0, unix_path=path)):
-        pass
-    assert (tmp_path / "s").exists()
-    with closing(await bind("", 0, unix_path=path)):
-        assert connects_to(path, socket.AF_UNIX)
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_stale_file_that_another_process_removes_first_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(tmp_path / "s")
-    with closing(await bind("", 0, unix_path=path)):
-        pass
-    real = os.unlink
-
-    def unlink(name: str) -> None:
-        real(name)
-        raise FileNotFoundError(name)
-
-    monkeypatch.setattr("wsbridge.sockets.os.unlink", unlink)
-    with closing(await bind("", 0, unix_path=path)) as bound:
-        assert len(bound) == 1
-
-
-@pytest.mark.rule("STOP-4")
-async def test_a_path_that_is_in_use_or_no_socket_is_an_os_error_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    with closing(await bind("", 0, unix_path=str(path))):
-        with pytest.raises(OSError, match="Unix socket") as raised:
-            await bind("", 0, unix_path=str(path))
+async def test_a_port_that_is_bound_is_held_before_it_listens() -> None:
+    with closing(await bind("127.0.0.1", 0)) as (first,):
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}") as raised:
+            await bind("127.0.0.1", port)
         assert raised.value.errno == errno.EADDRINUSE
-        assert connects_to(str(path), socket.AF_UNIX)
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(OSError, match="Unix socket"):
-        await bind("", 0, unix_path=str(file))
-    unlink_socket(str(file))
-    assert file.read_text() == "mine"
+        listen([first])
+        assert connects_to(("127.0.0.1", port))
 
 
-@pytest.mark.rule("STOP-4")
-@pytest.mark.parametrize("path", ["/nowhere/at/all/s", "/tmp/" + "x" * 200])
-async def test_a_path_that_cannot_be_is_an_os_error(path: str) -> None:
-    with pytest.raises(OSError, match="Unix socket"):
-        await bind("", 0, unix_path=path)
+async def test_a_port_whose_connections_fade_away_can_be_taken_again() -> None:
+    """What SO_REUSEADDR is for: the closing side of a connection keeps its port for a minute."""
+    with closing(await bind("127.0.0.1", 0)) as (sock,):
+        listen([sock])
+        port = sock.getsockname()[1]
+        sock.setblocking(True)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = sock.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+    with closing(await bind("127.0.0.1", port)) as again:
+        listen(again)
+        assert connects_to(("127.0.0.1", port))
 
 
-@pytest.mark.rule("STOP-4")
-async def test_a_socket_that_refuses_otherwise_is_left_alone(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-        datagrams.bind(path)
-        with pytest.raises(OSError, match="Unix socket"):
-            await bind("", 0, unix_path=path)
-        assert (tmp_path / "s").exists()
+async def test_who_cannot_listen_is_told_where() -> None:
+    with closing(await bind("127.0.0.1", 0, reuse_port=True)) as (sock,):
+        port = sock.getsockname()[1]
+
+        class Refused(socket.socket):
+            def listen(self, backlog: int = 0, /) -> None:
+                raise OSError(errno.EADDRINUSE, "taken")
+
+        with Refused(fileno=os.dup(sock.fileno())) as refused, pytest.raises(OSError, match=rf"port {port}: taken"):
+            listen([refused])
 
 
 async def test_a_transport_that_has_sent_its_rest_and_ended_can_be_cut() -> None:
@@ -306,3 +271,20 @@ async def test_a_transport_with_a_rest_is_cut_at_once() -> None:
     aborter(transport)()
     assert await ended is None
     there.close()
+
+
+async def test_what_cuts_a_transport_does_not_keep_it() -> None:
+    """An ended connection's TLS objects are 300 KiB; a deadline must not hold them."""
+    here, there = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
+    abort = aborter(transport)
+    reference = weakref.ref(transport)
+    there.close()
+    async with asyncio.timeout(10):
+        while not transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    del transport
+    gc.collect()
+    assert reference() is None
+    abort()

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Self
 from werkzeug.datastructures import Headers
 
 from wsbridge import alpn
+from wsbridge.accepting import Acceptor, Connect, TransportAcceptor
+from wsbridge.answering import Answers, Taken
 from wsbridge.application import Application
 from wsbridge.channel import BaseChannel, QueuedChannel, TransportChannel
 from wsbridge.clock import Clock, Timer
@@ -32,7 +34,8 @@ from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
 from wsbridge.refusal import Refusal, RefusalLog
-from wsbridge.sockets import adopt, bind, check_sockets, is_unix, socket_address, unlink_socket
+from wsbridge.sockets import adopt, bind, check_sockets, is_unix, listen, socket_address
+from wsbridge.unix import UnixSocket, parse_owner
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
 __all__ = [
@@ -53,6 +56,7 @@ _MAX_HEADERS = 128  # of a request
 _LEAST_HEAD = 1024  # bytes: no handshake of a browser is larger without cookies
 _ABANDON_AFTER = 0.25  # seconds that a cancelled callback has left at the end of a stop
 _LOOK_OUT = 0.25  # seconds between two looks for an end behind messages that wait (CLOSE-6)
+_LAST_REQUESTS = 0.25  # seconds that who is connected has left to complete a request, when a stop begins
 _RESERVED = frozenset(
     f"{prefix}{name}"
     for prefix, names in {
@@ -109,6 +113,10 @@ class BaseConnector(ABC):
         host: A name or address to listen at; every address of a name is used.
         port: 0 for a free one.
         unix_path: Listen on this Unix socket instead.
+        unix_mode: Permissions of its file, such as ``0o660``: who may write to it may connect. None: as the process's
+            umask has it.
+        unix_owner: ``USER``, ``USER:GROUP`` or ``:GROUP`` to give its file to, by name or number, which takes root or
+            a group of one's own.
         sockets: Listen on these instead: stream sockets that are bound. They stay the caller's: `stop` leaves them
             open, so that who connects later waits for the next to listen, and `start` works again (STOP-15).
         ssl: Serve TLS by this context.
@@ -139,6 +147,8 @@ class BaseConnector(ABC):
     """What ``native_options`` may hold."""
     has_wire: ClassVar[bool] = True
     """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
+    keeps_answered: ClassVar[bool] = False
+    """Whether `answering` gets names of connections, which nobody else keeps."""
     has_tls: ClassVar[bool] = True
     """Whether its server takes an `ssl.SSLContext`."""
 
@@ -149,6 +159,8 @@ class BaseConnector(ABC):
         host: str = "127.0.0.1",
         port: int = 0,
         unix_path: str | None = None,
+        unix_mode: int | None = None,
+        unix_owner: str | None = None,
         sockets: Sequence[socket.socket] = (),
         ssl: ssl_module.SSLContext | None = None,
         reuse_port: bool = False,
@@ -164,6 +176,9 @@ class BaseConnector(ABC):
         _check_type("host", host, str)
         _check_int("port", port, 0, 65535)
         _check_type("unix_path", unix_path, str, optional=True)
+        if unix_mode is not None:
+            _check_int("unix_mode", unix_mode, 0, 0o777)
+        _check_type("unix_owner", unix_owner, str, optional=True)
         _check_type("ssl", ssl, ssl_module.SSLContext, optional=True)
         _check_type("reuse_port", reuse_port, bool)
         _check_int("max_channels", max_channels, 1, None)
@@ -177,6 +192,9 @@ class BaseConnector(ABC):
         self.unix_path = unix_path
         check_sockets(sockets)
         self.sockets = tuple(sockets)
+        self.unix_mode = unix_mode
+        self.unix_owner = unix_owner
+        self._owner = None if unix_owner is None else parse_owner(unix_owner)
         self.ssl = ssl
         self.reuse_port = reuse_port
         self.max_channels = max_channels
@@ -188,6 +206,11 @@ class BaseConnector(ABC):
         self._channels: set[BaseChannel] = set()
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._sockets: list[socket.socket] = []
+        self._unix_socket: UnixSocket | None = None
+        self._answers: Answers[Any] = Answers(
+            self.handshake_timeout, self._how_taken, self._cut_answered, keeps=self.keeps_answered
+        )
+        self._acceptor: Acceptor | None = None
         self._addresses: tuple[Address, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Clock | None = None
@@ -196,6 +219,7 @@ class BaseConnector(ABC):
         self._is_waiting = False
         self._has_server = False
         self._stopping: asyncio.Task[None] | None = None
+        self._stopped_by: asyncio.Task[Any] | None = None
         self._hurry: asyncio.Event | None = None
         self._released: asyncio.Future[None] | None = None
         self._drains: dict[Drain | alpn.Refusal, Timer] = {}
@@ -210,6 +234,9 @@ class BaseConnector(ABC):
             raise self.unsupported("sockets", "its server cannot serve a Unix socket, and one of them is one")
         if self.sockets and (unix_path is not None or port or reuse_port or host != "127.0.0.1"):
             raise ValueError("sockets are bound already: leave out host, port, unix_path and reuse_port")
+        if unix_path is None:
+            for option in (name for name in ("unix_mode", "unix_owner") if getattr(self, name) is not None):
+                raise ValueError(f"{option} is for the file of a Unix socket: give a unix_path too")
         if not self.has_wire:
             given: dict[str, object] = {"host": host not in ("", "127.0.0.1"), "port": port, "sockets": self.sockets}
             given |= {"ssl": ssl, "reuse_port": reuse_port}
@@ -236,11 +263,19 @@ class BaseConnector(ABC):
 
     @abstractmethod
     async def _stop_listening(self) -> None:
-        """Accept no more connections; leave those that are open."""
+        """Accept those who wait, then no more; leave the connections that are open (STOP-9)."""
 
     @abstractmethod
     async def _stop(self) -> None:
         """End the server and all that is left of it; every channel has ended, or is given up."""
+
+    def _how_taken(self, connection: Any) -> Taken:
+        """Tell how an answered connection stands. Needed where `answering` is called."""
+        raise NotImplementedError
+
+    def _cut_answered(self, connection: Any) -> None:
+        """Cut a connection whose peer does not take its answer. Needed where `answering` is called."""
+        raise NotImplementedError
 
     @classmethod  # noqa: B027
     def prepare_process(cls) -> None:
@@ -297,6 +332,7 @@ class BaseConnector(ABC):
             if not self._running:
                 return
             self._check_loop()
+            self._stopped_by = asyncio.current_task()
             self._stopping = self.loop.create_task(self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
@@ -364,6 +400,9 @@ class BaseConnector(ABC):
         """Forget ``channel``."""
         self._channels.discard(channel)
         self._lookout.discard(channel)
+        self._wake_stop()
+
+    def _wake_stop(self) -> None:
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
 
@@ -415,6 +454,19 @@ class BaseConnector(ABC):
     def _end_drains(self) -> None:
         for drain in list(self._drains):
             drain.close()
+
+    def answering(self, connection: Any) -> None:
+        """Take it that an answer in plain HTTP is written to a connection next, or a refusal (HS-13).
+
+        For servers that have no deadline for it. ``connection`` is the server's object for it, of which there is a weak
+        reference; call `upgraded` with it when a 101 is written. A mount leaves it to the framework.
+        """
+        if self._running:
+            self._answers.begin(self.clock, connection)
+
+    def upgraded(self, connection: Any) -> None:
+        """Take it that a 101 is written to a connection."""
+        self._answers.forget(connection)
 
     def unsupported(self, option: str, reason: str) -> UnsupportedOptionError:
         """Return the error for an option that this connector cannot honour."""
@@ -485,16 +537,18 @@ class BaseConnector(ABC):
             elif isinstance(outcome, Refusal):
                 return self._refused(request, outcome)
             return outcome
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
+            if not task.cancelling():  # a stage raised it, of something else that was cancelled
+                return _failure(request, exc)
             if not self.is_stopping:
                 raise
             task.uncancel()  # by the stop of this connector, which refuses what is under way (STOP-5)
             return self._refused(request, _stops())
         except Exception as exc:
-            logger.error("the request for %s failed", shown(request.path), exc_info=exc)
-            return plain_response(500)
+            return _failure(request, exc)
         finally:
             self._handshakes.discard(task)
+            self._wake_stop()
             if source.channel is not None and source.channel is not channel:
                 source.channel.abandon()  # a later stage refused what was upgraded already
 
@@ -533,6 +587,55 @@ class BaseConnector(ABC):
         return _stops() if self.is_stopping else channel
 
     # ---- starting and stopping --------------------------------------------------------------------------------------
+
+    async def _bind(self) -> None:
+        """Take the addresses; an address in use is told before the lifespan is entered (STOP-1)."""
+        if self.sockets:
+            self._sockets = adopt(self.sockets)
+        elif self.unix_path is None:
+            self._sockets = await bind(self.host, self.port, reuse_port=self.reuse_port)
+        else:
+            self._unix_socket = await UnixSocket.bind(self.unix_path, mode=self.unix_mode, owner=self._owner)
+            self._sockets = [self._unix_socket.sock]
+
+    async def _listen(self) -> None:
+        """Let peers connect: what the lifespan prepares is there (STOP-1)."""
+        if self._unix_socket is None:
+            listen(self._sockets)
+        else:
+            await self._unix_socket.listen()
+        self._addresses = tuple(map(socket_address, self._sockets))
+
+    def serve_protocols(
+        self,
+        sockets: list[socket.socket],
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        connect: Connect | None = None,
+    ) -> None:
+        """Accept on ``sockets``, and serve each connection by a protocol of ``factory``, over TLS if there is any.
+
+        For ``_start`` of servers that are asyncio protocols; `stop_accepting` is for their ``_stop_listening``.
+
+        Args:
+            sockets: Those of ``_start``.
+            factory: Makes a protocol.
+            connect: As ``loop.connect_accepted_socket``, if that is not to be used.
+        """
+        timeout = self.handshake_timeout
+        self.accept(
+            TransportAcceptor(self.loop, sockets, factory, ssl=self.ssl, ssl_handshake_timeout=timeout, connect=connect)
+        )
+
+    def accept(self, acceptor: Acceptor) -> None:
+        """Accept by ``acceptor`` from now on; `stop` sees to its connections (STOP-8, STOP-9)."""
+        self._acceptor = acceptor
+        acceptor.start()
+
+    async def stop_accepting(self) -> None:
+        """Accept those who wait, unless the next to listen on the same socket will (STOP-15), then no more (STOP-9)."""
+        if self._acceptor is not None:
+            self._acceptor.stop(takes_waiting=not self.sockets)
 
     def _set_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -580,6 +683,7 @@ class BaseConnector(ABC):
             if not self._channels and not self._handshakes:
                 return
             self._check_loop()
+            self._stopped_by = asyncio.current_task()
             self._stopping = self.loop.create_task(self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
@@ -588,18 +692,19 @@ class BaseConnector(ABC):
             await self.stop_channels(caller)
         finally:
             self._end_drains()
-            self._stopping = None
+            self._stopping = self._stopped_by = None
 
     async def _start_all(self) -> None:
         """Start; what waits for others, and only that, may be cancelled: a server is started to its end (STOP-10)."""
         try:
             self._is_waiting = True
             if self.has_wire:
-                self._sockets = await self._bind()
-                self._addresses = tuple(map(socket_address, self._sockets))
+                await self._bind()
             await self._lifespan.enter(self.shutdown_timeout)
             self._is_waiting = False
             try:
+                if self.has_wire:
+                    await self._listen()
                 await self._start(self._sockets)
             except BaseException:
                 await self._lifespan.leave(self.shutdown_timeout)
@@ -620,12 +725,6 @@ class BaseConnector(ABC):
         if self._stopping is not None:
             raise ConnectorStateError(f"the {self.name} connector was stopped while it started")
 
-    async def _bind(self) -> list[socket.socket]:
-        """Return the sockets to listen on."""
-        if self.sockets:
-            return adopt(self.sockets)
-        return await bind(self.host, self.port, unix_path=self.unix_path, reuse_port=self.reuse_port)
-
     async def _end_start(self, starting: asyncio.Task[None]) -> None:
         """Wait for the end of a start that runs, and cancel it if it waits for others, or for too long."""
         if not self._is_waiting:
@@ -634,13 +733,19 @@ class BaseConnector(ABC):
         await asyncio.wait((starting,))
 
     async def _stop_all(self, caller: BaseChannel | None) -> None:
-        deadline = self.loop.time() + self.shutdown_timeout
+        now = self.loop.time()
+        deadline = now + self.shutdown_timeout
         try:
             if self._starting is not None:
                 await self._end_start(self._starting)
             if self._has_server:
+                if self._unix_socket is not None:
+                    self._unix_socket.unlink()  # while it listens: nobody can have taken the path yet
                 await self._stop_listening()
                 await self.stop_channels(caller)
+                if self._acceptor is not None:
+                    await self._acceptor.answer_last(now + min(_LAST_REQUESTS, self.shutdown_timeout / 4))
+                    await self._acceptor.abort()
                 await self._stop()
         finally:
             self._end_drains()
@@ -650,7 +755,7 @@ class BaseConnector(ABC):
             finally:
                 self._has_server = False
                 self._running = False
-                self._stopping = None
+                self._stopping = self._stopped_by = None
 
     async def stop_channels(self, caller: BaseChannel | None = None) -> None:
         """Close every channel with 1001 and wait for its callbacks, within ``shutdown_timeout`` (STOP-2)."""
@@ -680,12 +785,12 @@ class BaseConnector(ABC):
         self._hurry = None
 
     async def _until_empty(self, caller: BaseChannel | None, timeout: float) -> None:
-        """Wait until no channel is left but the caller's, or the time is over, or the stop is cancelled."""
+        """Wait until no channel or handshake is left but the caller's, the time is over, or the stop is cancelled."""
         assert self._hurry is not None
         hurry = self.loop.create_task(self._hurry.wait())
         limit = self.loop.time() + timeout
         try:
-            while any(channel is not caller for channel in self._channels) and not hurry.done():
+            while self._is_busy(caller) and not hurry.done():
                 left = limit - self.loop.time()
                 if left <= 0:
                     break
@@ -696,11 +801,18 @@ class BaseConnector(ABC):
             hurry.cancel()
             await asyncio.wait((hurry,))
 
+    def _is_busy(self, caller: BaseChannel | None) -> bool:
+        if any(channel is not caller for channel in self._channels):
+            return True
+        return any(task is not self._stopped_by for task in self._handshakes)  # which run their error stages (CTX-6)
+
     def _forget_sockets(self) -> None:
+        if self._unix_socket is not None:
+            self._unix_socket.close()
+            self._unix_socket = None
         for sock in self._sockets:
             sock.close()
-        if self._sockets and self.unix_path is not None:
-            unlink_socket(self.unix_path)
+        self._acceptor = None
         self._sockets = []
         self._addresses = ()
 
@@ -770,8 +882,14 @@ class _Lookout:
         return None
 
 
+def _failure(request: Request, error: BaseException) -> Response:
+    logger.error("the request for %s failed", shown(request.path), exc_info=error)
+    return plain_response(500)
+
+
 def _stops() -> Refusal:
-    return Refusal(503, "the connector stops")
+    """Refuse for a stop, after which the connection ends (STOP-9)."""
+    return Refusal(503, "the connector stops", {"Connection": "close"})
 
 
 class _Linger:

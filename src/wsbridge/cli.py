@@ -45,6 +45,7 @@ from wsbridge.serving import serve as serve_in_loop
 from wsbridge.signals import SIGHUP, Stopped, end_at_signals
 from wsbridge.sockets import check_sockets, reserve
 from wsbridge.tls import Certificate, TLSFileError
+from wsbridge.unix import parse_owner
 from wsbridge.workers import Child, Supervisor, watch_supervisor
 
 __all__ = ["Exit", "cli", "main"]
@@ -140,6 +141,29 @@ class LazyCommand(click.Command):
         return self.load().make_context(info_name, args, parent, **extra)
 
 
+def permissions(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return permissions that are given in octal."""
+    if value is None:
+        return None
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} must be permissions in octal, such as 660", ctx, parameter)
+    return mode
+
+
+def owner(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Check a user and group."""
+    if value is not None:
+        try:
+            parse_owner(value)
+        except ValueError as exc:
+            raise click.BadParameter(str(exc).removeprefix("unix_owner: "), ctx, parameter) from exc
+    return value
+
+
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Hold an option to be a positive, finite number of seconds."""
     try:
@@ -171,6 +195,8 @@ class ServeCommand:
     port: int
     reuse_port: bool
     unix_path: str | None
+    unix_mode: int | None
+    unix_owner: str | None
     descriptors: tuple[int, ...]
     app_dir: str
     shutdown_timeout: float
@@ -193,6 +219,8 @@ class ServeCommand:
             "app-dir": self.app_dir,
             "connector": self.connector,
             "unix-path": self.unix_path,
+            "unix-mode": None if self.unix_mode is None else f"{self.unix_mode:o}",
+            "unix-owner": self.unix_owner,
             "shutdown-timeout": self.shutdown_timeout,
             "handshake-timeout": self.handshake_timeout,
             "max-channels": self.max_channels,
@@ -244,7 +272,7 @@ class ServeCommand:
         """
         where: dict[str, Any] = {}
         if self.unix_path is not None:
-            where = {"unix_path": self.unix_path}
+            where = {"unix_path": self.unix_path, "unix_mode": self.unix_mode, "unix_owner": self.unix_owner}
         elif not self.descriptors:
             where = {"host": self.host, "port": self.port, "reuse_port": self.reuse_port}
         return {
@@ -311,6 +339,18 @@ def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     help="Let other processes of this user listen there too (SO_REUSEPORT), such as the next generation of --workers.",
 )
 @click.option("--unix-path", metavar="PATH", help="Listen on this Unix socket instead.")
+@click.option(
+    "--unix-mode",
+    callback=permissions,
+    metavar="OCTAL",
+    help="Permissions of the socket's file, such as 660: who may write to it may connect.",
+)
+@click.option(
+    "--unix-owner",
+    callback=owner,
+    metavar="USER[:GROUP]",
+    help="Whom the socket's file is given to, by name or number, which takes root; :GROUP alone, a group of one's own.",
+)
 @click.option(
     "--fd",
     "descriptors",
@@ -438,6 +478,8 @@ def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, 
         raise click.UsageError(f"--unix-path stands alone: leave out --{explicit[0].replace('_', '-')}")
     if command.descriptors and (explicit := sorted(given & {"host", "port", "reuse_port", "unix_path"})):
         raise click.UsageError(f"--fd stands alone: leave out --{explicit[0].replace('_', '-')}")
+    if command.unix_path is None and (without := sorted(given & {"unix_mode", "unix_owner"})):
+        raise click.UsageError(f"--{without[0].replace('_', '-')} needs --unix-path")
     if workers is not None and command.unix_path is not None:
         raise click.UsageError("--workers share a port, which a Unix socket does not have: leave out one of the two")
     if workers is not None and reload:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from wsbridge.callbacks import check_callback
 
@@ -38,8 +38,8 @@ class Interceptor:
         enter: ``enter(context)``, in order. A ``response`` in the context ends the enter stages.
         leave: ``leave(context)``, in reverse.
         error: ``error(context, exception)``, in reverse from the stage that raised. Returning takes the exception,
-            and the leave stages go on from there; raising hands it on. A handshake that is cancelled, as by a stop,
-            comes here as an `asyncio.CancelledError`, which nothing takes.
+            and the leave stages go on from there; raising hands it on. When the handshake is cancelled, every error
+            stage runs, with the `asyncio.CancelledError`, which none can take (CTX-6).
 
     Raises:
         TypeError: The name is no str, or a stage cannot be called as it will be (OPEN-12).
@@ -70,15 +70,25 @@ async def execute(
 
     ``route`` is asked for more of them once the first have entered and no ``response`` is set.
 
-    A cancel runs the error stages of what has entered too, with the `asyncio.CancelledError`, so that each can let go
-    of what it holds; none can take it (CTX-2).
-
     Raises:
         Exception: What a stage raised and no error stage took.
-        asyncio.CancelledError: The handshake was cancelled.
+        asyncio.CancelledError: The task was cancelled; the error stages of all that had entered have run (CTX-6).
     """
     entered: list[Interceptor] = []
-    failure: Exception | asyncio.CancelledError | None = None
+    try:
+        return await _execute(context, interceptors, route, entered)
+    except asyncio.CancelledError as exc:
+        await _release(context, entered, exc)
+        raise
+
+
+async def _execute(
+    context: Context,
+    interceptors: Iterable[Interceptor],
+    route: Callable[[Context], Iterable[Interceptor]] | None,
+    entered: list[Interceptor],
+) -> Context:
+    failure: Exception | None = None
     try:
         while True:
             for interceptor in interceptors:
@@ -92,7 +102,7 @@ async def execute(
             if route is None or context.get("response") is not None:
                 break
             interceptors, route = route(context), None
-    except (Exception, asyncio.CancelledError) as exc:
+    except Exception as exc:
         failure = exc
     while entered:
         interceptor = entered.pop()
@@ -101,20 +111,28 @@ async def execute(
                 if interceptor.leave is not None:
                     context = await _result(interceptor, "leave", interceptor.leave(context), context)
             elif interceptor.error is not None:
-                stage: Any = interceptor.error
-                context = await _result(interceptor, "error", stage(context, failure), context)
-                if not isinstance(failure, asyncio.CancelledError):
-                    failure = None
-        except (Exception, asyncio.CancelledError) as exc:
-            if not isinstance(failure, asyncio.CancelledError):
-                failure = exc
-            elif exc is not failure and not isinstance(exc, asyncio.CancelledError):
-                logger.error(
-                    "interceptor %r: error raised as a handshake was cancelled", interceptor.name, exc_info=exc
-                )
+                context = await _result(interceptor, "error", interceptor.error(context, failure), context)
+                failure = None
+        except Exception as exc:
+            failure = exc
     if failure is not None:
         raise failure
     return context
+
+
+async def _release(context: Context, entered: list[Interceptor], cancelled: asyncio.CancelledError) -> None:
+    """Let all that entered give back what they hold; another cancellation ends one error stage, not the others."""
+    while entered:
+        interceptor = entered.pop()
+        if interceptor.error is None:
+            continue
+        try:
+            result = interceptor.error(context, cast(Any, cancelled))
+            context = await _result(interceptor, "error", result, context)
+        except asyncio.CancelledError:
+            continue
+        except Exception:
+            logger.exception("the error stage of the interceptor %r raised for a cancelled handshake", interceptor.name)
 
 
 async def _result(interceptor: Interceptor, stage: str, result: object, context: Context) -> Context:

@@ -41,6 +41,8 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     unix_path: str | None = None,
+    unix_mode: int | None = None,
+    unix_owner: str | None = None,
     sockets: Sequence[socket.socket] = (),
     ssl: ssl_module.SSLContext | None = None,
     reuse_port: bool = False,
@@ -84,6 +86,7 @@ async def serve(
         trusted_proxies=trusted_proxies,
         native_options=native_options,
         **({"sockets": sockets} if sockets else {}),
+        **{name: value for name, value in (("unix_mode", unix_mode), ("unix_owner", unix_owner)) if value is not None},
         **({"server_pings": True} if server_pings else {}),
     )
     await server.start()

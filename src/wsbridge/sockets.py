@@ -5,39 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
-import stat
-from collections.abc import Callable, Sequence
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from wsbridge.protocols import Address
 
 __all__ = [
+    "BACKLOG",
+    "abort",
     "aborter",
     "adopt",
     "bind",
     "check_sockets",
     "is_unix",
+    "listen",
     "reserve",
     "socket_address",
-    "unlink_socket",
 ]
 
 BACKLOG = 1024
+"""Connections that wait to be accepted, on each connector (STOP-1); the system may have a lower limit."""
 _TRIES = 20  # a free port of one address may be taken on the next
 
 
-async def bind(host: str, port: int, *, unix_path: str | None = None, reuse_port: bool = False) -> list[socket.socket]:
-    """Return listening, non-blocking sockets: one for each address of ``host``, or one at ``unix_path``.
+async def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Return non-blocking sockets, one for each address of ``host``, which do not listen yet: see `listen`.
 
-    Port 0 gives a free one, the same for every address.
+    Port 0 gives a free one, the same for every address. The port is held: nobody else can bind it meanwhile, but who
+    sets ``SO_REUSEPORT`` too.
 
     Raises:
-        OSError: An address cannot be bound; none is left open.
+        OSError: An address cannot be bound, as one where somebody listens; none is left open.
     """
-    if unix_path is not None:
-        return [_bind_unix(unix_path)]
     return await _try_ports(host, port, lambda addresses: _bind_all(addresses, port, reuse_port=reuse_port))
 
 
@@ -78,11 +81,7 @@ def is_unix(sock: socket.socket) -> bool:
 
 
 def adopt(sockets: Sequence[socket.socket]) -> list[socket.socket]:
-    """Return duplicates of sockets that are bound, which listen and do not block; the originals stay open (STOP-15).
-
-    Raises:
-        OSError: One cannot listen; no duplicate is left open.
-    """
+    """Return duplicates of sockets that are bound, which do not block; the originals stay open (STOP-15)."""
     with contextlib.ExitStack() as opened:
         adopted: list[socket.socket] = []
         for given in sockets:
@@ -90,13 +89,24 @@ def adopt(sockets: Sequence[socket.socket]) -> list[socket.socket]:
             copy = given.dup()
             sock = opened.enter_context(socket.socket(given.family, socket.SOCK_STREAM, kind, fileno=copy.detach()))
             sock.setblocking(False)
-            try:
-                sock.listen(BACKLOG)
-            except OSError as exc:
-                raise OSError(exc.errno, f"cannot listen on the socket that was handed in: {exc.strerror}") from exc
             adopted.append(sock)
         opened.pop_all()
         return adopted
+
+
+def listen(sockets: Iterable[socket.socket]) -> None:
+    """Have sockets of `bind` or `adopt` listen.
+
+    Raises:
+        OSError: One cannot.
+    """
+    for sock in sockets:
+        if not is_unix(sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.listen(BACKLOG)
+        except OSError as exc:
+            raise OSError(exc.errno, f"cannot listen on {socket_address(sock)}: {exc.strerror}") from exc
 
 
 async def reserve(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
@@ -111,12 +121,12 @@ async def reserve(host: str, port: int, *, shared: bool = False) -> list[socket.
 
     def take(addresses: Sequence[_Found]) -> list[socket.socket]:
         if shared:
-            return _bind_all(addresses, port, reuse_port=True, listen=False)
+            return _bind_all(addresses, port, reuse_port=True)
         probes = _bind_all(addresses, port, reuse_port=False)
         free = probes[0].getsockname()[1]
         for probe in probes:
             probe.close()
-        return _bind_all(addresses, free, reuse_port=True, listen=False)
+        return _bind_all(addresses, free, reuse_port=True)
 
     return await _try_ports(host, port, take)
 
@@ -140,7 +150,7 @@ async def _try_ports(
                 raise
 
 
-def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, listen: bool = True) -> list[socket.socket]:
+def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         sockets: list[socket.socket] = []
         for family, address in addresses:
@@ -156,13 +166,13 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, liste
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 sock.bind((address[0], port, *address[2:]))
-                if listen:
-                    sock.listen(BACKLOG)
             except OSError as exc:
                 if exc.errno == errno.EADDRNOTAVAIL and len(addresses) > 1:
                     sock.close()
                     continue  # such as ::1 of localhost where IPv6 is off
                 raise OSError(exc.errno, f"cannot listen on {address[0]} port {port}: {exc.strerror}") from exc
+            if sys.platform == "linux":  # or others could bind it too, and only one of them listen
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             sock.setblocking(False)
             port = sock.getsockname()[1]
             sockets.append(sock)
@@ -172,59 +182,60 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, liste
         return sockets
 
 
-def _bind_unix(path: str) -> socket.socket:
-    """Bind a Unix socket; a socket file that nobody listens on is removed first."""
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError as exc:
-        sock.close()
-        raise OSError(exc.errno, f"cannot listen on Unix socket {path!r}: {exc.strerror or exc}") from exc
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):  # another process may have been faster
-                os.unlink(path)
-        except OSError:
-            return
-
-
-def unlink_socket(path: str) -> None:
-    """Remove the file of a Unix socket that was bound here, if it is still there."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
-
-
 def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
     return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
 
 
+class Anchor:
+    """Stands for a transport of which there is no weak reference; lives as long as the socket that it was made of."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+
+_anchors: weakref.WeakKeyDictionary[socket.socket, Anchor] = weakref.WeakKeyDictionary()
+_anchors_by_id: weakref.WeakValueDictionary[int, Anchor] = weakref.WeakValueDictionary()
+
+
+def anchor(transport: Any, accepted: socket.socket) -> Any:
+    """Return what a weak reference can be had of: a transport, or an `Anchor` for uvloop's of TLS (0.23)."""
+    try:
+        weakref.ref(transport)
+    except TypeError:
+        made = _anchors[accepted] = _anchors_by_id[id(transport)] = Anchor(transport)
+        return made
+    return transport
+
+
 def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:
-    """Return a function that aborts ``transport``, whether or not it has ended by then.
+    """Return a function that aborts ``transport``, whether or not it has ended by then, and does not keep it.
+
+    What of an ended TLS connection is kept is 300 KiB.
+    """
+    try:
+        return partial(_abort_if_there, weakref.ref(transport))
+    except TypeError:
+        found = _anchors_by_id.get(id(transport))
+        return partial(abort, transport) if found is None else partial(_abort_if_there, weakref.ref(found))
+
+
+def _abort_if_there(reference: Callable[[], Any]) -> None:
+    if (found := reference()) is not None:
+        abort(found.transport if isinstance(found, Anchor) else found)
+
+
+def abort(transport: Any) -> None:
+    """Abort a transport, unless it has ended.
 
     asyncio's own ``abort`` raises AttributeError on one that was closed with bytes unsent and has sent them since
-    (selector_events.py: ``_write_ready`` ends it without counting it as lost).
+    (selector_events.py: ``_write_ready`` ends it without counting it as lost); and one of TLS that is closed twice
+    knows nothing more of its connection (sslproto.py: ``close``), which the first close ends.
     """
-    return partial(_abort, transport)
-
-
-def _abort(transport: asyncio.WriteTransport) -> None:
-    sock = transport.get_extra_info("socket")
+    try:
+        sock = transport.get_extra_info("socket")
+    except AttributeError:
+        return
     if sock is None or sock.fileno() >= 0:
         transport.abort()

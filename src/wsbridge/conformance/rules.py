@@ -111,7 +111,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""A peer that goes away in the middle of its handshake, or does not complete its request within
         `handshake_timeout`, leaves nothing behind.""",
         text="""No callback has run, and no task and no socket is left. A byte every now and then buys it no more
-        time.""",
+        time. TLS has to be agreed on within the same time before.""",
     ),
     rule(
         "HS-11",
@@ -127,6 +127,13 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
         returned, so that handshakes side by side cannot exceed the limit together.""",
         stochastic=True,
+    ),
+    rule(
+        "HS-13",
+        sentence="""A peer that does not take its answer in plain HTTP within `handshake_timeout` is cut off, and
+        nothing of it is left.""",
+        text="""So is one that goes on asking and takes nothing, within one and a half times that. What it has not taken
+        is held in bounded memory meanwhile. A refused handshake is such an answer; a channel has LIM-4.""",
     ),
     rule(
         "HS-14",
@@ -268,8 +275,11 @@ SERVING_RULES: tuple[Rule, ...] = (
         "STOP-1",
         sentence="`start()` returns once the sockets listen, and `connector.addresses` and `connector.url` tell where.",
         text="""Port 0 gives a free port, and the same one for every address that the host has. A second `start()`
-        raises `ConnectorStateError`. A port that is taken raises `OSError`, and nothing is left behind. The sockets are
-        bound by the base of all connectors, which hands them to the server.""",
+        raises `ConnectorStateError`. A port that is taken raises `OSError`, and nothing is left behind; that is told
+        before the lifespan is entered, unless another process takes it meanwhile. The sockets are bound by the base of
+        all connectors, which hands them to the server. They listen only when the lifespan is entered: until then others
+        that share the port by `SO_REUSEPORT` get every connection. 1,024 connections may wait to be accepted on every
+        connector, if the system lets so many.""",
     ),
     rule(
         "STOP-2",
@@ -284,7 +294,7 @@ SERVING_RULES: tuple[Rule, ...] = (
         sentence="When `stop()` has returned, nothing of the connector's is left: no task, socket, thread or warning.",
         text="""`start()` works again then. A second `stop()`, or one before `start()`, does nothing. Two at the same
         time wait for one and the same stop. A `stop()` that is cancelled cuts everything off at once. One that is
-        awaited from a callback does not deadlock.""",
+        awaited from a callback does not deadlock. Connections on which TLS is not agreed yet end too.""",
     ),
     rule(
         "STOP-4",
@@ -308,14 +318,40 @@ SERVING_RULES: tuple[Rule, ...] = (
         (`UnsupportedOptionError`): the framework's own is the place for it.""",
     ),
     rule(
+        "STOP-7",
+        features=("unix-socket",),
+        sentence="""The file of a Unix socket has the `unix_mode` and `unix_owner` that are asked for, and is removed
+        when listening ends, if it is the one that was bound.""",
+        text="""At no moment is it more open than asked for. A file on which nobody listens is replaced; one on which
+        somebody does, however busy, raises `OSError`. Of two that start at once one serves, and the other raises
+        `OSError`. The file is removed at the beginning of `stop()`, so that a successor can start while channels end;
+        a file that another process has put there stays.""",
+    ),
+    rule(
+        "STOP-8",
+        sentence="""A connector that has no descriptor or memory left for a connection goes on serving the others, and
+        accepts again by itself.""",
+        text="""Who connects meanwhile waits. It is logged, two times a second at most, nothing more after `stop()`,
+        and costs little CPU.""",
+    ),
+    rule(
+        "STOP-9",
+        sentence="""Whoever the system has connected when `stop()` is called is accepted, and nobody is reset: a request
+        that has come gets 503, and the connection ends.""",
+        text="""So does a request that comes within 0.25 s, or a quarter of `shutdown_timeout`, which `stop()` waits for
+        it; later ones are cut off. With `SO_REUSEPORT` and a successor that listens no connection is lost. A server
+        that accepts by itself, such as granian, may do so until its channels have ended.""",
+    ),
+    rule(
         "MOUNT-1",
         level="feature",
         features=("mount",),
         sentence="""Each connector mounts options, or a whole `Application`, at a path of an application of its
         server's own framework, beside what that serves itself.""",
         text="""There are mounts for an aiohttp application, for a tornado application and for
-        `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, HS-10 and HS-12. Where
-        the framework has a hook for its shutdown, that stops the mount; `await mount.stop()` does so everywhere.""",
+        `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, STOP-7 to STOP-9, HS-10,
+        HS-12 and HS-13. Where the framework has a hook for its shutdown, that stops the mount; `await mount.stop()`
+        does so everywhere.""",
     ),
     rule(
         "MOUNT-2",
@@ -419,6 +455,14 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         "CTX-5",
         kind="library",
         sentence="`websocket_interceptor(name, options)` is that call as the enter stage of an interceptor.",
+    ),
+    rule(
+        "CTX-6",
+        sentence="""When a handshake is cancelled, the error stages of the interceptors that have entered run, in
+        reverse, with the `asyncio.CancelledError`.""",
+        text="""None can take it: the cancellation goes on when all have run, and at a stop the request gets 503. What
+        one raises is logged. `stop()` waits for them as it does for `on_close`. A `CancelledError` that a stage raises
+        though nobody cancelled the handshake is a failure like any other, for the error stages and for HS-9.""",
     ),
     rule(
         "CONN-1",

@@ -349,6 +349,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("`host`", "the connector", "`'127.0.0.1'`", "STOP-1"),
                 ("`port`", "the connector", "`0` (a free one)", "STOP-1"),
                 ("`unix_path`", "the connector", "`None`", "STOP-4"),
+                ("`unix_mode`", "the connector", "`None` (by the umask)", "STOP-7"),
+                ("`unix_owner`", "the connector", "`None` (the process's own)", "STOP-7"),
                 ("`sockets`", "the connector", "`()`", "STOP-15"),
                 ("`ssl`", "the connector", "`None`", "STOP-4"),
                 ("`reuse_port`", "the connector", "`False`", "STOP-4"),

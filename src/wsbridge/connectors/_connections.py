@@ -13,7 +13,7 @@ from typing import Any
 
 from wsbridge.protocols import Address
 
-__all__ = ["Descriptors", "Ends", "cut", "cut_again", "cut_all", "has_ended", "look"]
+__all__ = ["Descriptors", "Ends", "are_open", "cut", "cut_again", "cut_all", "has_ended", "look"]
 
 Ends = tuple[tuple[str, int], tuple[str, int]]
 """The peer's address and this side's."""
@@ -133,6 +133,17 @@ def cut_all(addresses: Iterable[Address]) -> None:
             sock.getpeername()  # fails for those that listen
             if _is_at(sock.getsockname(), known):
                 _shut_down(sock)
+
+
+def are_open(addresses: Iterable[Address]) -> bool:
+    """Tell whether a connection that was accepted at addresses is open."""
+    known = list(addresses)
+    for sock in _open_sockets():
+        with contextlib.suppress(OSError):
+            sock.getpeername()
+            if _is_at(sock.getsockname(), known):
+                return True
+    return False
 
 
 def _open_sockets() -> Iterator[socket.socket]:

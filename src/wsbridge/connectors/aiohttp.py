@@ -20,6 +20,7 @@ Mends, with public names of aiohttp only:
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
 - A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
   (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
+- A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
 Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
@@ -50,6 +51,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.log import server_logger
 
+from wsbridge.answering import ENDED, Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import TURN, OnTransport
@@ -58,6 +60,7 @@ from wsbridge.draining import plain_connection
 from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.sockets import abort
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -448,7 +451,7 @@ class _Source(BaseSource):
 class _Protocol(web.RequestHandler):
     """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
 
-    __slots__ = ("_connector", "_has_failed")
+    __slots__ = ("__weakref__", "_connector", "_has_failed")
 
     def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -522,20 +525,20 @@ class Connector(BaseConnector):
         native |= self.native_options
         self._server = web.Server(self._serve)
         native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
-        protocol = partial(_Protocol, self, self._server, **native)
-        tls_timeout = None if self.ssl is None else self.handshake_timeout
-        self._listeners: list[asyncio.Server] = []
-        for sock in sockets:
-            self._listeners.append(
-                await self.loop.create_server(protocol, sock=sock, ssl=self.ssl, ssl_handshake_timeout=tls_timeout)
-            )
+        self.serve_protocols(sockets, partial(_Protocol, self, self._server, **native))
 
     def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
         return _answer(self.handle, self, native)
 
+    def _how_taken(self, connection: web.RequestHandler) -> Taken:
+        return ENDED if connection.transport is None else of_transport(connection.transport)
+
+    def _cut_answered(self, connection: web.RequestHandler) -> None:
+        if connection.transport is not None:
+            abort(connection.transport)
+
     async def _stop_listening(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         self._server.pre_shutdown()
@@ -634,6 +637,7 @@ async def _answer(
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
+        connector.answering(native.protocol)
         return _native_response(outcome)
     assert isinstance(outcome, _Channel)
     channel, headers, ws = outcome, source.response_headers, outcome.native
@@ -641,6 +645,7 @@ async def _answer(
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
     try:
+        connector.upgraded(native.protocol)
         writer = await ws.prepare(_fit(native, channel.subprotocol))
         channel.opened(native, writer)
     except BaseException as exc:

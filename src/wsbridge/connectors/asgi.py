@@ -429,6 +429,7 @@ class Connector(BaseConnector):
                 outcome.abandon()
                 outcome = self._not_upgraded(request)
             has_body = request.method != "HEAD"
+            self._answer_begins(scope)
             await respond(send, "http.response", outcome, has_body=has_body, version=request.http_version)
         finally:
             del send  # a traceback that is kept, such as in a log record, would keep it
@@ -491,6 +492,9 @@ class Connector(BaseConnector):
         finally:
             del receive, send
 
+    def _answer_begins(self, scope: Scope) -> None:
+        """Take it that a request is answered next (HS-13); an ASGI server of the user's own sees to it itself."""
+
     async def _accept(self, source: BaseSource, channel: Any, receive: Receive, send: Send) -> None:
         await send(accept_event(source, channel))
         channel.opened(receive, send)
@@ -501,6 +505,7 @@ class Connector(BaseConnector):
         if version in STREAM_VERSIONS and response.status_code < 300:
             logger.debug("an answer of %d would open the WebSocket for %r", response.status_code, scope["path"])
             response = plain_response(400)
+        self._answer_begins(scope)
         try:
             if _RESPONSE in extensions:
                 may_repeat = _PATHSEND not in extensions

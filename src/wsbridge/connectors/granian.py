@@ -8,7 +8,8 @@ Mends:
 
 - ``granian.server.embed`` binds a socket of its own and logs on its own: only ``ASGIWorker`` is used, on a duplicate of
   each socket that is bound here (``SocketHolder`` takes a descriptor, and closes it).
-- A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``.
+- A request may take 30 s: ``header_read_timeout`` is ``handshake_timeout``. An answer may take for ever: the kernel
+  tells whether the peer takes it (`BaseConnector.answering`).
 - A loss is told as an empty close is: the kernel tells whether the peer has ended the connection.
 - granian's close resets the connection if the peer still sends, and the close frame is lost: a duplicate of the
   descriptor keeps it open until the peer has ended it, for a second at most.
@@ -18,6 +19,7 @@ Mends:
 - Rust logs a line for each peer that leaves without a close: `_is_no_noise`.
 - What is refused by an exception is logged as an error: no exception is handed on.
 - An event source lives as long as a traceback that is kept, and its runtime with it: it is let go of early.
+- A worker that is stopped leaves those who wait to be accepted: they are refused here (`refuse_waiting`).
 - A thread that is in its last steps while the interpreter ends aborts the process: `_stop` waits for it.
 
 What is left is in `wsbridge.connectors._granian_deviations`.
@@ -43,11 +45,13 @@ from granian._futures import _new_cbscheduler  # pyright: ignore
 from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
+from wsbridge.accepting import refuse_waiting
+from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.close import Initiator
 from wsbridge.connectors import asgi
-from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._connections import Descriptors, Ends, are_open, cut, cut_again, cut_all, has_ended, look
 from wsbridge.connectors._granian_deviations import DEVIATIONS
 from wsbridge.http import Request, Response
 from wsbridge.logs import lower, shown
@@ -82,7 +86,9 @@ _LEAST_BUFFER = 8192  # bytes: hyper panics for less
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
 _WAITED = 0.01  # seconds behind which it is looked at at once
 _KEPT = 1.0  # seconds for which a connection is kept behind granian's close
+_GLANCE = 0.02  # seconds between looks whether those who are connected are answered and gone
 _STEP = 0.001  # seconds between looks at whether a thread has ended
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _WAIT = 0.25  # seconds for what ends by itself
 
 
@@ -153,6 +159,7 @@ class Connector(asgi.Connector):
     connector_api = 1
     features = frozenset(("size-limit", "unix-socket"))
     deviations = DEVIATIONS
+    keeps_answered = True
     has_tls = False  # files of certificates and keys alone
 
     _is_prepared: ClassVar[bool] = False
@@ -162,6 +169,7 @@ class Connector(asgi.Connector):
     _opening: set[asyncio.Task[Any]]
     descriptors: Descriptors
     _serves: bool
+    _last: float  # until when a request is waited for
 
     @classmethod
     def prepare_process(cls) -> None:
@@ -189,6 +197,8 @@ class Connector(asgi.Connector):
         ends = _ends(scope)
         if self.clock.time() - scope["state"]["began"] > _WAITED and ends is not None and has_ended(ends):
             raise ConnectionResetError("the peer has left while the interceptors ran")
+        if ends is not None:
+            self.upgraded(ends)
         try:
             await super()._accept(source, channel, receive, send)
         except RuntimeError as exc:
@@ -259,12 +269,30 @@ class Connector(asgi.Connector):
             watcher.done()
             del watcher  # see serve_http
 
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        if (ends := _ends(scope)) is not None:
+            self.answering(ends)
+
+    def _how_taken(self, connection: Ends) -> Taken:
+        found = self.descriptors.duplicate(connection)
+        if found is None:
+            return ENDED
+        with found:
+            return of_socket(found)
+
+    def _cut_answered(self, connection: Ends) -> None:
+        cut(connection)
+
     async def _stop_listening(self) -> None:
-        pass  # see the mends; what comes now is refused with 503
+        self._last = self.loop.time() + min(_WAIT, self.shutdown_timeout / 4)
+        # see the mends; what comes now is refused with 503
 
     async def _stop(self) -> None:
         if self._opening:  # with a refusal
             await asyncio.wait(list(self._opening), timeout=_WAIT)
+        await asyncio.sleep(2 * _GLANCE)  # for granian's thread to accept those who wait
+        while self.loop.time() < self._last and are_open(self.addresses):  # noqa: ASYNC110
+            await asyncio.sleep(_GLANCE)
         for _ in range(round(_WAIT / _STEP)):
             if not self._drains:
                 break
@@ -278,6 +306,7 @@ class Connector(asgi.Connector):
         if self._threads:
             await asyncio.wait(self._threads, timeout=_WAIT)
         await _until_ended([thread.result() for thread in self._threads if thread.done()])
+        refuse_waiting(self._sockets, _REFUSAL)
         if self._opening:
             for task in self._opening:  # nothing of granian's wakes them any more
                 task.cancel()

@@ -16,6 +16,7 @@ Mends:
 - HTTP/2, by ``h2c`` and ALPN, is not spoken: WebSockets over it are another matter (RFC 8441; HS-18, docs/asgi.md).
 - Messages are deflated for every peer that offers it, whatever the application wants: `Connector._accept`.
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
+- A peer that does not read its answers may stay (tcp_server.py, ``protocol_send``): `BaseConnector.answering`.
 
 Names that hypercorn does not document: ``TCPServer``, ``H11Protocol``, ``H11WSConnection`` and ``WSStream`` with their
 attributes; ``Connection._proto.extensions`` of wsproto.
@@ -28,7 +29,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http.client import responses
@@ -39,7 +39,7 @@ from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Request as RequestEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
@@ -47,6 +47,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr  # pyright: ignore[reportUnknownVariableType]
 from wsproto.frame_protocol import CloseReason
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.connectors import asgi
 from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
@@ -54,7 +55,7 @@ from wsbridge.draining import plain_connection
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
 
@@ -164,7 +165,9 @@ class _Tcp(TCPServer):
     _is_read = False  # the peer sends no more
 
     async def protocol_send(self, event: Event) -> None:
-        if self._is_read and isinstance(event, Updated) and event.idle:
+        if isinstance(event, RawData) and self.writer.transport.is_closing():
+            await self.protocol.handle(Closed())  # it is cut: requests that were read before are still answered
+        elif self._is_read and isinstance(event, Updated) and event.idle:
             await self._close()  # or an answer would begin a wait for the next request
         else:
             await super().protocol_send(event)
@@ -229,10 +232,8 @@ class Connector(asgi.Connector):
         ("accesslog", "errorlog", "h11_max_incomplete_size", "include_date_header", "include_server_header")
     )
 
-    _servers: list[asyncio.Server]
     _context: Any
     _tasks: set[asyncio.Task[Any]]
-    _transports: set[asyncio.WriteTransport]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         config = Config()
@@ -244,26 +245,17 @@ class Connector(asgi.Connector):
             setattr(config, name, value)
         self._context = WorkerContext(None)
         self._tasks = set()
-        self._transports = set()
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            self._transports.add(writer.transport)
             tcp = _Tcp(cast(Any, self._serve), self.loop, config, self._context, {}, reader, writer)
             tcp.connector = self
-            try:
-                await tcp
-            finally:
-                self._transports.discard(writer.transport)
+            await tcp
 
-        connection = partial(_Streams, self, serve)
-        self._servers = [await self.loop.create_server(connection, sock=sock, **options) for sock in sockets]
+        self.serve_protocols(sockets, partial(_Streams, self, serve))
 
     async def _serve(
         self, scope: Any, receive: asgi.Receive, send: asgi.Send, sync_spawn: object, call_soon: object
@@ -306,6 +298,7 @@ class Connector(asgi.Connector):
         handshake.key = source.request.headers["Sec-WebSocket-Key"].strip().encode()
         handshake.subprotocols = [] if channel.subprotocol is None else [channel.subprotocol]
         handshake.extensions = deflate_offer(source.request, channel.options.compression)
+        self.upgraded(http.tcp)
         await send(asgi.accept_event(source, channel))
         writer = http.tcp.writer
         transport = cast(asyncio.Transport, writer.transport)
@@ -321,16 +314,19 @@ class Connector(asgi.Connector):
         stream.closed = True  # hypercorn has nothing more to say
         self.loop.call_soon(wire.begin)
 
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        self.answering(scope[_KEY].tcp)
+
+    def _how_taken(self, connection: _Tcp) -> Taken:
+        return of_transport(connection.writer.transport)
+
+    def _cut_answered(self, connection: _Tcp) -> None:
+        abort(connection.writer.transport)
+
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         await self._context.terminated.set()
-        for server in self._servers:
-            if sys.version_info >= (3, 13) and hasattr(server, "abort_clients"):  # not on uvloop
-                cast(Any, server).abort_clients()  # those in the TLS handshake too
-        for transport in self._transports:
-            transport.abort()
         if self._tasks:  # a callback that is given up, or that calls this, may be among them
             await asyncio.wait(list(self._tasks), timeout=0.25)

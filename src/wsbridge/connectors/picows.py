@@ -37,7 +37,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
@@ -56,7 +56,7 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
-from wsbridge.application import Application
+from wsbridge.accepting import Connect
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
@@ -69,7 +69,6 @@ from wsbridge.http import Request, Response, plain_response
 from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
 
 if TYPE_CHECKING:
 
@@ -253,7 +252,6 @@ class _Handshake(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._connector.refuse_http2(self._transport):
             return
-        self._connector.connections.add(self._transport)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -273,7 +271,6 @@ class _Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._forget_timer()
-        self._connector.connections.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         if self._answered:
@@ -407,11 +404,6 @@ class Connector(BaseConnector):
 
     log: logging.LoggerAdapter[Any]
     framer: _Framer
-    _servers: list[Any]
-
-    def __init__(self, app: Application, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.connections: set[asyncio.Transport] = set()
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         self.log = _quiet_logger()
@@ -420,32 +412,17 @@ class Connector(BaseConnector):
             _Protocol(self, None, None, sys.maxsize)
         except TypeError as exc:
             raise ImportError(f"this version of picows is not supported: {exc}") from exc
-        options: dict[str, Any] = {"backlog": BACKLOG}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
-        create_server: Callable[..., Awaitable[Any]] = self.loop.create_server
+        connect: Connect | None = None
         if isinstance(self.loop, asyncio.BaseEventLoop):  # on uvloop aiofastnet misses a reset behind data
             loop: Any = self.loop if self.ssl is None else _Loop(self.loop)
-            create_server = partial(aiofastnet.create_server, loop)
-        self._servers = []
-        for sock in sockets:
-            self._servers.append(await create_server(partial(_Handshake, self), sock=sock, **options))
+            connect = partial(aiofastnet.connect_accepted_socket, loop)
+        self.serve_protocols(sockets, partial(_Handshake, self), connect=connect)
 
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        for transport in list(self.connections):
-            transport.abort()
-        for server in self._servers:
-            if hasattr(server, "abort_clients"):
-                server.abort_clients()  # those in the TLS handshake too
-        ends: list[asyncio.Task[None]] = [self.loop.create_task(server.wait_closed()) for server in self._servers]
-        _, pending = await asyncio.wait(ends, timeout=0.25)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        pass
 
 
 class _Pieces(PieceReader):
@@ -539,9 +516,9 @@ class _Protocol(WSProtocol):
     def _update_in_pieces(self, nbytes: int) -> None:
         pieces = self.pieces
         assert pieces is not None
-        rest = self._view[:nbytes]
+        rest = bytes(self._view[:nbytes]) if self._unread else bytes(self._view[pieces.step : nbytes])
         if not self._unread:
-            now, rest = min(nbytes, pieces.step), bytes(rest[pieces.step :])
+            now = min(nbytes, pieces.step)
             began = perf_counter()
             self._update(now)
             pieces.step = _STEPS[0] if perf_counter() - began > _SLOW else _STEPS[2]
@@ -738,7 +715,6 @@ class _Listener(WSListener):
             self._channel.half_closed()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._connector.connections.discard(self._transport)
         self._ended, self._fast = True, False
         self._protocol = cast(_Protocol, None)  # which holds this
         if self._channel is not None:

@@ -24,6 +24,7 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
   `_BodyHandler`, `_Handler._respond_and_close`.
 - It logs each malformed request, with the peer's words, and each failed TLS handshake (http1connection.py:344,
   iostream.py:1452): `_is_no_noise`.
+- A peer that does not read its answers may stay (http1connection.py:583): `BaseConnector.answering`.
 - ``close_all_connections`` forgets WebSockets (httpserver.py:211): the connector keeps their reading tasks.
 
 It declares no deviation. Private names are listed in `_PRIVATE` and looked for at import.
@@ -38,6 +39,7 @@ import re
 import socket
 import struct
 import sys
+import weakref
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextvars import ContextVar, copy_context
@@ -53,9 +55,12 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 from tornado.log import gen_log
+from tornado.netutil import ssl_wrap_socket
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
+from wsbridge.accepting import Acceptor
 from wsbridge.alpn import GRACE, REFUSAL
+from wsbridge.answering import ENDED, Taken, of_socket
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
 from wsbridge.clock import Timer
@@ -285,6 +290,12 @@ def _end_writing(stream: IOStream) -> None:
             stream.socket.shutdown(socket.SHUT_WR)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def _close_if_there(reference: Callable[[], IOStream | None]) -> None:
+    """Close a stream that has not ended; one that has is not kept, nor what it knows of TLS."""
+    if (stream := reference()) is not None:
+        stream.close()
+
+
 def _unsent(stream: IOStream) -> int:
     return len(stream._write_buffer or b"")  # pyright: ignore[reportPrivateUsage]
 
@@ -372,7 +383,7 @@ class _Channel(QueuedChannel):
         return None if stream.socket is None else (stream.socket, partial(_unsent, stream))
 
     def _aborter(self) -> Callable[[], object]:
-        return self._stream.close
+        return partial(_close_if_there, weakref.ref(self._stream))
 
     def _unsent_bytes(self) -> int:
         return _unsent(self._stream)
@@ -450,6 +461,7 @@ class _Handler(WebSocketHandler):
             return
         try:
             self._add_headers(source.response_headers)
+            self._connector.upgraded(stream)
             self.open_args, self.open_kwargs = (), {}
             self.ws_connection = self.get_websocket_protocol()
             await self.ws_connection.accept_connection(self)
@@ -458,8 +470,11 @@ class _Handler(WebSocketHandler):
             raise
 
     def _respond(self, response: Response) -> None:
+        connection: Any = self.request.connection
+        stream: IOStream = connection.stream
         self.set_status(response.status_code)
         self._add_headers(response.headers)
+        self._connector.answering(stream)
         if says_close(response):
             self._respond_and_close(response)
             return
@@ -614,6 +629,40 @@ class _Server(HTTPServer):
         super().on_close(server_conn)
 
 
+class _Acceptor(Acceptor):
+    """Makes streams of what is accepted, as `tornado.tcpserver.TCPServer` does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sockets: list[socket.socket], server: _Server) -> None:
+        super().__init__(loop, sockets)
+        self._server = server
+        self._streams: weakref.WeakSet[IOStream] = weakref.WeakSet()
+
+    def _take(self, connection: socket.socket, address: Any) -> None:
+        server = self._server
+        sizes = {"max_buffer_size": server.max_buffer_size, "read_chunk_size": server.read_chunk_size}
+        if server.ssl_options is None:
+            stream = IOStream(connection, **sizes)
+        else:
+            try:
+                secure = ssl_wrap_socket(
+                    connection, server.ssl_options, server_side=True, do_handshake_on_connect=False
+                )
+            except OSError:  # the peer has left already
+                connection.close()
+                return
+            stream = SSLIOStream(secure, **sizes)
+        self._streams.add(stream)
+        cast(Any, server).handle_stream(stream, address)
+
+    @property
+    def is_asked(self) -> bool:
+        return any(not stream.closed() for stream in self._streams)
+
+    async def abort(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+
+
 class _Deadline:
     """A clock entry that closes a stream."""
 
@@ -663,10 +712,17 @@ class Connector(BaseConnector):
         }
         context = copy_context()
         context.run(_IS_OURS.set, True)
-        context.run(self._server.add_sockets, sockets)
+        context.run(self.accept, _Acceptor(self.loop, sockets, self._server))
+
+    def _how_taken(self, connection: IOStream) -> Taken:
+        sock = connection.socket
+        return ENDED if sock is None else of_socket(sock, is_held=bool(_unsent(connection)))
+
+    def _cut_answered(self, connection: IOStream) -> None:
+        connection.close()
 
     async def _stop_listening(self) -> None:
-        self._server.stop()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
         await self._server.close_all_connections()

@@ -14,7 +14,8 @@ Mends, by ``Config(http=, ws=)``, which take classes:
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
 - It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
 - A head that is too large gets 400 (h11_impl.py, ``handle_events``): `_Http.send_400_response`.
-- Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop: only ``startup`` is used.
+- Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop, and has no timeout for TLS
+  (server.py, ``startup``): its protocol classes alone are used, without its server.
 
 It declares no deviation.
 """
@@ -32,9 +33,10 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
-from uvicorn import Config, Server
+from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
@@ -42,6 +44,7 @@ from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
 from websockets.version import version as websockets_version
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
@@ -53,7 +56,7 @@ from wsbridge.http import Request, plain_response
 from wsbridge.logs import PeersLogger, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -136,6 +139,7 @@ class _Http(H11Protocol):
             self.send_400_response("")
             return
         self.connections.discard(self)
+        self.connector.upgraded(self)
         protocol = self.connector.protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
@@ -266,7 +270,7 @@ class Connector(asgi.Connector):
     implementation: ClassVar[str] = "websockets-sansio"
     protocol_class: ClassVar[Any] = _Protocol
 
-    _server: Server
+    _state: ServerState
 
     def __new__(cls, app: Application, **options: Any) -> Self:
         """Return one of the class for ``native_options["ws"]``: what can be set differs between them."""
@@ -300,7 +304,6 @@ class Connector(asgi.Connector):
             loop="none",
             lifespan="off",
             log_config=None,
-            backlog=BACKLOG,
             h11_max_incomplete_event_size=self.max_head_size,
             ws_ping_interval=None,
             ws_per_message_deflate=self.protocol_class.offers_deflate,
@@ -309,9 +312,9 @@ class Connector(asgi.Connector):
         )
         config.load()
         config.ssl = self.ssl
-        self._server = Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup(sockets)
+        self._state = ServerState()
+        options: dict[str, Any] = {"config": config, "server_state": self._state, "app_state": {}}
+        self.serve_protocols(sockets, partial(cast(Any, config.http_protocol_class), **options))
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
@@ -335,15 +338,18 @@ class Connector(asgi.Connector):
             raise ConnectionResetError("the peer left before the 101")
         protocol.begin(channel)
 
+    def _answer_begins(self, scope: asgi.Scope) -> None:
+        self.answering(scope[KEY])
+
+    def _how_taken(self, connection: _Http | Upgraded) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Http | Upgraded) -> None:
+        abort(connection.transport)
+
     async def _stop_listening(self) -> None:
-        for server in self._server.servers:
-            server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        state = self._server.server_state
-        for _ in range(3):
-            for connection in list(state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
-        if state.tasks:
-            await asyncio.wait(list(state.tasks), timeout=0.25)  # a callback that is given up may be among them
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=0.25)  # a callback that is given up may be among them

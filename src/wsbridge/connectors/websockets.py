@@ -17,6 +17,7 @@ Mends; lines are those of 17.4:
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
   (asyncio/messages.py:181): `FrameReader._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
+- A peer that does not read its refusal may stay (asyncio/connection.py, ``send_context``): `BaseConnector.answering`.
 - Pings are answered behind the close frame too, and without bound for a peer that does not read: the channel does it.
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
@@ -36,7 +37,7 @@ import email.utils
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from http.client import responses
@@ -44,6 +45,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
@@ -51,6 +53,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.clock import Timer
@@ -58,7 +61,7 @@ from wsbridge.connectors._sansio import Channel, FrameReader, agree
 from wsbridge.http import Request, Response, closing, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import abort
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
 
@@ -71,7 +74,7 @@ WebsocketsChannel: TypeAlias = WebSocketChannel[ServerConnection]
 _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
-_CONNECTING = State.CONNECTING
+_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _MAX_HEADERS = 128  # websockets' own limit, for which 15 and 16 close the connection
 _LONG = 8000  # bytes: a longer line is too long for websockets (http11.py:34)
@@ -122,7 +125,6 @@ class _Connection(FrameReader, ServerConnection):
         if self._timeout is not None:
             clock = self.connector.clock
             self._timer = clock.at(clock.time() + self._timeout, self)
-            self.connector.connections.add(self)
 
     def tick(self, now: float) -> None:
         """Cut a peer whose request is not complete in time (HS-10)."""
@@ -238,7 +240,11 @@ class _Connection(FrameReader, ServerConnection):
         try:
             if self.protocol.state is not _CONNECTING:
                 raise asyncio.CancelledError  # the peer has left, and any answer would be logged as an error
-            response = _refusal(outcome, request.method) if isinstance(outcome, Response) else source.accept(outcome)
+            if isinstance(outcome, Response):
+                self.connector.answering(self)
+                response = _refusal(outcome, request.method)
+            else:
+                response = source.accept(outcome)
         except BaseException:
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
@@ -271,7 +277,6 @@ class _Connection(FrameReader, ServerConnection):
             return
         super().connection_lost(exc)
         self._forget_timer()
-        self.connector.connections.discard(self)
         self.lost()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -333,8 +338,23 @@ class _Source(BaseSource):
         return NativeResponse(101, "Switching Protocols", headers)
 
 
+class _Server:
+    """What a connection takes for its server: `websockets.asyncio.server.Server`, but that it does not accept."""
+
+    def __init__(self, live: Callable[[_Connection], Coroutine[Any, Any, None]]) -> None:
+        self.handler = live
+        self.handler_tasks: set[asyncio.Task[None]] = set()
+
+    def is_serving(self) -> bool:
+        return True  # what comes at the stop is refused by the base
+
+    def start_connection_handler(self, connection: _Connection) -> None:
+        """Do what connections do by themselves since 17."""
+        self.handler_tasks.add(connection.loop.create_task(self.handler(connection)))
+
+
 class Connector(BaseConnector):
-    """Serves by `websockets.asyncio.server.serve`. ``native_options``: its ``write_limit`` and ``logger``."""
+    """Serves by websockets' `ServerConnection`. ``native_options``: ``write_limit`` and ``logger`` of its ``serve``."""
 
     name = "websockets"
     connector_api = 1
@@ -343,54 +363,62 @@ class Connector(BaseConnector):
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
 
-    _servers: list[Server]
-
-    def __init__(self, app: Application, **options: Any) -> None:
-        super().__init__(app, **options)
-        self.connections: set[_Connection] = set()
+    _server: _Server
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         options: dict[str, Any] = {"logger": _quiet_logger(), **self.native_options}
-        if self.ssl is not None:
-            options |= {"ssl": self.ssl, "ssl_handshake_timeout": self.handshake_timeout}
-        self._servers = []
-        for sock in sockets:
-            server = serve(
-                cast(Any, _Connection.live),
-                sock=sock,
-                backlog=BACKLOG,
-                create_connection=cast(Any, partial(_Connection, self, self.handshake_timeout)),
-                process_request=self._answer,
-                server_header=None,
-                compression=None,
-                open_timeout=None,
+        logger = options.pop("logger")
+        self._server = server = _Server(self._live)
+
+        def protocol() -> asyncio.Protocol:
+            return _Connection(
+                self,
+                self.handshake_timeout,
+                ServerProtocol(logger=logger),
+                cast(Server, server),
                 ping_interval=None,
                 close_timeout=self.handshake_timeout,  # of refused requests; the channels have their own
                 **options,
             )
-            self._servers.append(await server)
+
+        self.serve_protocols(sockets, protocol)
+
+    async def _live(self, connection: _Connection) -> None:
+        """Live a connection's life."""
+        try:
+            await connection.handshake(self._answer, None, None)
+            channel = connection.channel
+            if connection.protocol.state is _OPEN and channel is not None:
+                connection.begin(channel)  # as `live`, without a frame more that each message wakes
+                try:
+                    await channel.run()
+                finally:
+                    connection.let_go()
+                await connection.close()
+        except (WebSocketException, OSError, EOFError):
+            pass  # no handshake came, or one that was refused; the peer's own affair
+        except Exception:
+            connection.logger.exception("connection handler failed")
+        finally:
+            abort(connection.transport)
+            self._server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _answer(self, connection: ServerConnection, request: NativeRequest) -> NativeResponse:
         assert isinstance(connection, _Connection)
         return await connection.answer(self.handle, connection.make_request())
 
+    def _how_taken(self, connection: _Connection) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Connection) -> None:
+        abort(connection.transport)
+
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close(close_connections=False)
-        await asyncio.sleep(0)
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        for connection in list(self.connections):
-            connection.transport.abort()
-        for server in self._servers:
-            abort_clients: Callable[[], None] | None = getattr(server.server, "abort_clients", None)
-            if abort_clients is not None:  # since Python 3.13, and not in uvloop
-                abort_clients()  # those in the TLS handshake too
-        tasks = [server.close_task for server in self._servers if server.close_task is not None]
-        _, pending = await asyncio.wait(tasks, timeout=0.25)
-        for task in pending:  # they wait for a callback that is given up
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
+            await asyncio.wait(tasks, timeout=0.25)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -495,8 +523,7 @@ def _refusal(outcome: Response, method: str) -> NativeResponse:
 
 
 def _quiet_logger() -> logging.Logger:
-    """Return a logger for what needs attention: no ordinary ends, nor, as 15 and 16 do, peers that left too early."""
+    """Return a logger for what needs attention, which ordinary ends do not."""
     logger = logging.Logger("websockets.server", logging.WARNING)
     logger.parent = logging.getLogger(logger.name)
-    logger.addFilter(lambda record: record.msg != "opening handshake failed")
     return logger

@@ -22,6 +22,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     flow,
     fairness,
     starting,
+    accepting,
     stopping,
     starting_stopped,
     sockets_given,
@@ -40,6 +41,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
 )
 
 __all__ = [
+    "accepting",
     "closing",
     "closing_reasons",
     "codec",

@@ -522,7 +522,7 @@ async def a_local_close_before_the_peers(bench: Bench) -> None:
         equal(await peer.receive(), Close(4001, "local"), "what the peer gets")
 
 
-async def _after_an_end(bench: Bench, end: bytes, expected: tuple[int, str, str], *, raises: bool) -> None:
+async def _after_an_end(bench: Bench, end: bytes, expected: tuple[int, str | None, str], *, raises: bool) -> None:
     """Send messages and an end in one write; the callback of the first learns of it, and then closes or raises."""
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:

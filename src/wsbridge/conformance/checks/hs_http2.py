@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from wsbridge.alpn import GRACE
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import check, equal, true
-from wsbridge.conformance.checks.starting import _Certificates
+from wsbridge.conformance.checks.starting import Certificates
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")  # RFC 9113, 3.4
 _SETTINGS = bytes.fromhex("000000040000000000")
@@ -18,7 +18,7 @@ _GOAWAY = bytes.fromhex("00000807000000000000000000" + "0000000d")  # HTTP_1_1_R
 _ANSWER = _SETTINGS + _GOAWAY
 
 
-class _Offering(_Certificates):
+class _Offering(Certificates):
     """A server's context of one's own that offers HTTP/2 too, which it does not tell."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class _Offering(_Certificates):
 
 @contextlib.asynccontextmanager
 async def _http2(
-    bench: Bench, served: Served, certificates: _Certificates
+    bench: Bench, served: Served, certificates: Certificates
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect as a client that speaks HTTP/2 if it may."""
     context = certificates.client()

@@ -26,6 +26,8 @@ from wsbridge.errors import ConnectorStateError
 from wsbridge.http import Request
 from wsbridge.protocols import Connector, WebSocketChannel
 
+__all__ = ["Certificates", "free_port", "occupied"]
+
 HOST = "127.0.0.1"
 
 
@@ -53,7 +55,7 @@ async def _echoes(bench: Bench, connector: Connector, address: Any = None, **pee
         equal(await peer.receive(), Text("there?"), f"the echo at {served.address}")
 
 
-def _free_port(host: str = HOST) -> int:
+def free_port(host: str = HOST) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.bind((host, 0))
         return int(sock.getsockname()[1])
@@ -62,10 +64,10 @@ def _free_port(host: str = HOST) -> int:
 def _second_host() -> str:
     """Return another address of this machine that is of its own: of IPv6, where that is on."""
     with contextlib.suppress(OSError):
-        _free_port("::1")
+        free_port("::1")
         return "::1"
     with contextlib.suppress(OSError):
-        _free_port("127.0.0.2")
+        free_port("127.0.0.2")
         return "127.0.0.2"
     raise CheckFailed("this machine has but one address of its own, so that this cannot be checked")
 
@@ -88,7 +90,7 @@ _QUIET = range(20_000, 30_000)  # below what Linux and others take for connectio
 
 
 @contextlib.contextmanager
-def _occupied(host: str, port: int = 0) -> Generator[int, None, None]:
+def occupied(host: str, port: int = 0) -> Generator[int, None, None]:
     """Listen on a port for as long as the block runs; one is chosen that no system gives out by itself."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for connections of other checks that fade away
@@ -157,7 +159,7 @@ async def no_address_while_it_does_not_run(bench: Bench) -> None:
 @check("STOP-1", wire=True)
 async def a_given_port(bench: Bench) -> None:
     """A port that is given is the one that is used."""
-    port = _free_port()
+    port = free_port()
     async with bench.serve(_echo(bench), port=port) as served:
         assert served.connector is not None
         equal(list(served.connector.addresses), [(HOST, port)], "the addresses")
@@ -217,7 +219,7 @@ async def started_twice(bench: Bench) -> None:
 @check("STOP-1", wire=True)
 async def a_port_in_use(bench: Bench) -> None:
     """A port in use raises OSError and leaves nothing behind; when it is free again start() works."""
-    with _occupied(HOST) as port:
+    with occupied(HOST) as port:
         connector = _connector(bench, port=port)
         await _cannot_start(bench, connector, errno.EADDRINUSE)
         await _cannot_start(bench, connector, errno.EADDRINUSE)
@@ -233,11 +235,11 @@ async def a_port_in_use(bench: Bench) -> None:
 async def a_port_in_use_on_the_second_address(bench: Bench) -> None:
     """A port that is in use on one of two addresses raises OSError, and the socket on the other is closed."""
     hosts = (HOST, _second_host())
-    with _localhost_is(hosts), _occupied(hosts[1]) as port:
+    with _localhost_is(hosts), occupied(hosts[1]) as port:
         found = await asyncio.get_running_loop().getaddrinfo("localhost", port, type=socket.SOCK_STREAM)
         if hosts[1] in {entry[4][0] for entry in found}:  # not with a loop that resolves by itself
             await _cannot_start(bench, _connector(bench, host="localhost", port=port), errno.EADDRINUSE)
-            with _occupied(hosts[0], port):  # an OSError if it were still taken
+            with occupied(hosts[0], port):  # an OSError if it were still taken
                 pass
 
 
@@ -247,7 +249,7 @@ async def an_address_of_somebody_else(bench: Bench) -> None:
     await _cannot_start(bench, _connector(bench, host="192.0.2.1"))  # TEST-NET-1, RFC 5737
 
 
-class _Certificates:
+class Certificates:
     """A server's certificate for localhost, and that of the authority that clients trust."""
 
     def __init__(self) -> None:
@@ -273,7 +275,7 @@ class _Certificates:
 async def tls(bench: Bench) -> None:
     """With an SSLContext the connector serves TLS: handshake, messages of any size and the close work as without."""
     schemes: list[str] = []
-    certificates = _Certificates()
+    certificates = Certificates()
     options = _echo(bench)
     async with bench.serve(options, ssl=certificates.server) as served:
         assert served.connector is not None
@@ -305,11 +307,11 @@ async def _never_opens(bench: Bench, served: Served, what: str, **peer_options: 
 @check("STOP-4", wire=True, tls=True)
 async def tls_only(bench: Bench) -> None:
     """A peer that speaks no TLS to a TLS port, or trusts another authority, gets no channel; the next one does."""
-    certificates = _Certificates()
+    certificates = Certificates()
     async with bench.serve(_echo(bench), ssl=certificates.server) as served:
         assert served.connector is not None
         await _never_opens(bench, served, "a peer without TLS")
-        strangers = _Certificates().client()
+        strangers = Certificates().client()
         await _never_opens(bench, served, "a peer that trusts others", ssl=strangers, server_hostname="localhost")
         await _echoes(bench, served.connector, ssl=certificates.client(), server_hostname="localhost")
 
@@ -317,7 +319,7 @@ async def tls_only(bench: Bench) -> None:
 @check("STOP-4", wire=True, tls=True)
 async def tls_with_client_certificates(bench: Bench) -> None:
     """A context that asks for client certificates is obeyed: with one a peer gets a channel, without it does not."""
-    certificates = _Certificates()
+    certificates = Certificates()
     certificates.server.verify_mode = ssl.CERT_REQUIRED
     certificates.authority.configure_trust(certificates.server)
     async with bench.serve(_echo(bench), ssl=certificates.server) as served:
@@ -331,7 +333,7 @@ async def tls_with_client_certificates(bench: Bench) -> None:
 @check("SEND-6", wire=True, tls=True)
 async def over_tls_a_pong_behind_the_peers_close(bench: Bench) -> None:
     """Over TLS too a peer that closes, then sends a pong, and reads only then, loses nothing that the system has."""
-    certificates = _Certificates()
+    certificates = Certificates()
     over_tls = {"ssl": certificates.client(), "server_hostname": "localhost"}
     async with bench.serve(ssl=certificates.server) as served:
         await closes_in_front_of_a_pong(bench, served, much=False, **over_tls)
@@ -339,7 +341,7 @@ async def over_tls_a_pong_behind_the_peers_close(bench: Bench) -> None:
 
 async def _ends_over_tls(bench: Bench, act: Callable[[Any, WebSocketChannel], Any], code: int, initiator: str) -> None:
     """Check that a TLS peer that then does nothing more is cut off, and the socket closed, within close_timeout."""
-    certificates = _Certificates()
+    certificates = Certificates()
     close_timeout = 0.25 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with (
