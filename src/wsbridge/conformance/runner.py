@@ -222,7 +222,7 @@ class _Overdue(CheckFailed):
 
 def _run_in_loop(check: Check, bench: Bench, limit: float, left: list[str]) -> None:
     """Run the check in a new event loop; tasks that it leaves are found and ended."""
-    with asyncio.Runner(debug=False, loop_factory=bench.target.loop_factory) as runner:
+    with asyncio.Runner(loop_factory=bench.target.conditions.new_event_loop) as runner:
         loop = runner.get_loop()
         loop.set_exception_handler(lambda _, context: left.append(_loop_error(context)))
         runner.run(_limited(check, bench, limit, left))
