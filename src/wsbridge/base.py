@@ -28,6 +28,7 @@ from wsbridge.lifespan import Lifespan
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
 from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.sockets import bind, socket_address, unlink_socket
+from wsbridge.tasks import begin_later
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
 __all__ = [
@@ -266,7 +267,7 @@ class BaseConnector(ABC):
             if not self._running:
                 return
             self._check_loop()
-            self._stopping = self.loop.create_task(self._stop_all(self._current_channel()))
+            self._stopping = begin_later(self.loop, self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
     @property
@@ -499,7 +500,7 @@ class BaseConnector(ABC):
             if not self._channels and not self._handshakes:
                 return
             self._check_loop()
-            self._stopping = self.loop.create_task(self._stop_mounted(self._current_channel()))
+            self._stopping = begin_later(self.loop, self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
     async def _stop_mounted(self, caller: BaseChannel | None) -> None:

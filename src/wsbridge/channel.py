@@ -27,6 +27,7 @@ from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryFormat, BinaryLike
 from wsbridge.sockets import aborter
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from wsbridge.base import BaseConnector
@@ -668,7 +669,7 @@ class BaseChannel(ABC):
         if not is_answer:
             self._arm(self._cut_at)
         if self._inflight:
-            self._closing = self._connector.loop.create_task(self._close_behind_sends(code, text))
+            self._closing = begin_later(self._connector.loop, self._close_behind_sends(code, text))
         else:
             self._write_close(code, text)
 
@@ -742,7 +743,7 @@ class BaseChannel(ABC):
             if not self.is_pulled:
                 result = await result
             else:
-                async with _Ahead(self._connector.loop.create_task(self._read_ahead())):
+                async with _Ahead(begin_later(self._connector.loop, self._read_ahead())):
                     result = await result
             self.running = None
         self._process = result

@@ -9,6 +9,7 @@ from collections import deque
 from types import TracebackType
 
 from wsbridge.protocols import BinaryLike, WebSocketChannel
+from wsbridge.tasks import begin_later
 
 __all__ = ["SendResult", "WebSocketConnection", "start_ws_connection"]
 
@@ -136,7 +137,7 @@ class WebSocketConnection:
     def _append(self, message: Message, result: asyncio.Future[SendResult] | None) -> None:
         self._queue.append((message, result))
         if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send_queued())
+            self._sender = begin_later(asyncio.get_running_loop(), self._send_queued())
 
     def _fill(self) -> None:
         """Give the free places of the queue to those who wait for one, at once, so that nobody comes in between."""

@@ -52,6 +52,7 @@ from wsbridge.close import is_valid_close_code
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.tasks import begin_later
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -166,7 +167,7 @@ class _Channel(OnTransport, BaseChannel):
     def _hold_senders(self) -> None:
         if self._draining is None and self._protocol.writing_paused and not self._gone:
             self.pause_writing()
-            self._draining = asyncio.ensure_future(self._drain())
+            self._draining = begin_later(self._connector.loop, self._drain())
 
     def _next_sender(self) -> None:
         self._hold_senders()  # what the last one wrote may have filled the buffer

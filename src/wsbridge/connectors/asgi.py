@@ -40,6 +40,7 @@ from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.tasks import begin_later
 
 __all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
 
@@ -166,7 +167,7 @@ class Channel(BaseChannel):
         """Read the next event while a callback sends: most servers take messages for a peer that left (SEND-1)."""
         is_read = self._waits is not None or self._held is not None or self._ahead is not None
         if self.running is not None and not (is_read or self._over or self._ended or self._events):
-            self._ahead = self._connector.loop.create_task(self._read_next())
+            self._ahead = begin_later(self._connector.loop, self._read_next())
 
     def _close(self, code: int | None, text: str) -> None:
         if self._ended:
@@ -175,7 +176,7 @@ class Channel(BaseChannel):
 
     def _start_close(self, event: Event) -> None:
         self._interrupt()
-        task = self._connector.loop.create_task(self._put_close(event))
+        task = begin_later(self._connector.loop, self._put_close(event))
         self._events.add(task)
         task.add_done_callback(self._events.discard)
 
@@ -257,7 +258,7 @@ class Channel(BaseChannel):
 
     async def _read_ahead(self) -> None:
         # it goes on when on_open has ended: on granian a receive() that is cancelled takes a message with it
-        self._ahead = self._connector.loop.create_task(self._read_next())
+        self._ahead = begin_later(self._connector.loop, self._read_next())
         await asyncio.shield(self._ahead)
 
     async def _read_next(self) -> None:

@@ -65,6 +65,7 @@ from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
 
@@ -284,7 +285,7 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         self._forget_timer()
-        self._task = self._connector.loop.create_task(self._live(head))
+        self._task = begin_later(self._connector.loop, self._live(head))
 
     async def _live(self, head: Head) -> None:
         """Answer the request, and live the life of its channel: in one coroutine, since each wakes for a message."""

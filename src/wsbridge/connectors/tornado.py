@@ -56,6 +56,7 @@ from wsbridge.draining import Connection
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
+from wsbridge.tasks import begin_later
 
 __all__ = ["Connector", "TornadoChannel", "TornadoRequest", "mount"]
 
@@ -317,8 +318,8 @@ class _Channel(QueuedChannel):
         stream.set_nodelay(True)
         stream.max_buffer_size = sys.maxsize  # the limit is the message's
         loop = self._connector.loop
-        loop.create_task(self.run())
-        cast(Connector, self._connector).keep(loop.create_task(_read(frames)))
+        begin_later(loop, self.run())
+        cast(Connector, self._connector).keep(begin_later(loop, _read(frames)))
 
     def _send_text(self, text: str) -> None:
         self._frames.send(_TEXT, text.encode())
