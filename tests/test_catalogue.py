@@ -33,7 +33,7 @@ COUNTS = {
     "STREAM": 10,
     "CODEC": 2,
     "MOUNT": 2,
-    "THR": 3,
+    "THR": 4,
     "REG": 5,
 }
 

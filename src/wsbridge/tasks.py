@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["begin_later"]
+__all__ = ["begin_later", "later_turn"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,9 @@ def begin_later(
 async def _one_turn_later(coroutine: Coroutine[Any, Any, T]) -> T:
     await asyncio.sleep(0)
     return await coroutine
+
+
+async def later_turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Return in a later turn than that which made the task, for what a server makes the task of."""
+    if loop.get_task_factory() is not None:
+        await asyncio.sleep(0)

@@ -27,7 +27,13 @@ GENERAL = ("AnswersNothing", "ReadsLengthsOneShort", "ForgetsOnClose", "OpensTwi
 
 CHECKS = {check.id: check for check in all_checks()}
 BY_NAME = {breakage.name: breakage for breakage in BROKEN}
-REGISTERED = (broken_channels, broken_connectors, broken_loops, broken_streams, broken_wires)  # importing them has filled BROKEN
+REGISTERED = (
+    broken_channels,
+    broken_connectors,
+    broken_loops,
+    broken_streams,
+    broken_wires,
+)  # importing them has filled BROKEN
 
 
 def is_caught(breakage: Breakage, check: str) -> bool:

@@ -47,6 +47,7 @@ from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
+from wsbridge.tasks import later_turn
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -152,6 +153,7 @@ class Upgraded:
 
     async def run_asgi(self) -> None:
         """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
+        self.scope[KEY] = self
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
@@ -180,7 +182,6 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
         self.handle_connect(native)
-        self.scope[KEY] = self
 
     def keep(self) -> None:
         if len(self._unread) > MAX_EARLY:
@@ -293,6 +294,7 @@ class Connector(asgi.Connector):
         await self._server.startup(sockets)
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        await later_turn(self.loop)  # uvicorn may not have kept the task yet, nor read what came behind the request
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
             await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
