@@ -26,7 +26,7 @@ from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError, SendEr
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryFormat, BinaryLike
-from wsbridge.sockets import aborter
+from wsbridge.sockets import aborter, end_writing
 from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
@@ -1096,7 +1096,7 @@ class TransportChannel(OnTransport, QueuedChannel):
         if not self._failed:
             self._transport.close()
         elif self._transport.can_write_eof():
-            self._transport.write_eof()
+            end_writing(self._transport)
 
     def _hold_reading(self) -> None:
         self._transport.pause_reading()

@@ -13,7 +13,7 @@ from functools import partial
 
 from wsbridge.protocols import Address
 
-__all__ = ["aborter", "bind", "reserve", "socket_address", "unlink_socket"]
+__all__ = ["aborter", "bind", "end_writing", "reserve", "socket_address", "unlink_socket"]
 
 BACKLOG = 1024
 _TRIES = 20  # a free port of one address may be taken on the next
@@ -153,6 +153,12 @@ def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:
     (selector_events.py: ``_write_ready`` ends it without counting it as lost).
     """
     return partial(_abort, transport)
+
+
+def end_writing(transport: asyncio.WriteTransport) -> None:
+    """End the sending side of ``transport``, unless it is being closed, where uvloop's raises a RuntimeError."""
+    if not transport.is_closing():
+        transport.write_eof()
 
 
 def _abort(transport: asyncio.WriteTransport) -> None:

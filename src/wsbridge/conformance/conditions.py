@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from wsbridge.loops import LoopName, loop_factory
 
-__all__ = ["PLAIN", "Conditions"]
+__all__ = ["PLAIN", "Conditions", "eager_task"]
+
+
+def eager_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    """Return a task that has started at once, as by `asyncio.eager_task_factory`; before Python 3.12 a plain one.
+
+    uvloop 0.23 hands each factory an ``eager_start``, which asyncio's own takes from Python 3.14 on.
+    """
+    options.pop("eager_start", None)
+    if sys.version_info >= (3, 12):
+        return asyncio.eager_task_factory(loop, coroutine, **options)
+    return asyncio.Task(coroutine, loop=loop, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +56,8 @@ class Conditions:
         make = loop_factory(self.loop) or asyncio.new_event_loop
         loop = make()
         loop.set_debug(self.debug)
-        if self.eager_tasks and sys.version_info >= (3, 12):
-            loop.set_task_factory(asyncio.eager_task_factory)
+        if self.eager_tasks:
+            loop.set_task_factory(eager_task)
         return loop
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.tasks import begin_later
+from wsbridge.tasks import begin_later, later_turn
 
 __all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
 
@@ -386,6 +386,7 @@ class Connector(BaseConnector):
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
         try:
+            await later_turn(self.loop)
             if _is_large(scope):
                 await respond(send, "http.response", plain_response(431))
                 return
@@ -408,6 +409,7 @@ class Connector(BaseConnector):
     async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a handshake, and live the channel's life."""
         try:
+            await later_turn(self.loop)  # the server may not have kept the task yet, nor read what follows the request
             channel = await self._open_channel(handle, scope, receive, send)
         finally:
             del receive, send  # as in serve_http

@@ -64,7 +64,7 @@ from wsbridge.frames import FrameError, MessageAssembler, declared
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import BACKLOG, end_writing
 from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class _Handshake(asyncio.Protocol):
             self._transport.close()
             return
         try:
-            self._transport.write_eof()
+            end_writing(self._transport)
             self._transport.resume_reading()
         except OSError:  # the peer has reset the connection
             self._transport.abort()

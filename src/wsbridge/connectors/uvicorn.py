@@ -47,7 +47,6 @@ from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import BACKLOG
-from wsbridge.tasks import later_turn
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -294,7 +293,6 @@ class Connector(asgi.Connector):
         await self._server.startup(sockets)
 
     async def _serve(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        await later_turn(self.loop)  # uvicorn may not have kept the task yet, nor read what came behind the request
         if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
             await asgi.respond(send, "http.response", plain_response(400))
         elif scope["type"] == "http":
