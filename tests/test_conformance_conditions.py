@@ -17,6 +17,7 @@ from wsbridge.conformance import TargetError, run
 from wsbridge.conformance.conditions import PLAIN, Conditions, eager_task
 from wsbridge.conformance.result import load_results
 from wsbridge.errors import LoopNotInstalledError
+from wsbridge.loops import LoopName
 from wsbridge.protocols import CONNECTOR_API
 from wsbridge.registry import load_connector
 
@@ -32,7 +33,7 @@ class Watching(Memory):  # type: ignore[misc]
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        name = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
+        name: LoopName = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
         seen.append(Conditions(name, loop.get_debug(), loop.get_task_factory() is eager_task))
         await super().start()
 

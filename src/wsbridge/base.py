@@ -183,6 +183,10 @@ class BaseConnector(ABC):
         self._lifespan = Lifespan(app)
         if unix_path is not None and "unix-socket" not in self.features:
             raise self.unsupported("unix_path", "its server cannot serve a Unix socket")
+        if unix_path is not None and not hasattr(socket, "AF_UNIX"):
+            raise self.unsupported("unix_path", "Python has no Unix sockets on this system; listen on a port")
+        if reuse_port and self.has_wire and not hasattr(socket, "SO_REUSEPORT"):
+            raise self.unsupported("reuse_port", "this system has no SO_REUSEPORT; give each process a port")
         if not self.has_wire:
             given = {"host": host not in ("", "127.0.0.1"), "port": port, "ssl": ssl, "reuse_port": reuse_port}
             for option in (name for name, value in given.items() if value):

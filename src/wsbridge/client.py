@@ -422,13 +422,20 @@ def _interrupts() -> Generator[asyncio.Event]:
     """Yield an event that SIGINT and SIGTERM set."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, interrupted.set)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in before:
+        try:
+            loop.add_signal_handler(signum, interrupted.set)
+        except NotImplementedError:  # on Windows, where a handler runs between two steps of the main thread
+            signal.signal(signum, lambda *_: loop.call_soon_threadsafe(interrupted.set))
     try:
         yield interrupted
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(signum)
+        for signum, handler in before.items():
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(signum)
+            if handler is not None:  # None: it was not set from Python
+                signal.signal(signum, handler)
 
 
 async def _lines(source: BinaryIO) -> AsyncGenerator[str]:

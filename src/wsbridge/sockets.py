@@ -80,7 +80,7 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, liste
                 sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             except OSError:
                 continue  # a host name may have an address of a family that this machine lacks
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _claim(sock)
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -101,6 +101,16 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool, liste
             raise OSError(errno.EADDRNOTAVAIL, f"no address to listen on: {[address for _, address in addresses]}")
         opened.pop_all()
         return sockets
+
+
+def _claim(sock: socket.socket) -> None:
+    """Let a port be taken again soon after its last connection, and by nobody else meanwhile.
+
+    On Windows the first is so, and ``SO_REUSEADDR`` would let any process take the port over; there is an option
+    against that. Elsewhere it is the other way round.
+    """
+    exclusive: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR if exclusive is None else exclusive, 1)
 
 
 def _bind_unix(path: str) -> socket.socket:
@@ -143,7 +153,7 @@ def unlink_socket(path: str) -> None:
 def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
-    return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else str(name)
 
 
 def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -73,6 +74,8 @@ class Session:
         if scale <= 0:
             raise ValueError(f"scale must be greater than 0, not {scale!r}")
         spec = target if isinstance(target, str) else spec_of(target)
+        if not hasattr(os, "killpg"):
+            raise TargetError("the conformance suite needs a Unix system, such as Linux or macOS, or WSL on Windows")
         conditions.check()
         self.scale = scale
         self.name = target if isinstance(target, str) else target.__qualname__

@@ -45,8 +45,18 @@ from granian.http import HTTP1Settings
 from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.connectors import asgi
-from wsbridge.connectors._connections import Descriptors, Ends, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._connections import (
+    Descriptors,
+    Ends,
+    can_list_descriptors,
+    cut,
+    cut_again,
+    cut_all,
+    has_ended,
+    look,
+)
 from wsbridge.connectors._granian_deviations import DEVIATIONS
+from wsbridge.errors import UnsupportedOptionError
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -148,6 +158,14 @@ class Connector(asgi.Connector):
     _opening: set[asyncio.Task[Any]]
     descriptors: Descriptors
     _serves: bool
+
+    def __init__(self, app: Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        if not can_list_descriptors():
+            raise UnsupportedOptionError(
+                "the granian connector cannot serve on this system: granian keeps its sockets to itself, and there is "
+                "neither /proc/self/fd nor /dev/fd to find and cut them by; serve on another connector"
+            )
 
     @classmethod
     def prepare_process(cls) -> None:

@@ -415,7 +415,7 @@ class _Handler(WebSocketHandler):
             headers=native.headers.get_all(),
             scheme="wss" if native.protocol == "https" else "ws",
             http_version=native.version.removeprefix("HTTP/"),
-            remote_address=None if context.address_family == socket.AF_UNIX else context.address[:2],
+            remote_address=None if context.address_family == getattr(socket, "AF_UNIX", None) else context.address[:2],
             tls=stream.socket if isinstance(stream, SSLIOStream) else None,
             native=native,
             root_path=self._root_path,
