@@ -26,7 +26,7 @@ from wsbridge.registry import load_connector
 from wsbridge.sockets import bind, socket_address
 
 WINDOWS = """
-import asyncio, os, signal, socket, sys
+import asyncio, concurrent.futures.thread, os, signal, socket, sys
 import wsbridge.cli, wsbridge.conformance.wire, wsbridge.testing
 from wsbridge.registry import load_connector
 
@@ -38,7 +38,7 @@ socket.socketpair = lambda: pair(unix)  # as Windows has it by other means
 for module, names in {
     signal: ("SIGHUP", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGQUIT", "setitimer", "alarm", "pthread_sigmask"),
     socket: ("AF_UNIX", "SO_REUSEPORT", "AF_NETLINK", "sethostname", "CMSG_LEN", "send_fds", "recv_fds"),
-    os: ("fork", "killpg", "getuid", "geteuid", "setsid", "pread", "sched_getaffinity", "register_at_fork"),
+    os: ("fork", "killpg", "getuid", "geteuid", "setsid", "pread", "register_at_fork"),
 }.items():
     for name in names:
         if hasattr(module, name):
@@ -51,7 +51,7 @@ def refuse(*arguments, **options):
     raise NotImplementedError
 
 class Loop(asyncio.SelectorEventLoop):
-    add_signal_handler = remove_signal_handler = add_reader = add_writer = refuse
+    add_signal_handler = remove_signal_handler = refuse
 """
 """Takes away what Python has not got on Windows, but for the module ``winreg`` and its like."""
 

@@ -29,6 +29,6 @@ class TestPicowsOnUvloop(ConnectorSuite):
     loop = "uvloop"
 
 
-class TestTornadoInDebugMode(ConnectorSuite):
-    connector = "tornado"
+class TestPicowsInDebugMode(ConnectorSuite):
+    connector = "picows"
     debug = True

@@ -176,8 +176,9 @@ class _Tcp(TCPServer):
             await self._close()
 
     async def _close(self) -> None:
-        # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
-        with contextlib.suppress(ssl.SSLError):
+        # hypercorn takes some errors for the end that they are, but not those of data behind asyncio's close_notify, and
+        # of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
+        with contextlib.suppress(OSError):  # which ssl.SSLError is
             await super()._close()
 
 
