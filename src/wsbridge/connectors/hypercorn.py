@@ -24,7 +24,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import sys
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
@@ -176,8 +175,8 @@ class _Tcp(TCPServer):
             await self._close()
 
     async def _close(self) -> None:
-        # hypercorn takes some errors for the end that they are, but not those of data behind asyncio's close_notify, and
-        # of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
+        # hypercorn takes some errors for the end that they are, but neither that of data behind asyncio's close_notify
+        # nor that of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
         with contextlib.suppress(OSError):  # which ssl.SSLError is
             await super()._close()
 
