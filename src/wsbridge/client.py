@@ -422,12 +422,16 @@ def _interrupts() -> Generator[asyncio.Event]:
     """Yield an event that SIGINT and SIGTERM set."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def interrupt(signum: int, frame: object) -> None:
+        loop.call_soon_threadsafe(interrupted.set)
+
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum in before:
         try:
             loop.add_signal_handler(signum, interrupted.set)
         except NotImplementedError:  # on Windows, where a handler runs between two steps of the main thread
-            signal.signal(signum, lambda *_: loop.call_soon_threadsafe(interrupted.set))
+            signal.signal(signum, interrupt)
     try:
         yield interrupted
     finally:

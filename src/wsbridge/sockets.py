@@ -153,7 +153,8 @@ def unlink_socket(path: str) -> None:
 def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else str(name)
+    is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+    return str(name) if is_unix else (str(name[0]), int(name[1]))
 
 
 def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,14 @@ __all__ = ["PLAIN", "Conditions", "eager_task"]
 
 
 def eager_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
 ) -> asyncio.Task[Any]:
     """Return a task that has started at once, as by `asyncio.eager_task_factory`; before Python 3.12 a plain one.
 
     uvloop 0.23 hands each factory an ``eager_start``, which asyncio's own takes from Python 3.14 on.
     """
     options.pop("eager_start", None)
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 12) and asyncio.iscoroutine(coroutine):
         return asyncio.eager_task_factory(loop, coroutine, **options)
     return asyncio.Task(coroutine, loop=loop, **options)
 
