@@ -21,7 +21,8 @@ def eager_task(
     uvloop 0.23 hands each factory an ``eager_start``, which asyncio's own takes from Python 3.14 on.
     """
     options.pop("eager_start", None)
-    if sys.version_info >= (3, 12) and asyncio.iscoroutine(coroutine):
+    assert asyncio.iscoroutine(coroutine)  # which a generator is not, whatever a factory may be given
+    if sys.version_info >= (3, 12):
         return asyncio.eager_task_factory(loop, coroutine, **options)
     return asyncio.Task(coroutine, loop=loop, **options)
 
