@@ -43,6 +43,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "play the conformance suite's random model too",
     },
+    "loop": {
+        "choices": ("asyncio", "uvloop"),
+        "default": "asyncio",
+        "help": "the event loop of each check of the conformance suite",
+    },
+    "loop-debug": {
+        "action": "store_true",
+        "default": False,
+        "help": "turn asyncio's debug mode on in the checks of the conformance suite",
+    },
+    "eager-tasks": {
+        "action": "store_true",
+        "default": False,
+        "help": "let tasks start at once in the checks of the conformance suite (asyncio.eager_task_factory)",
+    },
 }
 
 

@@ -26,7 +26,7 @@ COUNTS = {
     "CLOSE": 10,
     "ERR": 3,
     "LIM": 5,
-    "FLOW": 3,
+    "FLOW": 4,
     "STOP": 15,
     "CTX": 6,
     "CONN": 7,
@@ -34,7 +34,7 @@ COUNTS = {
     "CODEC": 3,
     "MOUNT": 3,
     "LOG": 3,
-    "THR": 3,
+    "THR": 4,
     "REG": 6,
 }
 

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from wsbridge.sockets import BACKLOG, Anchor, abort, anchor
+from wsbridge.tasks import begin_later
 
 __all__ = ["Acceptor", "Connect", "TransportAcceptor", "refuse_waiting"]
 
@@ -88,7 +89,7 @@ class Acceptor(ABC):
         try:
             self._watch()
         except NotImplementedError:  # Windows' proactor
-            self._tasks = [self._loop.create_task(self._accept_in_turn(sock)) for sock in self._sockets]
+            self._tasks = [begin_later(self._loop, self._accept_in_turn(sock)) for sock in self._sockets]
 
     def stop(self, *, takes_waiting: bool = True) -> None:
         """Accept all who wait, if ``takes_waiting``, then listen no more (STOP-9)."""

@@ -35,6 +35,7 @@ from wsbridge.protocols import Address, Deviation, Feature, handler_of
 from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
 from wsbridge.refusal import Refusal, RefusalLog
 from wsbridge.sockets import adopt, bind, check_sockets, is_unix, listen, socket_address
+from wsbridge.tasks import begin_later
 from wsbridge.unix import UnixSocket, parse_owner
 from wsbridge.upgrade import negotiate_subprotocol, upgrade_request_to_websocket
 
@@ -237,6 +238,10 @@ class BaseConnector(ABC):
         if unix_path is None:
             for option in (name for name in ("unix_mode", "unix_owner") if getattr(self, name) is not None):
                 raise ValueError(f"{option} is for the file of a Unix socket: give a unix_path too")
+        if unix_path is not None and not hasattr(socket, "AF_UNIX"):
+            raise self.unsupported("unix_path", "Python has no Unix sockets on this system; listen on a port")
+        if reuse_port and self.has_wire and not hasattr(socket, "SO_REUSEPORT"):
+            raise self.unsupported("reuse_port", "this system has no SO_REUSEPORT; give each process a port")
         if not self.has_wire:
             given: dict[str, object] = {"host": host not in ("", "127.0.0.1"), "port": port, "sockets": self.sockets}
             given |= {"ssl": ssl, "reuse_port": reuse_port}
@@ -314,7 +319,7 @@ class BaseConnector(ABC):
             raise ConnectorStateError(f"the {self.name} connector runs already; stop it before it is started again")
         self._set_loop()
         self._running = True
-        starting = self._starting = self.loop.create_task(self._start_all())
+        starting = self._starting = begin_later(self.loop, self._start_all())
         try:
             await asyncio.wait((starting,))
         except asyncio.CancelledError:
@@ -333,7 +338,7 @@ class BaseConnector(ABC):
                 return
             self._check_loop()
             self._stopped_by = asyncio.current_task()
-            self._stopping = self.loop.create_task(self._stop_all(self._current_channel()))
+            self._stopping = begin_later(self.loop, self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
     @property
@@ -684,7 +689,7 @@ class BaseConnector(ABC):
                 return
             self._check_loop()
             self._stopped_by = asyncio.current_task()
-            self._stopping = self.loop.create_task(self._stop_mounted(self._current_channel()))
+            self._stopping = begin_later(self.loop, self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)
 
     async def _stop_mounted(self, caller: BaseChannel | None) -> None:

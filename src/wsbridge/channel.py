@@ -34,7 +34,8 @@ from wsbridge.http import Request
 from wsbridge.logs import log_failure
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryFormat, BinaryLike
-from wsbridge.sockets import aborter
+from wsbridge.sockets import aborter, end_writing
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from wsbridge.base import BaseConnector
@@ -744,7 +745,7 @@ class BaseChannel(ABC):
         if not is_answer:
             self._arm(self._cut_at)
         if self._inflight:
-            self._closing = self._connector.loop.create_task(self._close_behind_sends(code, text))
+            self._closing = begin_later(self._connector.loop, self._close_behind_sends(code, text))
         else:
             self._write_close(code, text)
 
@@ -820,7 +821,7 @@ class BaseChannel(ABC):
             if not self.is_pulled:
                 result = await result
             else:
-                async with _Ahead(self._connector.loop.create_task(self._read_ahead())):
+                async with _Ahead(begin_later(self._connector.loop, self._read_ahead())):
                     result = await result
             self.running = None
         self._process = None if result is BEGUN else result  # of `lambda channel, request: channel.close()`
@@ -1170,7 +1171,7 @@ class TransportChannel(OnTransport, QueuedChannel):
         if not self._failed:
             self._transport.close()
         elif self._transport.can_write_eof():
-            self._transport.write_eof()
+            end_writing(self._transport)
 
     def _hold_reading(self) -> None:
         self._transport.pause_reading()

@@ -484,6 +484,11 @@ def _check_together(ctx: click.Context, command: ServeCommand, *, reload: bool, 
         raise click.UsageError("--workers share a port, which a Unix socket does not have: leave out one of the two")
     if workers is not None and reload:
         raise click.UsageError("--reload serves by one process: leave out --workers")
+    if (workers is not None or reload) and not hasattr(signal, "SIGCHLD"):
+        needing = "--reload" if reload else "--workers"
+        raise click.UsageError(f"{needing} needs a Unix system, such as Linux or macOS; here serve by one process")
+    if workers is not None and not hasattr(socket, "SO_REUSEPORT"):
+        raise click.UsageError("--workers share a port by SO_REUSEPORT, which this system does not have")
     if command.certfile is None and (without := sorted(given & {"keyfile", "client_ca"})):
         raise click.UsageError(f"--{without[0].replace('_', '-')} needs --certfile")
     if command.health is not None and not command.health.startswith("/"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from wsbridge.close import check_close
 from wsbridge.protocols import BinaryLike, HasOptions, WebSocketChannel
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -213,7 +214,7 @@ class WebSocketConnection(Generic[M]):
     def _append(self, entry: _Entry) -> None:
         self._queue.append(entry)
         if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send_queued())
+            self._sender = begin_later(asyncio.get_running_loop(), self._send_queued())
 
     def _fill(self) -> None:
         """Give the free places of the queue to those who wait for one, at once, so that nobody comes in between."""

@@ -49,6 +49,18 @@ def plain_connection(transport: asyncio.Transport) -> Connection | None:
     return sock, transport.get_write_buffer_size
 
 
+def _duplicate(sock: socket.socket) -> int:
+    """Return a second descriptor of a socket.
+
+    Raises:
+        OSError: None is left, or the socket is closed.
+        NotImplementedError: The system has handles instead of descriptors, as Windows.
+    """
+    if os.name == "nt":
+        raise NotImplementedError("a socket's handle is no descriptor")
+    return os.dup(sock.fileno())
+
+
 class Drain:
     """Reads and drops what still comes on a connection that its server closes, until the peer ends it too.
 
@@ -82,7 +94,7 @@ class Drain:
         self._unsent = unsent
         self._ended = ended
         self._is_ended_by_peer = False
-        self._sock = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+        self._sock = socket.socket(sock.family, sock.type, sock.proto, fileno=_duplicate(sock))
         try:
             loop.add_reader(self._sock, self._read)
             if unsent():

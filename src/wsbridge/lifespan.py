@@ -7,6 +7,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from wsbridge.tasks import begin_later
+
 if TYPE_CHECKING:
     from wsbridge.application import Application
 
@@ -39,7 +41,7 @@ class Lifespan:
         self._over.clear()
         self._is_hurried = False
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._run(entered), name="wsbridge lifespan")
+        task = begin_later(asyncio.get_running_loop(), self._run(entered), name="wsbridge lifespan")
         try:
             await asyncio.wait((entered, task), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:

@@ -21,6 +21,7 @@ __all__ = [
     "adopt",
     "bind",
     "check_sockets",
+    "end_writing",
     "is_unix",
     "listen",
     "reserve",
@@ -101,12 +102,14 @@ def listen(sockets: Iterable[socket.socket]) -> None:
         OSError: One cannot.
     """
     for sock in sockets:
-        if not is_unix(sock):
+        if sys.platform == "linux" and not is_unix(sock):  # which was turned off as it was bound
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.listen(BACKLOG)
         except OSError as exc:
-            raise OSError(exc.errno, f"cannot listen on {socket_address(sock)}: {exc.strerror}") from exc
+            address = socket_address(sock)
+            where = f"Unix socket {address!r}" if isinstance(address, str) else f"{address[0]} port {address[1]}"
+            raise OSError(exc.errno, f"cannot listen on {where}: {exc.strerror}") from exc
 
 
 async def reserve(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
@@ -159,7 +162,7 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool) -> li
                 sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             except OSError:
                 continue  # a host name may have an address of a family that this machine lacks
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _claim(sock)
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -182,10 +185,21 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool) -> li
         return sockets
 
 
+def _claim(sock: socket.socket) -> None:
+    """Let a port be taken again soon after its last connection, and by nobody else meanwhile.
+
+    On Windows the first is so, and ``SO_REUSEADDR`` would let any process take the port over; there is an option
+    against that. Elsewhere it is the other way round.
+    """
+    exclusive: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR if exclusive is None else exclusive, 1)
+
+
 def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
-    return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
+    is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+    return str(name) if is_unix else (str(name[0]), int(name[1]))
 
 
 class Anchor:
@@ -239,3 +253,9 @@ def abort(transport: Any) -> None:
         return
     if sock is None or sock.fileno() >= 0:
         transport.abort()
+
+
+def end_writing(transport: asyncio.WriteTransport) -> None:
+    """End the sending side of ``transport``, unless it is being closed, where uvloop's raises a RuntimeError."""
+    if not transport.is_closing():
+        transport.write_eof()

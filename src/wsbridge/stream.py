@@ -22,6 +22,7 @@ from wsbridge.http import Request
 from wsbridge.logs import log_failure
 from wsbridge.options import OPTION_NAMES, Compression, WebSocketOptions
 from wsbridge.protocols import BinaryLike, TellsEarly, WebSocketChannel, handler_of
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -460,7 +461,7 @@ def stream_handler(
 
     def on_open(channel: WebSocketChannel, request: Request) -> MessageStream[Any]:
         stream: MessageStream[Any] = MessageStream(channel, request, codec, receive_buffer)
-        stream._task = stream._loop.create_task(stream._run(handler, on_error))
+        stream._task = begin_later(stream._loop, stream._run(handler, on_error))
         return stream
 
     def on_coded(channel: WebSocketChannel, stream: MessageStream[Any], data: str | bytes) -> Awaitable[None] | None:

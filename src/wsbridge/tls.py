@@ -10,6 +10,8 @@ import ssl
 from collections.abc import AsyncGenerator
 from typing import NoReturn
 
+from wsbridge.tasks import begin_later
+
 __all__ = ["Certificate", "TLSFileError", "tls_context"]
 
 LOOK = 1.0  # seconds between two looks at whether the files have changed: no system tells of that everywhere
@@ -92,7 +94,7 @@ class Certificate:
 
         Files that cannot be used are logged once, when they are the same at two looks: they may be half written.
         """
-        looking = asyncio.create_task(self._look_on(), name="wsbridge certificate")
+        looking = begin_later(asyncio.get_running_loop(), self._look_on(), name="wsbridge certificate")
         try:
             yield
         finally:

@@ -115,7 +115,7 @@ def _run(
     started = time.perf_counter()
     plans = make_plans(result.seed, result.channels, compression="compression" in target.features, faults=faults)
     plans = [plan for plan in plans if not only or plan.number in only]
-    with watched(bench) as left, asyncio.Runner(loop_factory=target.loop_factory) as runner:
+    with watched(bench) as left, asyncio.Runner(loop_factory=target.conditions.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(
             lambda _, context: result.found.append(
                 f"the event loop reported {context.get('message')}: {context.get('exception')!r}"

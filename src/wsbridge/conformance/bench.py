@@ -20,6 +20,7 @@ from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.check import CheckFailed
+from wsbridge.conformance.conditions import PLAIN, Conditions
 from wsbridge.conformance.in_memory import MemoryDoor, MemoryPeer
 from wsbridge.conformance.recorder import Recorder
 from wsbridge.conformance.wire import Peer, WireLog
@@ -50,13 +51,13 @@ class Target:
         name: As it stands in reports.
         connector: The class, or None for a URL.
         url: The URL, or "".
-        loop_factory: Makes the event loop of each check; None: asyncio's own.
+        conditions: What holds for the event loop of each check.
     """
 
     name: str
     connector: type[Any] | None = None
     url: str = ""
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    conditions: Conditions = PLAIN
 
     @property
     def features(self) -> frozenset[str]:
@@ -345,8 +346,9 @@ def watched(bench: Bench) -> Generator[list[str], None, None]:
     own.propagate = False
     own.setLevel(logging.DEBUG)
     root.addHandler(native_handler)
-    if bench.target.loop_factory is not None:
-        bench.target.loop_factory().close()  # libuv keeps a pipe for signals from the first loop of a process on
+    if bench.target.conditions.loop != "asyncio":
+        # libuv keeps a pipe for signals from the first loop of a process on
+        bench.target.conditions.new_event_loop().close()
     prepare: Any = getattr(bench.target.connector, "prepare_process", None)
     if prepare is not None:
         prepare()

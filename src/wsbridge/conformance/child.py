@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +32,7 @@ from wsbridge.application import Application
 from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import CheckFailed
+from wsbridge.conformance.conditions import Conditions
 from wsbridge.conformance.target import spec_of
 
 __all__ = ["MIB", "Measured", "measured"]
@@ -89,7 +90,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
         "connector": factory,
         "application": f"{application.__module__}:{application.__qualname__}",
         "options": options,
-        "loop_factory": _path_of(bench.target.loop_factory),
+        "conditions": asdict(bench.target.conditions),
         "lifetime": int(_LIFETIME * bench.scale) or 1,
     }
     async with _started(bench) as child:
@@ -183,12 +184,6 @@ def _peak() -> int:
     return usage if sys.platform == "darwin" else usage * 1024
 
 
-def _path_of(thing: Any) -> str:
-    """Return ``module:name`` of a function or class that can be imported, or ""."""
-    module, name = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", "")
-    return f"{module}:{name}" if module and name and "<" not in name and module != "__main__" else ""
-
-
 def _import(path: str) -> Any:
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
@@ -239,8 +234,7 @@ def main() -> None:
         os.dup2(2, 1)
         job = json.loads(commands.readline())
         _bound(job["lifetime"])
-        factory = _import(job["loop_factory"]) if job["loop_factory"] else None
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=Conditions(**job["conditions"]).new_event_loop) as runner:
             runner.run(_serve(job, commands, answers))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from rich.table import Column, Table
 from wsbridge.conformance import report as reports
 from wsbridge.conformance.catalogue import rules as catalogue_rules
 from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.conditions import Conditions
 from wsbridge.conformance.known import Known, load_known_failing, matching
 from wsbridge.conformance.result import SuiteResult, compare, dump_results, load_results
 from wsbridge.conformance.runner import Verdict
 from wsbridge.conformance.suite import Progress, check_known, current_rules, run, select
 from wsbridge.conformance.target import TargetError
+from wsbridge.errors import LoopNotInstalledError
+from wsbridge.loops import LOOPS, LoopName
 
 __all__ = ["conformance"]
 
@@ -45,6 +48,7 @@ Examples:
   wsbridge conformance ws://127.0.0.1:8000 --known-failing known.toml
   wsbridge conformance aiohttp tornado former.json --report matrix.html
   wsbridge conformance aiohttp --json now.json --baseline former.json
+  wsbridge conformance aiohttp --loop uvloop --debug --eager-tasks
   wsbridge conformance --list --rule RECV
 
 \b
@@ -87,6 +91,7 @@ class _Settings:
     model: bool
     isolate: bool
     known: dict[str, Known]
+    conditions: Conditions
 
 
 @click.command("conformance", epilog=_EPILOG)
@@ -118,6 +123,11 @@ class _Settings:
     help="Stretch every time limit by this factor.",
 )
 @click.option("--model", is_flag=True, help="Play the random model too.")
+@click.option(
+    "--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop of each check."
+)
+@click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
+@click.option("--eager-tasks", is_flag=True, help="Let its tasks start at once (asyncio.eager_task_factory).")
 @click.option("--no-isolate", is_flag=True, help="Run the checks in this process, for a debugger.")
 @click.option("--list", "list_only", is_flag=True, help="List rules and checks, and do nothing.")
 @click.pass_context
@@ -135,6 +145,9 @@ def conformance(
     repeat: int,
     scale: float,
     model: bool,
+    loop: LoopName,
+    debug: bool,
+    eager_tasks: bool,
     no_isolate: bool,
     list_only: bool,
 ) -> None:
@@ -154,10 +167,11 @@ def conformance(
         known = {} if known_failing is None else load_known_failing(known_failing)
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known)
+        conditions = Conditions(loop, debug, eager_tasks)
+        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions)
         select(all_checks(), settings.rules)
         found = [result for target in targets for result in _results(target, settings, console)]
-    except (TargetError, ValueError, OSError) as exc:
+    except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
         raise _NothingChecked(str(exc)) from exc
     _show(found, console, is_whole=not rules)
     for result in found:
@@ -186,6 +200,7 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             progress=tell,
             known_failing=settings.known,
             model=settings.model,
+            **asdict(settings.conditions),
         )
     return [result]
 

@@ -47,7 +47,7 @@ class _Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner(loop_factory=self.target.loop_factory)
+        self.runner = asyncio.Runner(loop_factory=self.target.conditions.new_event_loop)
         self.bench = Bench(self.target, self.scale)
         self.stack = contextlib.AsyncExitStack()
         self.sent: list[str | bytes] = []

@@ -21,11 +21,14 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from wsbridge.conformance.check import Check
+from wsbridge.conformance.conditions import Conditions
 from wsbridge.conformance.known import KnownFailing, load_known_failing
 from wsbridge.conformance.report import failure_text
 from wsbridge.conformance.runner import CheckResult, Verdict
 from wsbridge.conformance.suite import MODEL_CHECK, Session, check_known, select
 from wsbridge.conformance.target import TargetError, is_url
+from wsbridge.errors import LoopNotInstalledError
+from wsbridge.loops import LoopName
 from wsbridge.protocols import Connector
 
 __all__ = ["Case", "ConnectorSuite", "option", "parametrize"]
@@ -55,12 +58,15 @@ class _Run:
     name: str
     config: pytest.Config
     known: KnownFailing
+    conditions: Conditions
     results: dict[str, CheckResult] = field(default_factory=dict[str, CheckResult])
     _session: Session | None = None
 
     def session(self) -> Session:
         if self._session is None:
-            self._session = Session(self.target, scale=option(self.config, "timeout_scale", 1.0))
+            self._session = Session(
+                self.target, scale=option(self.config, "timeout_scale", 1.0), conditions=self.conditions
+            )
             self.config.add_cleanup(self._session.close)
         return self._session
 
@@ -89,7 +95,7 @@ class Case:
             return
         try:
             session = self.run.session()
-        except TargetError as exc:
+        except (TargetError, LoopNotInstalledError) as exc:
             pytest.fail(str(exc), pytrace=False)
         if self.check is None:
             result = session.run_model()
@@ -123,11 +129,17 @@ class ConnectorSuite:
         connector: What is checked: a name, ``module:Class``, a class, or the ``ws://`` URL of a running server.
         rules: Ids of rules, checks or groups of rules, if not all.
         known_failing: What is known to fail: a file, or its entries, as `load_known_failing` takes it.
+        loop: The event loop of each check, ``"asyncio"`` or ``"uvloop"``; None: as the command line says, ``--loop``.
+        debug: Whether asyncio's debug mode is on in it; None: as the command line says, ``--loop-debug``.
+        eager_tasks: Whether its tasks start at once; None: as the command line says, ``--eager-tasks``.
     """
 
     connector: ClassVar[Target]
     rules: ClassVar[Sequence[str] | None] = None
     known_failing: ClassVar[Mapping[str, Any] | str | Path | None] = None
+    loop: ClassVar[LoopName | None] = None
+    debug: ClassVar[bool | None] = None
+    eager_tasks: ClassVar[bool | None] = None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of each check."""
@@ -135,7 +147,15 @@ class ConnectorSuite:
             return
         if (target := getattr(self, "connector", None)) is None:
             raise pytest.Collector.CollectError(f"{type(self).__name__} needs: connector = 'module:Class'")
-        parametrize(metafunc, [target], rules=self.rules, known_failing=self.known_failing)
+        parametrize(
+            metafunc,
+            [target],
+            rules=self.rules,
+            known_failing=self.known_failing,
+            loop=self.loop,
+            debug=self.debug,
+            eager_tasks=self.eager_tasks,
+        )
 
     def test_rule(self, conformance_case: Case, request: pytest.FixtureRequest) -> None:
         """One check."""
@@ -149,6 +169,9 @@ def parametrize(
     rules: Sequence[str] | None = None,
     known_failing: Mapping[str, Any] | str | Path | None = None,
     start: bool = False,
+    loop: LoopName | None = None,
+    debug: bool | None = None,
+    eager_tasks: bool | None = None,
 ) -> None:
     """Make tests of the checks of ``targets``.
 
@@ -158,20 +181,27 @@ def parametrize(
         rules: See `ConnectorSuite`.
         known_failing: See `ConnectorSuite`.
         start: Whether to look for the targets now, so that one that is not there ends the run.
+        loop: See `ConnectorSuite` for this and the two others.
 
     Raises:
-        pytest.Collector.CollectError: There is no such target, rule or file.
+        pytest.Collector.CollectError: There is no such target, rule or file, or no such conditions here.
     """
     config = metafunc.config
     if not config.pluginmanager.has_plugin("wsbridge-verdicts"):
         config.pluginmanager.register(_Verdicts(), "wsbridge-verdicts")
     cases: list[Case] = []
+    conditions = Conditions(
+        loop=option(config, "loop", "asyncio") if loop is None else loop,
+        debug=option(config, "loop_debug", False) if debug is None else debug,
+        eager_tasks=option(config, "eager_tasks", False) if eager_tasks is None else eager_tasks,
+    )
     try:
+        conditions.check()
         known = {} if known_failing is None else load_known_failing(known_failing)
         check_known(known)
         for target in targets:
             name = target if isinstance(target, str) else target.__qualname__
-            run = _Run(target, name, config, known)
+            run = _Run(target, name, config, known, conditions)
             if start and not config.option.collectonly:
                 run.session()
             outside = isinstance(target, str) and is_url(target)
@@ -180,7 +210,7 @@ def parametrize(
             if option(config, "model", False) and not outside:
                 cases.append(Case(run, None))
             cases += [Case(run, None, id) for id in known if any(check.rule == id for check in checks)]
-    except (ValueError, OSError) as exc:
+    except (LoopNotInstalledError, ValueError, OSError) as exc:
         raise pytest.Collector.CollectError(str(exc)) from exc
     metafunc.parametrize("conformance_case", cases, ids=[case.id for case in cases])
 

@@ -214,11 +214,12 @@ def verdict_line(target: SuiteResult) -> str:
 
 
 def packages_line(target: SuiteResult) -> str:
-    """Return the versions of what was checked."""
+    """Return the versions of what was checked, and the conditions, if any."""
     found = [f"{name} {version}" for name, version in target.target.packages.items()]
     if target.target.kind == "url" and target.target.location:
         found.insert(0, f"Server: {target.target.location}")
-    return ", ".join(found)
+    under = f" under {target.conditions}" if str(target.conditions) else ""
+    return ", ".join(found) + under
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------

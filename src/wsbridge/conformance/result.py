@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from wsbridge.conformance.conditions import PLAIN, Conditions
 from wsbridge.conformance.known import Known, KnownFailing
 from wsbridge.conformance.runner import CheckResult, Verdict
 from wsbridge.conformance.target import TargetInfo
@@ -56,6 +57,7 @@ class SuiteResult:
         seconds: How long it took; 0 in a committed report.
         scale: What every time limit was stretched by.
         repeat: How often the stochastic checks ran.
+        conditions: What held for the event loop of each check.
     """
 
     target: TargetInfo
@@ -68,6 +70,7 @@ class SuiteResult:
     seconds: float = 0.0
     scale: float = 1.0
     repeat: int = 1
+    conditions: Conditions = PLAIN
 
     @property
     def conformant(self) -> bool:
@@ -121,6 +124,7 @@ class SuiteResult:
             "seconds": self.seconds,
             "scale": self.scale,
             "repeat": self.repeat,
+            "conditions": asdict(self.conditions),
             "problems": list(self.problems),
             "known": {id: {"reason": known.reason, "link": known.link} for id, known in self.known.items()},
             "results": [self._result_json(result) for result in self.results],
@@ -159,6 +163,7 @@ class SuiteResult:
                 seconds=data["seconds"],
                 scale=data["scale"],
                 repeat=data["repeat"],
+                conditions=Conditions(**data.get("conditions", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"this report is damaged: {exc!r}") from exc

@@ -385,6 +385,14 @@ SERVING_RULES: tuple[Rule, ...] = (
         stochastic=True,
     ),
     rule(
+        "THR-4",
+        sentence="The contract holds on asyncio's event loop and on uvloop, in debug mode, and under a task factory of "
+        "the application's own, one that starts tasks at once too.",
+        text="""What the application makes by `loop.set_task_factory(asyncio.eager_task_factory)` starts inside the call
+        that makes it; what the library makes begins in a later turn, as ever. The suite runs under each of these
+        conditions: `wsbridge conformance NAME --loop uvloop --debug --eager-tasks`.""",
+    ),
+    rule(
         "REG-1",
         kind="library",
         sentence="Connectors are found by the entry-point group `wsbridge.connectors`.",

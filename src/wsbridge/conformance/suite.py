@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +13,13 @@ from typing import Any, Self
 
 from wsbridge.conformance.catalogue import rules as catalogue_rules
 from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.conditions import PLAIN, Conditions
 from wsbridge.conformance.known import KnownFailing, closest, load_known_failing, matching
 from wsbridge.conformance.result import RuleInfo, SuiteResult
 from wsbridge.conformance.runner import CheckResult, Verdict, fairly, run_check
-from wsbridge.conformance.target import BrokenTargetError, TargetInfo, describe, is_url, resolve, spec_of
+from wsbridge.conformance.target import BrokenTargetError, TargetError, TargetInfo, describe, is_url, resolve, spec_of
 from wsbridge.conformance.worker import Worker
+from wsbridge.loops import LoopName
 from wsbridge.protocols import Connector
 
 __all__ = ["Progress", "Session", "run", "select"]
@@ -51,18 +54,34 @@ class Session:
         scale: Stretches every time limit.
         isolate: Run the checks in a process of their own, which is replaced when a check hangs or kills it. By default
             all but a class that cannot be imported by its name; a class under test may be one.
+        conditions: What holds for the event loop of each check.
 
     Raises:
-        TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application.
+        LoopNotInstalledError: uvloop is not installed.
+        TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application; or
+            conditions for a URL, whose server's event loop is its own.
+        ValueError: A scale out of range, or conditions that this Python does not have.
     """
 
-    def __init__(self, target: str | type[Connector], *, scale: float = 1.0, isolate: bool | None = None) -> None:
+    def __init__(
+        self,
+        target: str | type[Connector],
+        *,
+        scale: float = 1.0,
+        isolate: bool | None = None,
+        conditions: Conditions = PLAIN,
+    ) -> None:
         if scale <= 0:
             raise ValueError(f"scale must be greater than 0, not {scale!r}")
         spec = target if isinstance(target, str) else spec_of(target)
+        if not hasattr(os, "killpg"):
+            raise TargetError("the conformance suite needs a Unix system, such as Linux or macOS, or WSL on Windows")
+        conditions.check()
         self.scale = scale
         self.name = target if isinstance(target, str) else target.__qualname__
         self.is_url = is_url(spec)
+        if self.is_url and conditions != PLAIN:
+            raise TargetError(f"{spec} cannot be checked under {conditions}: a running server's event loop is its own")
         self._worker: Worker | None = None
         self._target = None
         self.broken: BrokenTargetError | None = None
@@ -72,10 +91,10 @@ class Session:
             raise ValueError(f"{self.name} cannot be imported by its name, so it cannot be checked in isolation")
         try:
             if bool(spec) if isolate is None else isolate:
-                self._worker = Worker(spec, scale=scale)
+                self._worker = Worker(spec, scale=scale, conditions=conditions)
                 self.info = replace(self._worker.info(), name=self.name)
             else:
-                self._target = resolve(target)
+                self._target = replace(resolve(target), conditions=conditions)
                 self.info = describe(self._target, self.name, scale=scale)
         except BrokenTargetError as exc:
             self.broken = exc
@@ -176,6 +195,9 @@ def run(
     progress: Callable[[Progress], object] | None = None,
     known_failing: KnownFailing | Mapping[str, Any] | str | Path | None = None,
     model: bool = False,
+    loop: LoopName = "asyncio",
+    debug: bool = False,
+    eager_tasks: bool = False,
 ) -> SuiteResult:
     """Check ``target`` against the contract and return the result.
 
@@ -189,17 +211,22 @@ def run(
         progress: Called before and after each check.
         known_failing: What is known to fail: a file, as `load_known_failing` takes it, or its entries.
         model: Whether the random model is played too; it needs a connector.
+        loop: The event loop of each check, and so of the connector: ``"asyncio"`` or ``"uvloop"`` (THR-4).
+        debug: Whether asyncio's debug mode is on in it.
+        eager_tasks: Whether its tasks start at once, as `asyncio.eager_task_factory` has it; from Python 3.12 on.
 
     Raises:
+        LoopNotInstalledError: uvloop is not installed.
         TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application.
-        ValueError: An unknown rule, or a known-failing file that is none.
+        ValueError: An unknown rule, a known-failing file that is none, an unknown loop, or eager tasks before 3.12.
     """
     if repeat < 1:
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
     known = {} if known_failing is None else load_known_failing(known_failing)
     check_known(known)
+    conditions = Conditions(loop, debug, eager_tasks)
     started, clock = datetime.now(UTC), time.perf_counter()
-    with Session(target, scale=scale, isolate=isolate) as session:
+    with Session(target, scale=scale, isolate=isolate, conditions=conditions) as session:
         checks = select(session.checks(), rules)
         if model and session.is_url:
             raise ValueError("the random model needs a connector: it cannot be played against a URL")
@@ -228,6 +255,7 @@ def run(
             seconds=round(time.perf_counter() - clock, 2),
             scale=scale,
             repeat=repeat,
+            conditions=conditions,
         )
 
 

@@ -21,13 +21,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import IO, Any, Self
 
 from wsbridge.conformance import lateness
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
+from wsbridge.conformance.conditions import PLAIN, Conditions
 from wsbridge.conformance.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
 from wsbridge.conformance.target import BrokenTargetError, TargetError, TargetInfo, describe, resolve
 
@@ -47,9 +48,10 @@ class Worker:
     Use it as a context manager: its end is the end of the process.
     """
 
-    def __init__(self, spec: str, *, scale: float = 1.0) -> None:
+    def __init__(self, spec: str, *, scale: float = 1.0, conditions: Conditions = PLAIN) -> None:
         self._spec = spec
         self._scale = scale
+        self._conditions = conditions
         self._process: _Process | None = None
 
     def __enter__(self) -> Self:
@@ -76,7 +78,8 @@ class Worker:
         self._process = process
         limit = START_LIMIT * max(1.0, self._scale)
         try:
-            answer = process.ask({"target": self._spec, "scale": self._scale}, limit)
+            job = {"target": self._spec, "scale": self._scale, "conditions": asdict(self._conditions)}
+            answer = process.ask(job, limit)
         except _Silent as exc:
             self.close()
             raise BrokenTargetError(f"importing the connector {exc}", exc.output) from None
@@ -253,7 +256,7 @@ def main() -> None:
             job = json.loads(line)
             scale: float = job["scale"]
             if target is None:
-                target, answer = _loaded(job["target"], scale)
+                target, answer = _loaded(job["target"], scale, Conditions(**job["conditions"]))
             else:
                 # one that is killed in the end tells where it hangs before
                 faulthandler.dump_traceback_later(job["limit"] - _LAST_WORDS * min(1.0, scale))
@@ -264,9 +267,9 @@ def main() -> None:
             answers.flush()
 
 
-def _loaded(spec: str, scale: float) -> tuple[Target | None, dict[str, Any]]:
+def _loaded(spec: str, scale: float, conditions: Conditions) -> tuple[Target | None, dict[str, Any]]:
     try:
-        target = resolve(spec)
+        target = replace(resolve(spec), conditions=conditions)
         answer = {"info": describe(target, spec, scale=scale).to_json()}
     except TargetError as exc:
         return None, {"target": str(exc)}

@@ -13,7 +13,17 @@ from typing import Any
 
 from wsbridge.protocols import Address
 
-__all__ = ["Descriptors", "Ends", "are_open", "cut", "cut_again", "cut_all", "has_ended", "look"]
+__all__ = [
+    "Descriptors",
+    "Ends",
+    "are_open",
+    "can_list_descriptors",
+    "cut",
+    "cut_again",
+    "cut_all",
+    "has_ended",
+    "look",
+]
 
 Ends = tuple[tuple[str, int], tuple[str, int]]
 """The peer's address and this side's."""
@@ -25,6 +35,11 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _SOCK_DIAG = (4, 20)  # NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY: linux/sock_diag.h
 _STATE = 16 + 1  # idiag_state: behind nlmsghdr and idiag_family
 _INODE = 16 + 68  # idiag_inode: behind inet_diag_sockid and four numbers
+
+
+def can_list_descriptors() -> bool:
+    """Tell whether this system shows the descriptors of a process, as Linux and macOS do, and Windows has none."""
+    return os.path.isdir(_DESCRIPTORS)
 
 
 def look(ends: Ends) -> tuple[int, bool] | None:

@@ -60,7 +60,8 @@ from wsbridge.draining import plain_connection
 from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation, WebSocketChannel
-from wsbridge.sockets import abort
+from wsbridge.sockets import abort, end_writing
+from wsbridge.tasks import begin_later
 from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -137,7 +138,7 @@ class _Channel(OnTransport, BaseChannel):
         self._is_ahead = False
         watch = _Watch(self._transport, self)
         if self._deflates or self._options.max_text_size != self._options.max_binary_size:
-            watch.data_received = _Heads(watch.data_received, self._options, deflates=self._deflates)
+            watch.pass_to(_Heads(watch.data_received, self._options, deflates=self._deflates))
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
@@ -201,7 +202,7 @@ class _Channel(OnTransport, BaseChannel):
     def _hold_senders(self) -> None:
         if self._draining is None and self._protocol.writing_paused and not self._gone:
             self.pause_writing()
-            self._draining = asyncio.ensure_future(self._drain())
+            self._draining = begin_later(self._connector.loop, self._drain())
 
     def _next_sender(self) -> None:
         self._hold_senders()  # what the last one wrote may have filled the buffer
@@ -237,7 +238,10 @@ class _Channel(OnTransport, BaseChannel):
     def _disconnect(self) -> None:
         # Over TLS aiohttp closes when the handler returns: behind a second close no abort works (asyncio/sslproto.py).
         if self._transport.can_write_eof():
-            (self._transport.write_eof if self._failed else self._transport.close)()
+            if self._failed:
+                end_writing(self._transport)
+            else:
+                self._transport.close()
 
     async def _receive(self) -> None:
         receive, queue = self.native.receive, self._queue
@@ -325,14 +329,19 @@ def _code_of(error: BaseException) -> int:
 class _Watch(asyncio.BaseProtocol):
     """Stands before aiohttp's protocol, which passes over a half-close (web_protocol.py), and tells the channel."""
 
-    __slots__ = ("_channel", "_native", "data_received")
+    __slots__ = ("_channel", "_native", "_transport", "data_received")
 
     def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
         native: Any = transport.get_protocol()
         self._native = native
         self._channel = weakref.ref(channel)
-        self.data_received: Callable[[bytes], None] = native.data_received
-        transport.set_protocol(self)
+        self._transport = transport
+        self.pass_to(native.data_received)
+
+    def pass_to(self, data_received: Callable[[bytes], None]) -> None:
+        """Have the transport call ``data_received`` for what comes; uvloop looks for it here alone."""
+        self.data_received = data_received
+        self._transport.set_protocol(self)
 
     def eof_received(self) -> None:
         if (channel := self._channel()) is not None:
@@ -360,7 +369,7 @@ class _Rest(_Watch):
     def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
         super().__init__(transport, channel)
         self.ended = asyncio.Event()
-        self.data_received = _drop
+        self.pass_to(_drop)
         transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

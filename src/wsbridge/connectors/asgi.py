@@ -50,6 +50,7 @@ from wsbridge.http import Request, Response, plain_response
 from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.tasks import begin_later, later_turn
 from wsbridge.upgrade import STREAM_VERSIONS
 
 __all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
@@ -182,7 +183,7 @@ class Channel(BaseChannel):
         self._ahead_limit = max(limit, self._ahead_limit)
         is_read = self._waits is not None or self._ahead is not None or not self._has_room()
         if self.running is not None and not (is_read or self._over or self._ended or self._events):
-            self._ahead = self._connector.loop.create_task(self._read_next())
+            self._ahead = begin_later(self._connector.loop, self._read_next())
 
     def look_for_end(self) -> None:
         self._look_ahead(_AHEAD)
@@ -197,7 +198,7 @@ class Channel(BaseChannel):
 
     def _start_close(self, event: Event) -> None:
         self._interrupt()
-        task = self._connector.loop.create_task(self._put_close(event))
+        task = begin_later(self._connector.loop, self._put_close(event))
         self._events.add(task)
         task.add_done_callback(self._events.discard)
 
@@ -286,7 +287,7 @@ class Channel(BaseChannel):
 
     async def _read_ahead(self) -> None:
         # it goes on when on_open has ended: on granian a receive() that is cancelled takes a message with it
-        self._ahead = self._connector.loop.create_task(self._read_next())
+        self._ahead = begin_later(self._connector.loop, self._read_next())
         await asyncio.shield(self._ahead)
 
     async def _read_next(self) -> None:
@@ -423,6 +424,7 @@ class Connector(BaseConnector):
     async def serve_http(self, handle: Handle, scope: Scope, send: Send) -> None:
         """Answer a request in plain HTTP (HS-4)."""
         try:
+            await later_turn(self.loop)
             request = self.make_request(scope)
             outcome = await handle(request, _Source(self, request))
             if isinstance(outcome, BaseChannel):
@@ -459,6 +461,7 @@ class Connector(BaseConnector):
     async def serve_websocket(self, handle: Handle, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a handshake, and live the channel's life."""
         try:
+            await later_turn(self.loop)  # the server may not have kept the task yet, nor read what follows the request
             channel = await self._open_channel(handle, scope, receive, send)
         finally:
             del receive, send  # as in serve_http

@@ -51,8 +51,19 @@ from wsbridge.application import Application
 from wsbridge.base import BaseChannel, BaseSource
 from wsbridge.close import Initiator
 from wsbridge.connectors import asgi
-from wsbridge.connectors._connections import Descriptors, Ends, are_open, cut, cut_again, cut_all, has_ended, look
+from wsbridge.connectors._connections import (
+    Descriptors,
+    Ends,
+    are_open,
+    can_list_descriptors,
+    cut,
+    cut_again,
+    cut_all,
+    has_ended,
+    look,
+)
 from wsbridge.connectors._granian_deviations import DEVIATIONS
+from wsbridge.errors import UnsupportedOptionError
 from wsbridge.http import Request, Response
 from wsbridge.logs import lower, shown
 from wsbridge.options import WebSocketOptions
@@ -170,6 +181,14 @@ class Connector(asgi.Connector):
     descriptors: Descriptors
     _serves: bool
     _last: float  # until when a request is waited for
+
+    def __init__(self, app: Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        if not can_list_descriptors():
+            raise UnsupportedOptionError(
+                "the granian connector cannot serve on this system: granian keeps its sockets to itself, and there is "
+                "neither /proc/self/fd nor /dev/fd to find and cut them by; serve on another connector"
+            )
 
     @classmethod
     def prepare_process(cls) -> None:

@@ -28,7 +28,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http.client import responses
@@ -201,11 +200,12 @@ class _Tcp(TCPServer):
             await self._close()
 
     async def _close(self) -> None:
-        # hypercorn takes other errors for the end that they are; this one is of data behind asyncio's close_notify
         is_upgraded = isinstance(getattr(getattr(self, "protocol", None), "connection", None), _Early)
         if not (self._is_read or is_upgraded):  # a body is left, or what is no HTTP
             self.connector.drain_answered(plain_connection(cast(asyncio.Transport, self.writer.transport)))
-        with contextlib.suppress(ssl.SSLError):
+        # hypercorn takes some errors for the end that they are, but neither that of data behind asyncio's close_notify
+        # nor that of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
+        with contextlib.suppress(OSError):  # which ssl.SSLError is
             await super()._close()
 
 

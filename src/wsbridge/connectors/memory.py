@@ -41,6 +41,7 @@ from wsbridge.connectors._memory_client import (
 from wsbridge.http import Request, Response
 from wsbridge.options import WebSocketOptions, check_seconds
 from wsbridge.protocols import Feature, WebSocketChannel
+from wsbridge.tasks import begin_later
 
 __all__ = [
     "Answer",
@@ -211,7 +212,7 @@ class Connector(BaseConnector):
         context = copy_context()
         context.run(_CURRENT.set, (self, connection))
         self._connections.add(connection)
-        connection.task = self.loop.create_task(self._serve(connection), context=context)
+        connection.task = begin_later(self.loop, self._serve(connection), context=context)
         connection.task.add_done_callback(partial(self._forget, connection))
         return connection
 

@@ -69,6 +69,8 @@ from wsbridge.http import Request, Response, plain_response
 from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.sockets import end_writing
+from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
 
@@ -296,7 +298,7 @@ class _Handshake(asyncio.Protocol):
             return
         del unread[:end]
         self._forget_timer()
-        self._task = self._connector.loop.create_task(self._live(head))
+        self._task = begin_later(self._connector.loop, self._live(head))
 
     async def _live(self, head: Head) -> None:
         """Answer the request, and live the life of its channel: in one coroutine, since each wakes for a message."""
@@ -366,7 +368,7 @@ class _Handshake(asyncio.Protocol):
             self._transport.close()
             return
         try:
-            self._transport.write_eof()
+            end_writing(self._transport)
             self._transport.resume_reading()
         except OSError:  # the peer has reset the connection
             self._transport.abort()

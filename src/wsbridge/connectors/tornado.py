@@ -71,6 +71,7 @@ from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.logs import lower, shown
 from wsbridge.options import Compression, WebSocketOptions
 from wsbridge.protocols import Feature, WebSocketChannel
+from wsbridge.tasks import begin_later
 
 __all__ = ["Connector", "TornadoChannel", "TornadoRequest", "mount"]
 
@@ -351,8 +352,8 @@ class _Channel(QueuedChannel):
         stream.set_nodelay(True)
         stream.max_buffer_size = sys.maxsize  # the limit is the message's
         loop = self._connector.loop
-        loop.create_task(self.run())
-        cast(Connector, self._connector).keep(loop.create_task(_read(frames)))
+        begin_later(loop, self.run())
+        cast(Connector, self._connector).keep(begin_later(loop, _read(frames)))
 
     def _send_text(self, text: str) -> None:
         self._frames.send(_TEXT, text.encode())
@@ -448,7 +449,7 @@ class _Handler(WebSocketHandler):
             headers=native.headers.get_all(),
             scheme="wss" if native.protocol == "https" else "ws",
             http_version=native.version.removeprefix("HTTP/"),
-            remote_address=None if context.address_family == socket.AF_UNIX else context.address[:2],
+            remote_address=None if context.address_family == getattr(socket, "AF_UNIX", None) else context.address[:2],
             tls=stream.socket if isinstance(stream, SSLIOStream) else None,
             native=native,
             root_path=self._root_path,
@@ -485,7 +486,7 @@ class _Handler(WebSocketHandler):
         """Answer where the connection ends behind it: tornado would say so in another way, or read a body first."""
         data = final_response(response, self.request.method or "")
         stream = self.detach()
-        self._connector.keep(self._connector.loop.create_task(_end_behind(stream, data, self._connector)))
+        self._connector.keep(begin_later(self._connector.loop, _end_behind(stream, data, self._connector)))
         self.application.log_request(self)
 
     def _add_headers(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -586,7 +587,7 @@ class _Server(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         stream.__class__ = self.streams[type(stream)]
         if isinstance(stream, SSLIOStream):
-            task = self.connector.loop.create_task(self._handle_tls(stream, address))
+            task = begin_later(self.connector.loop, self._handle_tls(stream, address))
             task.add_done_callback(lambda task: stream.close() if task.cancelled() else None)  # before its first step
             self.connector.keep(task)
         else:

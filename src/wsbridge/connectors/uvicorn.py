@@ -170,6 +170,7 @@ class Upgraded:
 
     async def run_asgi(self) -> None:
         """As uvicorn's, which takes an exception of any kind for its own, and a refusal for an error."""
+        self.scope[KEY] = self
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
@@ -200,7 +201,6 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
         self.handle_connect(native)
-        self.scope[KEY] = self
 
     def keep(self) -> None:
         if len(self._unread) > MAX_EARLY:

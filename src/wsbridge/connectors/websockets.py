@@ -62,6 +62,7 @@ from wsbridge.http import Request, Response, closing, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import abort
+from wsbridge.tasks import begin_later
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
 
@@ -350,7 +351,7 @@ class _Server:
 
     def start_connection_handler(self, connection: _Connection) -> None:
         """Do what connections do by themselves since 17."""
-        self.handler_tasks.add(connection.loop.create_task(self.handler(connection)))
+        self.handler_tasks.add(begin_later(connection.loop, self.handler(connection)))
 
 
 class Connector(BaseConnector):

@@ -68,7 +68,8 @@ class Sends:
         number = self.count
         self.count += 1
         task = asyncio.ensure_future(self._send(number))
-        self.waiting[number] = task
+        if not task.done():  # an eager one may be
+            self.waiting[number] = task
         return task
 
     async def _send(self, number: int) -> bool:

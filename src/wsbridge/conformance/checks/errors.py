@@ -414,7 +414,7 @@ async def _goes_through(bench: Bench, error: BaseException) -> None:
                 break
 
     def run() -> None:
-        with asyncio.Runner(loop_factory=bench.target.loop_factory) as runner:
+        with asyncio.Runner(loop_factory=bench.target.conditions.new_event_loop) as runner:
             loop = runner.get_loop()
             try:
                 serve(loop)

@@ -14,6 +14,7 @@ from wsbridge.conformance.checks.common import Sends, clog, messages_until_close
 from wsbridge.conformance.checks.sending import SlowFile
 from wsbridge.conformance.wire import Binary, Close, Eof, Opcode, Peer, Text
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.tasks import begin_later
 
 T = TypeVar("T")
 
@@ -248,8 +249,7 @@ async def a_close_among_deflated_sends(bench: Bench) -> None:
 async def a_send_begun_behind_the_close(bench: Bench) -> None:
     """A send whose task has not run when close is called returns False, and is not sent."""
     async with bench.serve() as served, pair(bench, served) as (peer, channel):
-        sends = Sends(channel)
-        task = sends.begin()
+        task = begin_later(asyncio.get_running_loop(), channel.send_binary(b"too late"))
         channel.close(4001)
         equal(await task, False, "the send")
         equal(await peer.receive(), Close(4001), "what the peer gets")

@@ -1,0 +1,42 @@
+"""Tasks that begin in a later turn of the event loop, whatever the application has set as its task factory (THR-4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+__all__ = ["begin_later", "later_turn"]
+
+T = TypeVar("T")
+
+
+def begin_later(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    name: str | None = None,
+    context: Context | None = None,
+) -> asyncio.Task[T]:
+    """Return a task that has not begun, as `loop.create_task` does without a task factory.
+
+    By `asyncio.eager_task_factory` a task would begin inside the call that makes it: a channel would read before its
+    ``on_open`` has begun, and what the task is kept in would not be set when it has ended already.
+    """
+    if loop.get_task_factory() is None:
+        return loop.create_task(coroutine, name=name, context=context)
+    task = loop.create_task(_one_turn_later(coroutine), name=name, context=context)
+    task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
+    return task
+
+
+async def _one_turn_later(coroutine: Coroutine[Any, Any, T]) -> T:
+    await asyncio.sleep(0)
+    return await coroutine
+
+
+async def later_turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Return in a later turn than that which made the task, for what a server makes the task of."""
+    if loop.get_task_factory() is not None:
+        await asyncio.sleep(0)
