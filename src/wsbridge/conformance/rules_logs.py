@@ -13,8 +13,9 @@ LOG_RULES: tuple[Rule, ...] = (
         none above the level warning.""",
         text="""Counted are the levels from info on, on every logger: this library's, its server's, asyncio's. It is so
         of requests and of frames that break every rule, of peers that leave in the middle, and of those that only
-        connect. What the messages of a peer make the application raise is the application's (ERR-1), and so are the
-        access logs that are asked for in `native_options`.""",
+        connect. The line of a refused handshake is counted apart: it has a bound of its own (HS-14), since one
+        connection may be refused often. What the messages of a peer make the application raise is the application's
+        (ERR-1), and so are the access logs that are asked for in `native_options`.""",
     ),
     rule(
         "LOG-2",

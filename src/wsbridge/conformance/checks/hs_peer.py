@@ -168,7 +168,7 @@ async def origins_of_any_scheme(bench: Bench) -> None:
         others = ["tauri://other", "http://tauri.localhost", "chrome-extension://abcdeg", "app://notes.example", "null"]
         equal(await _statuses(served, others), [403] * len(others), f"the statuses for {others}")
         await bench.recorder.closed(3)
-        equal(await _statuses(served, [f"tauri://{served.host}"]), [403], "the status for its own host, not of the web")
+        equal(await _statuses(served, [f"app://{served.host}"]), [403], "the status for its own host, not of the web")
 
 
 @check("HS-6")
