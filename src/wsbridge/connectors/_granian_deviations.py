@@ -61,7 +61,6 @@ _OUTCOMES: Mapping[str, Mapping[str, str]] = {
         "RECV-4/dropped-after-an-exception": "on_close before the peer's close",
         "SEND-6/a-pong-behind-the-peers-close": "a send returned True for",
         "STOP-2/a-peer-that-does-not-answer": "the peer was cut off",
-        "STOP-3/in-on-open": "Closed: expected",
     },
     "granian leaves out the headers of an accept event; RSGI's accept takes none": {
         "CTX-3/on-open-follows-the-101": "status and header: expected (101, ['added']), got (101, [])",

@@ -1,12 +1,15 @@
-"""Reading in pieces and inflating behind an end, for the parsers that are fed: websockets' core and wsproto."""
+"""Reading in pieces, and inflating: for the parsers that are fed, websockets' core and wsproto, and for tornado."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["PieceReader", "inflate_rest"]
+from wsbridge.frames import MAX_SIZE
+
+__all__ = ["Inflation", "PieceReader"]
 
 _PIECE = 64 * 1024  # bytes that are parsed at once
 _DEFLATED_PIECE = 4 * 1024
@@ -17,10 +20,11 @@ class PieceReader:
     """A mixin for the protocol class of a connection: what comes is parsed piece by piece, while it is not held.
 
     A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: a channel that has enough says so
-    behind a piece. The class has ``transport`` and fills `_parse`.
+    behind a piece. So does a parser that has begun what is done outside the event loop (`_wait_for`), behind which all
+    else waits, the end of the connection too (RECV-4). The class has ``transport`` and fills `_parse`.
     """
 
-    __slots__ = ("_held", "_piece", "_unread")
+    __slots__ = ("_behind", "_held", "_is_busy", "_piece", "_unread", "_wants_more")
 
     transport: asyncio.Transport
 
@@ -28,6 +32,9 @@ class PieceReader:
         """Be ready to keep what comes, until `resume`."""
         self._unread = bytearray()  # what came and may not be parsed yet
         self._held = True
+        self._wants_more = False  # the channel does
+        self._is_busy = False
+        self._behind: Callable[[], object] | None = None  # what is done when it is not busy any more
         self._piece = _PIECE
 
     def read_deflated(self) -> None:
@@ -58,15 +65,48 @@ class PieceReader:
     def hold(self) -> None:
         """Parse and read no more."""
         self._held = True
+        self._wants_more = False
         self.transport.pause_reading()
 
     def resume(self) -> None:
         """Parse and read on."""
+        self._wants_more = True
+        if self._is_busy:
+            return
         self._held = False
         if self._unread:
             asyncio.get_running_loop().call_soon(self._read)  # not below the channel, which calls this
         else:
             self._read_on()
+
+    def _wait_for(self, work: asyncio.Future[Any]) -> None:
+        """Parse and read no more until ``work`` is done, and `_worked` has taken it."""
+        self._is_busy = self._held = True
+        self.transport.pause_reading()
+        work.add_done_callback(self._end_of_work)
+
+    def _end_of_work(self, work: asyncio.Future[Any]) -> None:
+        self._is_busy = False
+        behind, self._behind = self._behind, None
+        self._worked(work)
+        is_wanted = self._wants_more and not self._is_busy
+        if behind is None and is_wanted:
+            self.resume()
+        elif behind is not None:
+            if is_wanted:
+                self._held = False
+                self._read()  # what came before the end
+            behind()
+
+    def _worked(self, work: asyncio.Future[Any]) -> None:
+        """Take what was waited for. Needed where `_wait_for` is called."""
+        raise NotImplementedError
+
+    def _is_put_off(self, end: Callable[[], object]) -> bool:
+        """Tell whether ``end`` must wait for what is under way; it is called then."""
+        if self._is_busy:
+            self._behind = end
+        return self._is_busy
 
     def _read(self) -> None:
         unread = self._unread
@@ -78,26 +118,55 @@ class PieceReader:
             self._read_on()
 
 
-def inflate_rest(inflater: Any, window_bits: int, room: int | None = None) -> tuple[Any, bytes]:
-    """Inflate what stands behind a block with BFINAL (RFC 7692, 7.2.3.4), where an inflater ends.
+class Inflation:
+    """A payload that is inflated in steps, behind each block with BFINAL too, where an inflater ends.
 
     Args:
-        inflater: Has taken a frame's payload.
-        window_bits: For those that go on in its place.
-        room: Bytes that are wanted; one more shows that there would be more. None: all.
+        inflater: What a message before has left, or a new one.
+        payload: What is deflated.
+        window_bits: For the inflaters that go on behind a final block (RFC 7692, 7.2.3.4).
 
-    Returns:
-        The inflater for what comes next, and what it found.
-
-    Raises:
-        zlib.error: It is not deflated, or there are too many such blocks.
+    Attributes:
+        inflater: The one for what comes next.
+        size: How many bytes are inflated.
     """
-    inflated, restarts = b"", 0
-    while inflater.eof and (room is None or len(inflated) <= room):
-        if restarts == _MAX_RESTARTS:
+
+    __slots__ = ("_left", "_parts", "_restarts", "_window_bits", "inflater", "size")
+
+    def __init__(self, inflater: Any, payload: bytes, window_bits: int) -> None:
+        self.inflater = inflater
+        self.size = 0
+        self._left = payload
+        self._parts: list[bytes] = []
+        self._restarts = 0
+        self._window_bits = window_bits
+
+    def go_on(self, limit: int) -> bool:
+        """Inflate until all is, or there is a byte more than ``limit``; tell whether it is all.
+
+        Raises:
+            zlib.error: It is not deflated, or there are too many final blocks.
+        """
+        limit = min(limit, MAX_SIZE - 1)
+        while self.size <= limit:
+            data = self.inflater.decompress(self._left, limit - self.size + 1)
+            self.size += len(data)
+            self._parts.append(data)
+            self._left = self.inflater.unconsumed_tail
+            if self.inflater.eof:
+                self._start_anew()
+            elif self.size <= limit:
+                return True
+        return False
+
+    def _start_anew(self) -> None:
+        if self._restarts == _MAX_RESTARTS:
             raise zlib.error("too many final blocks")
-        restarts += 1
-        rest = inflater.unused_data
-        inflater = zlib.decompressobj(wbits=-window_bits)
-        inflated += inflater.decompress(rest, 0 if room is None else room - len(inflated) + 1)
-    return inflater, inflated
+        self._restarts += 1
+        self._left = self.inflater.unused_data
+        self.inflater = zlib.decompressobj(wbits=-self._window_bits)
+
+    @property
+    def data(self) -> bytes:
+        """What is inflated."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

@@ -263,7 +263,7 @@ class Channel(BaseChannel):
     async def _read_next(self) -> None:
         """Read the next event, and hold it if it is a message."""
         while self._held is None and not self._over:
-            ahead = await self._get()
+            ahead = None if self._events else await self._get()
             if ahead is None:
                 await self._after_interrupt()
                 continue

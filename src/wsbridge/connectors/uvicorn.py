@@ -24,6 +24,7 @@ import logging
 import socket
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
 import h11
@@ -41,7 +42,7 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
-from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.connectors._sansio import Channel, FrameReader, agree_on_deflate
 from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
 from wsbridge.options import WebSocketOptions
@@ -194,6 +195,8 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         self.half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_put_off(partial(self.connection_lost, exc)):
+            return
         super().connection_lost(exc)
         self.lost()
 
@@ -302,7 +305,7 @@ class Connector(asgi.Connector):
 
     async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
         protocol: _Protocol = channel.native
-        extensions = agree(protocol.conn, protocol.request.headers, channel.options.compression)
+        extensions = agree_on_deflate(protocol.conn, source.request, channel.options.compression)
         if extensions is not None:
             protocol.response.headers["Sec-WebSocket-Extensions"] = extensions
         protocol.agreed(channel.options)
