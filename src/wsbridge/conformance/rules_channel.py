@@ -129,6 +129,22 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         features=("compression",),
         sentence="""With the option `compression`, messages to and from a peer that offers it are deflated, and every
         rule holds as without.""",
+        text="""What is agreed on is the first offer that can be taken, on every connector (FRAME-33 to FRAME-38,
+        FRAME-53, FRAME-54). `Compression(...)` says more: `window_bits` is the largest window of this side, and of a
+        peer that lets it be told; `memory_level` is zlib's; `context_takeover=False` has each message stand alone, in
+        both directions. The 101 tells what the peer must know of that. A connector whose server has no such setting
+        refuses it.""",
+    ),
+    rule(
+        "SEND-9",
+        level="feature",
+        section="RFC 7692, 7",
+        features=("compression",),
+        sentence="A large message is deflated and inflated outside the event loop, and holds up no other channel.",
+        text="""Large is more than 64 KiB when it is inflated; of what comes in as much, or a read of 4 KiB, is inflated
+        at once. Meanwhile other sends on the channel wait (SEND-4), the close frame too (SEND-6), control frames go
+        out, and what comes behind the message is handled behind it (RECV-4).""",
+        stochastic=True,
     ),
     rule(
         "CLOSE-1",
@@ -241,6 +257,13 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         text in UTF-8. The 1009 comes as soon as the declared size, or the sum so far, is over the limit; no more is
         held than twice the limit and one read from the socket. Fragments without end, and empty ones too, are held in
         bounded memory.""",
+    ),
+    rule(
+        "LIM-6",
+        level="feature",
+        features=("size-limit",),
+        sentence="A size limit may be any number from 1 on, or None, and one kind's may differ from the other's.",
+        text="It holds whether messages are deflated or not. No number is too high for a server.",
     ),
     rule(
         "LIM-2",

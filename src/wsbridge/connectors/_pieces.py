@@ -156,6 +156,7 @@ class Inflation:
             if self.inflater.eof:
                 self._start_anew()
             elif self.size <= limit:
+                self._parts = [b"".join(self._parts)]
                 return True
         return False
 
@@ -169,4 +170,4 @@ class Inflation:
     @property
     def data(self) -> bytes:
         """What is inflated."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return b"".join(self._parts)  # which copies nothing when all is inflated

@@ -17,7 +17,7 @@ from wsproto.utilities import LocalProtocolError
 from wsbridge.channel import TransportChannel
 from wsbridge.connectors._pieces import Inflation, PieceReader
 from wsbridge.deflate import LARGE, agree, deflated_limit
-from wsbridge.frames import MAX_SIZE
+from wsbridge.frames import MAX_SIZE, size_limit
 from wsbridge.http import Request
 from wsbridge.options import Compression
 
@@ -115,6 +115,8 @@ class _Deflate(PerMessageDeflate):
 
     _outer: bool | None = None
     _in_control = False
+    room = MAX_SIZE
+    """Bytes that are inflated at most, and one more: a usual piece of what comes is small, and so is what it is."""
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
@@ -152,9 +154,22 @@ class _Deflate(PerMessageDeflate):
         inflater = self._decompressor
         assert inflater is not None
         inflation = Inflation(inflater, data, int(self.client_max_window_bits))
-        inflation.go_on(MAX_SIZE)  # a piece of what came is small, and so is what it inflates to
+        inflation.go_on(self.room)
         self._decompressor = inflation.inflater
         return inflation.data
+
+
+def _rest(events: Iterable[Event]) -> tuple[list[Event], bool]:
+    """Return what there is of the rest of a message, and whether there may be more behind it.
+
+    What comes behind it is left unread, above all a close, behind which wsproto writes nothing.
+    """
+    taken: list[Event] = []
+    for event in events:
+        taken.append(event)
+        if not isinstance(event, (TextMessage, BytesMessage)) or event.message_finished:
+            return taken, True
+    return taken, False
 
 
 def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
@@ -189,6 +204,7 @@ class Wire(PieceReader, asyncio.Protocol):
         self.deflates = bool(self._extensions)
         if self.deflates:
             self.read_deflated()
+        self._usual_piece = self._piece
         self.is_full = False  # the transport's buffer
         self._decoder = codec._proto._frame_decoder
         self._dropping = False
@@ -227,8 +243,8 @@ class Wire(PieceReader, asyncio.Protocol):
             except LocalProtocolError:
                 return  # it came behind the peer's close frame
             events = self.codec.events()
-            if self._size > LARGE and self._is_inflating():  # the rest of a large message (SEND-9)
-                self._wait_for(asyncio.get_running_loop().run_in_executor(None, list, events))
+            if self._size > LARGE and self._is_inflating():
+                self._inflate_rest(events)
                 return
         for event in events:
             self._take(event)
@@ -242,8 +258,21 @@ class Wire(PieceReader, asyncio.Protocol):
         """Tell whether the message that has begun is deflated."""
         return any(extension._inbound_compressed for extension in self._extensions)
 
-    def _worked(self, work: asyncio.Future[list[Event]]) -> None:
-        self._parse(b"", work.result())
+    def _inflate_rest(self, events: Iterable[Event]) -> None:
+        """Have the rest of a large message inflated outside the event loop, by larger pieces (SEND-9)."""
+        limit = None if self._kind is None else self._limits[self._kind]
+        for extension in self._extensions:
+            extension.room = size_limit(limit) - self._size
+        self._piece = LARGE
+        self._wait_for(asyncio.get_running_loop().run_in_executor(None, _rest, events))
+
+    def _worked(self, work: asyncio.Future[tuple[list[Event], bool]]) -> None:
+        events, is_finished = work.result()
+        for extension in self._extensions:
+            extension.room = MAX_SIZE
+        self._parse(b"", events)
+        if is_finished:
+            self._parse(b"")  # what stands behind it in the piece
 
     def _look(self, channel: Channel, opcode: Opcode, left: int) -> None:
         """Refuse a frame by what its head declares, as soon as that is there (LIM-1)."""
@@ -290,6 +319,7 @@ class Wire(PieceReader, asyncio.Protocol):
             parts, self._parts = self._parts, []
             data = "".join(parts) if kind is str else b"".join(parts)
         self._size = 0
+        self._piece = self._usual_piece
         channel.feed(data if kind is str else bytes(cast(bytes, data)))
 
     def _keep(self, data: Any) -> None:

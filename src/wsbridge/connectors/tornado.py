@@ -165,6 +165,7 @@ class _Frames(WebSocketProtocol13):
                     if count % _TURN == 0:
                         await asyncio.sleep(0)
             if self.broken:
+                await channel.answered()
                 stream.write(b"").add_done_callback(lambda _: _end_writing(stream))
             while self.broken:
                 await stream.read_bytes(_CHUNK, partial=True)
@@ -272,6 +273,7 @@ async def _read(frames: _Frames) -> None:
     stream = frames.stream
     try:
         await frames.read()
+        await frames.channel.answered()
         del frames  # the channel may be forgotten while the rest is written
         await stream.write(b"")
     except StreamClosedError:
@@ -356,6 +358,11 @@ class _Channel(QueuedChannel):
         """Take it that the write buffer is empty, or the connection gone."""
         if not self._stream.writing():  # behind a message and a control frame there are two to wait for
             self.resume_writing()
+
+    async def answered(self) -> None:
+        """Wait until the close frame is written, which may have to wait for sends (SEND-6)."""
+        if self._closing is not None:
+            await asyncio.wait((self._closing,))
 
     def _disconnect(self) -> None:
         """`_read` does."""

@@ -15,6 +15,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     closing_reasons,
     errors,
     limits,
+    large,
     timeouts,
     flow,
     starting,
@@ -30,6 +31,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     framing,
     framing_control,
     framing_deflate,
+    framing_offers,
 )
 
 __all__ = [
@@ -42,10 +44,12 @@ __all__ = [
     "framing",
     "framing_control",
     "framing_deflate",
+    "framing_offers",
     "hs",
     "hs_answers",
     "hs_limits",
     "hs_refused",
+    "large",
     "lifespan",
     "limits",
     "mounting",
