@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.conformance import broken_channels, broken_connectors, broken_streams, broken_wires
+from tests.conformance import broken_channels, broken_connectors, broken_options, broken_streams, broken_wires
 from tests.conformance.breaking import BROKEN, Breakage
 from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import all_checks
@@ -27,7 +27,13 @@ GENERAL = ("AnswersNothing", "ReadsLengthsOneShort", "ForgetsOnClose", "OpensTwi
 
 CHECKS = {check.id: check for check in all_checks()}
 BY_NAME = {breakage.name: breakage for breakage in BROKEN}
-REGISTERED = (broken_channels, broken_connectors, broken_streams, broken_wires)  # importing them has filled BROKEN
+REGISTERED = (
+    broken_channels,
+    broken_connectors,
+    broken_options,
+    broken_streams,
+    broken_wires,
+)  # importing them has filled BROKEN
 
 
 def is_caught(breakage: Breakage, check: str) -> bool:

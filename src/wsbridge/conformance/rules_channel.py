@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from wsbridge.close import PORTABLE_NAMES
 from wsbridge.conformance.rule import Rule, Table, rule
+from wsbridge.connectors._deviations import DEVIATIONS
 
 __all__ = ["MESSAGE_RULES", "TABLES"]
 
@@ -201,12 +202,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         checked.""",
         text="""A connector's `deviations` say for a scenario what happens instead. The suite checks that just this
         happens, and lists it in its report. The goal is none. Before one is declared a mend has been tried, and the
-        declaration tells which. The connectors of this project may declare no more than this:
-
-        - aiohttp: a frame without a mask; a new message behind an empty first fragment;
-        - websockets: a close in the middle of a fragmented message;
-        - tornado: a frame without a mask; a ping in the middle of a deflated fragmented message; what the peer gets to
-          see for 1002, for 1007 and for a close code that may not be.""",
+        declaration tells which. The connectors of this project declare this and no more:""",
     ),
     rule(
         "CLOSE-9",
@@ -311,6 +307,18 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
 )
 
+
+def _deviations() -> tuple[tuple[str, ...], ...]:
+    """Return the rows of what the connectors declare: by each reason, the rules that it is about."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, deviations in DEVIATIONS.items():
+        for scenario, deviation in deviations.items():
+            rules = rows.setdefault((name, deviation.tried), [])
+            if (rule := scenario.partition("/")[0]) not in rules:
+                rules.append(rule)
+    return tuple((name, ", ".join(rules), tried) for (name, tried), rules in rows.items())
+
+
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         "CLOSE-7": Table(
@@ -330,6 +338,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("the connector was stopped", "1001", '`"server shutdown"`', "local"),
             ),
         ),
+        "CLOSE-8": Table(("connector", "scenarios of", "why it is so, and what was tried"), _deviations()),
         "CLOSE-9": Table(
             ("code", "portable name"), tuple((str(code), f"`{name}`") for code, name in PORTABLE_NAMES.items())
         ),

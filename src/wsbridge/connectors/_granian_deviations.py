@@ -91,6 +91,7 @@ _OUTCOMES: Mapping[str, Mapping[str, str]] = {
         "LIM-1/refused-by-the-running-total": "the end: expected 'peer saw 1009', got 'still open'",
         "LIM-1/refused-in-mid-upload": "the end: expected 'peer saw 1009', got 'peer saw 1005'",
         "LIM-1/smaller-limit-at-once": "still open",
+        "LIM-6/held-to-any-limit": "peer saw 1005 or still open",
     },
     "nothing is read while messages wait for the handler, and no event tells of what comes behind them": {
         "STREAM-8/cancel-behind-unread-messages": "cancelled (number 1) did not happen",

@@ -26,8 +26,9 @@ to the close of a mount would be dropped unread (web_protocol.py, ``data_receive
 ``WebSocketResponse._reader``: a violation that was read while a callback ran is forgotten when the connection is lost
 before it ends (reader_py.py, ``feed_eof``).
 
-It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
-aiohttp's compiled reader, which offers no hook.
+What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message behind
+an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
+which offers no hook.
 """
 
 from __future__ import annotations
@@ -38,10 +39,9 @@ import logging
 import socket
 import struct
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
-from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -51,11 +51,12 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import OnTransport
 from wsbridge.close import is_valid_close_code
+from wsbridge.connectors._deviations import AIOHTTP
 from wsbridge.deflate import NAME, agree, deflated_limit
 from wsbridge.frames import size_limit
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.protocols import WebSocketChannel
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
 
@@ -444,16 +445,7 @@ class Connector(BaseConnector):
     connector_api = 1
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
-    deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
-        {
-            "RECV-9/unmasked-frame": Deviation(
-                "delivered", "the compiled reader checks no masks, and no hook sees a frame before it is unmasked"
-            ),
-            "RECV-9/message-in-empty-fragment": Deviation(
-                "delivered", "the compiled reader takes an empty first fragment for none, and no hook sees fragments"
-            ),
-        }
-    )
+    deviations = AIOHTTP
     native_option_names = frozenset(
         ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
     )

@@ -16,7 +16,7 @@ from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import Sends, messages_until_close, none_lost, pair
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, build_frame
+from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, Text, build_frame
 
 __all__: list[str] = []
 
@@ -37,38 +37,41 @@ def _pairs() -> list[dict[str, int | None]]:
     return [{"max_text_size": text, "max_binary_size": binary} for text, binary in even + uneven]
 
 
-async def _carries(peer: Peer, limits: dict[str, int | None], *, is_deflated: bool) -> None:
+async def _carries(bench: Bench, peer: Peer, limits: dict[str, int | None], *, is_deflated: bool) -> None:
     """Check that messages of either kind, whole and in fragments, come back."""
     rsv = 4 * is_deflated
     for opcode, data in ((Opcode.TEXT, b"text " * 100), (Opcode.BINARY, b"binary" * 100), (Opcode.BINARY, b"")):
         payload = deflated(data) if is_deflated else data
         await peer.send_frame(opcode, payload, rsv=rsv)
-        await peer.send_frame(opcode, payload[:1], fin=False, rsv=rsv)
-        await peer.ping(b"between")
-        await peer.send_frame(Opcode.CONTINUATION, payload[1:])
-        for how in ("whole", "in fragments"):
-            message = (await peer.receive_message()).data
-            equal(message.encode() if isinstance(message, str) else message, data, f"the echo {how}, by {limits}")
+        equal(_as_bytes(await peer.receive_message()), data, f"the echo, by {limits}")
+        if bench.target.has_wire:
+            await peer.send_frame(opcode, payload[:1], fin=False, rsv=rsv)
+            await peer.ping(b"between")
+            await peer.send_frame(Opcode.CONTINUATION, payload[1:])
+            equal(_as_bytes(await peer.receive_message()), data, f"the echo of fragments, by {limits}")
 
 
-async def _is_held_to(bench: Bench, served: Served, limits: dict[str, int | None], *, deflate: bool) -> None:
-    """Check that a kind whose limit is smaller than a length can be is held to it."""
-    for opcode, limit in ((Opcode.TEXT, limits["max_text_size"]), (Opcode.BINARY, limits["max_binary_size"])):
-        if limit is None or limit >= 2**62:
-            continue
-        async with served.peer(**({"deflate": NAME} if deflate else {})) as peer:
-            await peer.send_raw(build_frame(opcode, length=limit + 1))
-            equal(await how_it_ended(peer), "peer saw 1009", f"the end of a message of {limit + 1} bytes, by {limits}")
+def _as_bytes(message: Text | Binary) -> bytes:
+    return message.data.encode() if isinstance(message, Text) else message.data
 
 
-@check("LIM-6", needs=("size-limit",), limit=40, wire=True)
+async def _is_held_to_1000(served: Served, limits: dict[str, int | None], **options: Any) -> None:
+    """Check that a kind whose limit is 1000 is held to it, however high the other's is."""
+    for opcode, limit in zip((Opcode.TEXT, Opcode.BINARY), limits.values(), strict=True):
+        if limit == 1000:
+            async with served.peer(**options) as peer:
+                await peer.send_frame(opcode, b"x" * 1001)
+                equal(await how_it_ended(peer), "peer saw 1009", f"the end of a message of 1001 bytes, by {limits}")
+
+
+@check("LIM-6", needs=("size-limit",), limit=40)
 async def any_limit(bench: Bench) -> None:
-    """Limits about 2**31, 2**32 and the highest of all, and None, even and uneven, let messages through and hold."""
+    """Limits about 2**31, 2**32 and the highest of all, and None, even and uneven, let messages through."""
     for limits in _pairs():
         async with bench.serve(bench.options(on_text=echo, on_binary=echo, **limits)) as served:
             async with served.peer() as peer:
-                await _carries(peer, limits, is_deflated=False)
-            await _is_held_to(bench, served, limits, deflate=False)
+                await _carries(bench, peer, limits, is_deflated=False)
+            await _is_held_to_1000(served, limits)
 
 
 @check("LIM-6", needs=("size-limit", "compression"), limit=40)
@@ -78,9 +81,33 @@ async def any_limit_with_deflate(bench: Bench) -> None:
         async with bench.serve(bench.options(on_text=echo, on_binary=echo, compression=True, **limits)) as served:
             async with served.peer(deflate=NAME) as peer:
                 true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
-                await _carries(peer, limits, is_deflated=True)
-                await _carries(peer, limits, is_deflated=False)
-            await _is_held_to(bench, served, limits, deflate=True)
+                await _carries(bench, peer, limits, is_deflated=True)
+                await _carries(bench, peer, limits, is_deflated=False)
+            await _is_held_to_1000(served, limits, deflate=NAME)
+
+
+async def _at_one_byte_more(bench: Bench, limits: dict[str, int | None]) -> set[str]:
+    observed: set[str] = set()
+    async with bench.serve(bench.options(**limits)) as served:
+        for opcode, limit in zip((Opcode.TEXT, Opcode.BINARY), limits.values(), strict=True):
+            if limit is None or limit > 2**62 or "still open" in observed:  # no frame can be longer
+                continue
+            two = build_frame(opcode, b"x", fin=False) + build_frame(Opcode.CONTINUATION, length=limit)
+            for raw in (build_frame(opcode, length=limit + 1), two):
+                async with served.peer() as peer:
+                    await peer.send_raw(raw)
+                    observed.add(await how_it_ended(peer))
+    return observed
+
+
+@check("LIM-6", needs=("size-limit",), limit=40, wire=True)
+async def held_to_any_limit(bench: Bench) -> None:
+    """A message that declares one byte more than such a limit, in one frame or in two, is refused with 1009 at once."""
+    observed: set[str] = set()
+    for limits in _pairs():
+        if "still open" not in observed:  # once is enough to wait for
+            observed |= await _at_one_byte_more(bench, limits)
+    bench.outcome("LIM-6/held-to-any-limit", " or ".join(sorted(observed)), "peer saw 1009")
 
 
 @check("LIM-6", needs=("size-limit", "compression"))
