@@ -20,9 +20,10 @@ class KeepsLimitsIn32Bits(BrokenChannel):
 
     @property
     def options(self: Any) -> WebSocketOptions[Any]:
-        given = self._options
-        limits = {name: getattr(given, name) for name in ("max_text_size", "max_binary_size")}
-        return replace(given, **{name: limit and (limit % 2**32 or 1) for name, limit in limits.items()})
+        given: WebSocketOptions[Any] = self._options
+        limits: dict[str, Any] = {name: getattr(given, name) for name in ("max_text_size", "max_binary_size")}
+        kept: dict[str, Any] = {name: limit and (limit % 2**32 or 1) for name, limit in limits.items()}
+        return replace(given, **kept)
 
 
 @breaks("LIM-6", base="aiohttp")
@@ -42,7 +43,7 @@ class HasNoLimitBesideNone(BrokenChannel):
 
     @property
     def options(self: Any) -> WebSocketOptions[Any]:
-        given = self._options
+        given: WebSocketOptions[Any] = self._options
         most = max(given.max_text_size or 2**63, given.max_binary_size or 2**63)
         if most > 2**31:
             self._max_text = self._max_binary = most
@@ -65,7 +66,7 @@ class TakesNoWindowOver(BrokenChannel):
 
     @property
     def options(self: Any) -> WebSocketOptions[Any]:
-        given = self._options
+        given: WebSocketOptions[Any] = self._options
         if not isinstance(given.compression, Compression):
             return given
         return replace(given, compression=replace(given.compression, context_takeover=False))

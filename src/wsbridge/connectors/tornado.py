@@ -303,7 +303,7 @@ class _Terms:
         wanted = options.compression
         level = wanted.memory_level if isinstance(wanted, Compression) else None
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
-        self.limits = dict.fromkeys((_CLOSE, _PING, _PONG), MAX_SIZE)
+        self.limits: dict[int, int] = dict.fromkeys((_CLOSE, _PING, _PONG), MAX_SIZE)
         self.limits |= {_TEXT: size_limit(options.max_text_size), _BINARY: size_limit(options.max_binary_size)}
 
 

@@ -34,10 +34,8 @@ async def a_good_offer_behind_a_bad_one(bench: Bench) -> None:
     """An offer that can be taken is, behind one that cannot, in the same header line and in the next."""
     async with deflating(bench) as served:
         for bad in BAD:
-            for options in (
-                {"deflate": f"{bad}, {NAME}"},
-                {"deflate": bad, "headers": [("Sec-WebSocket-Extensions", NAME)]},
-            ):
+            in_two_lines: dict[str, Any] = {"deflate": bad, "headers": [("Sec-WebSocket-Extensions", NAME)]}
+            for options in ({"deflate": f"{bad}, {NAME}"}, in_two_lines):
                 async with served.peer(**options) as peer:
                     true(peer.deflated, f"the server did not agree to the good one of {options}: {peer.response}")
                     await echoed(peer, [TEXT, TEXT])
@@ -108,8 +106,9 @@ async def _refused_setting(bench: Bench, setting: str, value: Any) -> bool:
             pass
     except UnsupportedOptionError as error:
         true(setting in str(error), f"the error does not name {setting}: {error}")
-        return True
-    fail(f"Compression({setting}={value}) was taken, though the connector does not claim it")
+    else:
+        fail(f"Compression({setting}={value}) was taken, though the connector does not claim it")
+    return True
 
 
 async def _deflated_echo(peer: Peer, data: bytes) -> bytes:

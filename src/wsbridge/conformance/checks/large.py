@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from wsbridge.conformance.bench import Bench, Served
 from wsbridge.conformance.check import check, equal, true
@@ -19,6 +19,8 @@ from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, Text, build_frame
 
 __all__: list[str] = []
+
+Limits: TypeAlias = dict[str, Any]  # by the names of their options: int or None
 
 NAME = "permessage-deflate"
 SIZES: tuple[int | None, ...] = (
@@ -30,14 +32,14 @@ SIZES: tuple[int | None, ...] = (
 # ---- LIM-6 ----------------------------------------------------------------------------------------------------------
 
 
-def _pairs() -> list[dict[str, int | None]]:
+def _pairs() -> list[Limits]:
     """Return limits that are the same for both kinds, and those that differ."""
     even = [(size, size) for size in SIZES]
     uneven = [pair for size in SIZES for pair in ((size, 1000), (1000, size))]
     return [{"max_text_size": text, "max_binary_size": binary} for text, binary in even + uneven]
 
 
-async def _carries(bench: Bench, peer: Peer, limits: dict[str, int | None], *, is_deflated: bool) -> None:
+async def _carries(bench: Bench, peer: Peer, limits: Limits, *, is_deflated: bool) -> None:
     """Check that messages of either kind, whole and in fragments, come back."""
     rsv = 4 * is_deflated
     for opcode, data in ((Opcode.TEXT, b"text " * 100), (Opcode.BINARY, b"binary" * 100), (Opcode.BINARY, b"")):
@@ -55,7 +57,7 @@ def _as_bytes(message: Text | Binary) -> bytes:
     return message.data.encode() if isinstance(message, Text) else message.data
 
 
-async def _is_held_to_1000(served: Served, limits: dict[str, int | None], **options: Any) -> None:
+async def _is_held_to_1000(served: Served, limits: Limits, **options: Any) -> None:
     """Check that a kind whose limit is 1000 is held to it, however high the other's is."""
     for opcode, limit in zip((Opcode.TEXT, Opcode.BINARY), limits.values(), strict=True):
         if limit == 1000:
@@ -86,7 +88,7 @@ async def any_limit_with_deflate(bench: Bench) -> None:
             await _is_held_to_1000(served, limits, deflate=NAME)
 
 
-async def _at_one_byte_more(bench: Bench, limits: dict[str, int | None]) -> set[str]:
+async def _at_one_byte_more(bench: Bench, limits: Limits) -> set[str]:
     observed: set[str] = set()
     async with bench.serve(bench.options(**limits)) as served:
         for opcode, limit in zip((Opcode.TEXT, Opcode.BINARY), limits.values(), strict=True):
