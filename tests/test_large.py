@@ -158,6 +158,7 @@ async def test_the_rest_of_a_large_message_may_be_wrong(name: str, payload: byte
         made.gate.is_open.set()
         await made.peer.send_frame(opcode, payload, rsv=4)
         assert (await made.peer.receive_close()).code == code
+        made.peer.close()
         reason = await made.ended()
         assert (reason.code, reason.initiator, made.messages) == (code, "local", [])
 
