@@ -124,14 +124,17 @@ async def test_what_a_disconnect_means(event: dict[str, Any], expected: tuple[in
 
 
 @pytest.mark.rule("CLOSE-1", "CLOSE-4")
-@pytest.mark.parametrize("in_a_callback", [False, True])
-async def test_nobody_receives_while_a_close_is_under_way(in_a_callback: bool) -> None:
-    """granian takes a close only while nobody receives."""
+@pytest.mark.parametrize("where", ["in on_open", "behind on_open", "in on_text"])
+async def test_nobody_receives_while_a_close_is_under_way(where: str) -> None:
+    """granian up to 2.8.7 takes a close only while nobody receives."""
     waiting = 0
 
-    def close_soon(channel: Any, request: Request) -> None:
-        if not in_a_callback:
+    async def close_soon(channel: Any, request: Request) -> None:
+        if where == "behind on_open":
             asyncio.get_running_loop().call_later(0, channel.close, 4002, "enough")
+        elif where == "in on_open":  # before what reads meanwhile has begun to
+            channel.close(4002, "enough")
+            await asyncio.sleep(0.01)
 
     def close(channel: Any, process: None, text: str) -> None:
         channel.close(4002, "enough")
@@ -157,7 +160,7 @@ async def test_nobody_receives_while_a_close_is_under_way(in_a_callback: bool) -
     server.task = asyncio.create_task(app(scope(), receive, send))
     server.say("websocket.connect")
     assert (await server.told())["type"] == "websocket.accept"
-    if in_a_callback:
+    if where == "in on_text":
         server.say("websocket.receive", text="close")
     assert await server.told() == {"type": "websocket.close", "code": 4002, "reason": "enough"}
     assert taken[-1] == 0

@@ -301,6 +301,20 @@ async def test_a_request_sent_byte_by_byte() -> None:
         assert await peer.receive_text() == "a"
 
 
+async def test_what_is_sent_apart_is_read_apart() -> None:
+    sizes: list[int] = []
+
+    class Reader(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            sizes.append(len(data))
+
+    server = await asyncio.get_running_loop().create_server(Reader, "127.0.0.1", 0)
+    async with server, await Peer.open(server.sockets[0].getsockname()) as peer:
+        await peer.send_apart(build_frame(Opcode.PING, b"byte by byte"))
+        await peer.send_apart([b"two", b"pieces"])
+        assert sizes == [1] * (2 + 4 + 12) + [3, 6]
+
+
 async def test_a_refusal_brings_the_response() -> None:
     raw = b"HTTP/1.1 426 Upgrade Required\r\nX: a\r\nx:  \xe9 \r\nContent-Length: 3\r\n\r\nno!"
     async with serving(answering(raw)) as address:

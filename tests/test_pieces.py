@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
-from typing import Any
 
 import pytest
 
 from wsbridge.connectors import _pieces
-from wsbridge.connectors._pieces import PIECE, PieceReader, inflate_rest
+from wsbridge.connectors._pieces import PIECE, Inflation, PieceReader
 
 
 def final(data: bytes) -> bytes:
@@ -18,40 +18,50 @@ def final(data: bytes) -> bytes:
     return deflater.compress(data) + deflater.flush()
 
 
-def begun(deflated: bytes) -> Any:
-    inflater = zlib.decompressobj(wbits=-15)
-    inflater.decompress(deflated)
-    return inflater
+def inflation(deflated: bytes) -> Inflation:
+    return Inflation(zlib.decompressobj(wbits=-15), deflated, 15)
 
 
 @pytest.mark.rule("SEND-8")
 def test_it_is_inflated_behind_each_final_block() -> None:
     deflater = zlib.compressobj(wbits=-15)
     last = deflater.compress(b"last") + deflater.flush(zlib.Z_SYNC_FLUSH)
-    inflater, inflated = inflate_rest(begun(final(b"a") + final(b"b" * 9) + last), 15)
-    assert (inflated, inflater.eof) == (b"b" * 9 + b"last", False)
+    begun = inflation(final(b"a") + final(b"b" * 9) + last)
+    assert begun.go_on(1000)
+    assert (begun.data, begun.size, begun.inflater.eof) == (b"a" + b"b" * 9 + b"last", 14, False)
     again = deflater.compress(b"on") + deflater.flush(zlib.Z_SYNC_FLUSH)
-    assert inflater.decompress(again) == b"on"  # with the window that it has now
-    going = begun(last)
-    assert inflate_rest(going, 15) == (going, b"")
+    assert begun.inflater.decompress(again) == b"on"  # with the window that it has now
+    going = zlib.decompressobj(wbits=-15)
+    only = Inflation(going, last, 15)
+    assert (only.go_on(4), only.inflater, only.data) == (True, going, b"last")
 
 
 @pytest.mark.rule("LIM-1")
-@pytest.mark.parametrize("room", [0, 1, 8, 9, 10])
-def test_no_more_than_a_byte_beyond_the_room_is_inflated(room: int) -> None:
-    _, inflated = inflate_rest(
-        begun(final(b"a") + final(b"bbbb") + final(b"ccccc") + final(b"d" * 1_000_000)), 15, room
-    )
-    assert inflated == (b"bbbbccccc" + b"d" * 1_000_000)[: room + 1]
+@pytest.mark.parametrize("limit", [0, 1, 2, 8, 9, 10, 11, 999_999])
+def test_no_more_than_a_byte_beyond_the_limit_is_inflated(limit: int) -> None:
+    parts = [final(b"a"), final(b"bbbb"), final(b"ccccc"), final(b"d" * 1_000_000)]
+    whole = b"abbbbccccc" + b"d" * 1_000_000
+    begun = inflation(b"".join(parts))
+    assert not begun.go_on(limit)
+    assert (begun.data, begun.size) == (whole[: limit + 1], limit + 1)
+    assert begun.go_on(len(whole))  # the rest, in a second step
+    assert begun.data == whole
+
+
+@pytest.mark.rule("LIM-6")
+@pytest.mark.parametrize("limit", [sys.maxsize - 1, sys.maxsize, 2**64])
+def test_a_limit_may_be_any_number(limit: int) -> None:
+    begun = inflation(final(b"all"))
+    assert (begun.go_on(limit), begun.data) == (True, b"all")
 
 
 def test_what_cannot_be_inflated_is_an_error() -> None:
     with pytest.raises(zlib.error, match="invalid"):
-        inflate_rest(begun(final(b"a") + b"\xff\xff\xff"), 15)
-    few, many = (begun(final(b"") * number) for number in (16, 17))
-    assert inflate_rest(few, 15)[1] == b""
+        inflation(final(b"a") + b"\xff\xff\xff").go_on(10)
+    few, many = (inflation(final(b"") * number) for number in (16, 17))
+    assert (few.go_on(10), few.data) == (True, b"")
     with pytest.raises(zlib.error, match="too many"):
-        inflate_rest(many, 15)
+        many.go_on(10)
 
 
 class Transport(asyncio.Transport):
@@ -138,3 +148,125 @@ def test_the_rest_of_a_frame_is_one_piece() -> None:
     reader.lacks = 5 * PIECE
     reader.data_received(b"a" * (6 * PIECE))
     assert [len(piece) for piece in reader.pieces] == [5 * PIECE, PIECE]
+
+
+class Working(Reader):
+    """Has a piece that begins with ``w`` worked on by somebody else, until `work` is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def _parse(self, data: bytes) -> None:
+        super()._parse(data)
+        if data.startswith(b"w"):
+            self._wait_for(self.work)
+
+    def _worked(self, work: asyncio.Future[bytes]) -> None:
+        self.pieces.append(work.result())
+
+    def lost(self) -> None:
+        if not self._comes_last(self.lost):
+            self.pieces.append(b"lost")
+
+
+async def working() -> Working:
+    reader = Working()
+    reader.resume()
+    reader.data_received(b"w")
+    reader.data_received(b"behind")
+    reader.resume()  # by a channel whose queue is empty
+    await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"w"], False)
+    return reader
+
+
+@pytest.mark.rule("SEND-9")
+async def test_all_waits_behind_what_is_worked_on() -> None:
+    reader = await working()
+    reader.work.set_result(b"worked")
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"w", b"worked", b"behind"], True)
+
+
+@pytest.mark.rule("SEND-9")
+async def test_a_channel_that_has_enough_is_not_fed_when_the_work_is_done() -> None:
+    reader = await working()
+    reader.hold()
+    reader.work.set_result(b"worked")
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"w", b"worked"], False)
+    reader.resume()
+    await asyncio.sleep(0)
+    assert reader.pieces[2:] == [b"behind"]
+
+
+@pytest.mark.rule("SEND-9")
+async def test_an_end_is_told_behind_what_came_before_it() -> None:
+    reader = await working()
+    reader.lost()
+    assert reader.pieces == [b"w"]
+    reader.work.set_result(b"worked")
+    await asyncio.sleep(0)
+    assert reader.pieces == [b"w", b"worked", b"behind", b"lost"]
+
+
+@pytest.mark.rule("SEND-9")
+async def test_what_is_due_waits_for_the_work_too() -> None:
+    reader = Working()
+    reader.data_received(b"w")
+    reader.data_received(b"w" * PIECE + b"after")
+    reader.resume()
+    reader.lost()  # what is due comes first
+    await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"w" * PIECE], False)
+    reader.hold()
+    reader.resume()  # by a channel that has had enough for a moment
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert reader.pieces == [b"w" * PIECE]
+    reader.work.set_result(b"worked")
+    await asyncio.sleep(0)
+    assert reader.pieces[1:] == [b"worked", b"wafter"]  # which is worked on in its turn
+    await asyncio.sleep(0)
+    assert reader.pieces[3:] == [b"worked", b"lost"]
+
+
+@pytest.mark.rule("SEND-9")
+async def test_a_turn_that_is_due_does_not_go_on_during_the_work() -> None:
+    reader = Working()
+    reader.data_received(b"a")
+    reader.resume()  # its turn is due
+    reader._wait_for(reader.work)
+    await asyncio.sleep(0)
+    assert reader.pieces == []
+    reader.work.set_result(b"worked")
+    await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"worked", b"a"], True)
+
+
+@pytest.mark.rule("FLOW-3")
+async def test_what_is_left_after_the_work_has_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = await working()
+    reader.data_received(b"a" * PIECE)
+    reader.lost()
+    times = iter(range(100))
+    monkeypatch.setattr(_pieces, "perf_counter", lambda: next(times))
+    reader.work.set_result(b"worked")
+    await asyncio.sleep(0)
+    rest = b"behind" + b"a" * PIECE
+    assert (reader.pieces[2:], reader.transport.reading) == ([rest[:PIECE]], False)
+    await asyncio.sleep(0)
+    assert reader.pieces[3:] == [rest[PIECE:], b"lost"]
+
+
+@pytest.mark.rule("SEND-9")
+async def test_an_end_does_not_wait_for_a_channel_that_has_enough() -> None:
+    reader = await working()
+    reader.hold()
+    reader.lost()
+    reader.work.set_result(b"worked")
+    await asyncio.sleep(0)
+    assert reader.pieces == [b"w", b"worked", b"lost"]

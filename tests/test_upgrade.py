@@ -18,7 +18,7 @@ from wsbridge import (
     upgrade_request_to_websocket,
     websocket_interceptor,
 )
-from wsbridge.upgrade import is_allowed_origin, negotiate_subprotocol, offers_deflate
+from wsbridge.upgrade import is_allowed_origin, negotiate_subprotocol
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
 HANDSHAKE = {
@@ -313,39 +313,6 @@ def test_the_first_of_ours_that_is_offered_is_agreed_on(
 ) -> None:
     options: WebSocketOptions[None] = WebSocketOptions(subprotocols=ours)
     assert negotiate_subprotocol(options, request(Sec_WebSocket_Protocol=offered)) == agreed
-
-
-# ---- SEND-8 -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.rule("SEND-8")
-@pytest.mark.parametrize(
-    ("offers", "found"),
-    [
-        (None, False),
-        ("", False),
-        ("x-deflate", False),
-        ("permessage-deflate", True),
-        ("x-other; a=1, permessage-deflate", True),
-        (["x-other", "permessage-deflate"], True),
-        ("permessage-deflate; client_max_window_bits", True),
-        ("permessage-deflate ; server_no_context_takeover;client_no_context_takeover", True),
-        ("permessage-deflate; server_max_window_bits=8; client_max_window_bits = 15", True),
-        ('permessage-deflate; server_max_window_bits="10"', True),
-        ("permessage-deflate; server_max_window_bits", False),
-        ("permessage-deflate; server_max_window_bits=7", False),
-        ("permessage-deflate; server_max_window_bits=16", False),
-        ("permessage-deflate; server_max_window_bits=08", False),
-        ('permessage-deflate; server_max_window_bits="10', False),
-        ("permessage-deflate; server_no_context_takeover=1", False),
-        ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", False),
-        ("permessage-deflate; client_max_window_bits; client_max_window_bits=10", False),
-        ("permessage-deflate; unknown", False),
-        ("permessage-deflate;", False),
-    ],
-)
-def test_deflate_is_offered_in_a_way_that_may_be_accepted(offers: Any, found: bool) -> None:
-    assert offers_deflate(request(Sec_WebSocket_Extensions=offers)) == found
 
 
 # ---- HS-6 ---------------------------------------------------------------------------------------------------------

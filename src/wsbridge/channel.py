@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from struct import Struct
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from wsbridge.callbacks import check_callback
 from wsbridge.clock import Timer
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["TURN", "BaseChannel", "OnTransport", "QueuedChannel", "TransportChannel"]
 
 logger = logging.getLogger("wsbridge")
+
+T = TypeVar("T")
 
 Callback = Callable[..., Any]
 Running = Coroutine[Any, Any, object]
@@ -91,6 +93,7 @@ class BaseChannel(ABC):
         "_closing",
         "_connector",
         "_cut_at",
+        "_deflating",
         "_dropping",
         "_failed",
         "_gone",
@@ -178,6 +181,7 @@ class BaseChannel(ABC):
         self._slow = True  # a send has more to look at than the frame
         self._burst = 0  # sends since the last message was delivered, or since they let others have their turn
         self._write_paused = False
+        self._deflating = False  # a large message is, outside the event loop
         self._senders: deque[asyncio.Future[None]] | None = None
         self._inflight: set[asyncio.Task[object]] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -239,6 +243,10 @@ class BaseChannel(ABC):
     @abstractmethod
     def _unsent_bytes(self) -> int:
         """Return how much is written and has not left this process yet."""
+
+    def _is_full(self) -> bool:
+        """Tell whether the server's write buffer is full. Needed where `_send_large` is called."""
+        raise NotImplementedError
 
     def _drainable(self) -> Connection | None:
         """Return the connection, if its server closes the socket as soon as all is written to it."""
@@ -410,7 +418,7 @@ class BaseChannel(ABC):
 
         Of those that come while the peer reads too slowly, the last is answered (RFC 6455, 5.5.3; FLOW-2).
         """
-        if self._write_paused:
+        if self._write_paused and (not self._deflating or self._is_full()):
             self._pong_due = payload
         elif not (self._close_begun or self._lost):
             self._write_quietly(self._pong, payload)
@@ -474,7 +482,7 @@ class BaseChannel(ABC):
 
     def resume_writing(self) -> None:
         """Let sends go on."""
-        if self._write_paused:
+        if self._write_paused and not self._deflating:
             self._write_paused = False
             self._set_slow()
             if self._pong_due is not None:
@@ -576,6 +584,30 @@ class BaseChannel(ABC):
         task.add_done_callback(self._inflight.discard)
         task.add_done_callback(_retrieve)
         return asyncio.shield(task)
+
+    def _send_large(self, sending: Coroutine[Any, Any, object]) -> Awaitable[object]:
+        """Run a send that deflates outside the event loop (SEND-9).
+
+        The others wait, with nothing encoded, until it is written (SEND-4, FLOW-2); control frames go out meanwhile.
+        """
+        self._deflating = True
+        self.pause_writing()
+        return self._track(self._send_alone(sending))
+
+    async def _send_alone(self, sending: Coroutine[Any, Any, object]) -> None:
+        try:
+            await sending
+        finally:
+            self._deflating = False
+            if not self._is_full():
+                self.resume_writing()
+
+    async def _deflated(self, deflate: Callable[[], T], write: Callable[[T], object]) -> None:
+        """Have ``deflate`` run by an executor, and write its result, unless nobody is left to read it."""
+        result = await self._connector.loop.run_in_executor(None, deflate)
+        if self._lost:
+            raise ConnectionResetError("the connection was lost while a message was deflated")
+        write(result)
 
     def _set_slow(self) -> None:
         self._slow = (

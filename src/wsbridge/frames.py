@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["MAX_HEAD", "FrameError", "MessageAssembler", "declared"]
+__all__ = ["MAX_HEAD", "MAX_SIZE", "FrameError", "MessageAssembler", "declared", "size_limit"]
 
 _CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
 
 MAX_HEAD = 10  # bytes of a frame's head, up to its masking key
+MAX_SIZE = sys.maxsize  # bytes: no message can be longer, nor does a server's C code take a higher number
+
+
+def size_limit(limit: int | None) -> int:
+    """Return a limit of the options as a number that any server takes: the highest for None, and for all beyond it."""
+    return MAX_SIZE if limit is None else min(limit, MAX_SIZE)
 
 
 class FrameError(Exception):
@@ -39,8 +45,8 @@ class MessageAssembler:
     def __init__(self, max_text: int | None, max_binary: int | None) -> None:
         self.kind: int | None = None
         self._data: bytearray | None = None
-        self._max_text = sys.maxsize if max_text is None else max_text
-        self._max_binary = sys.maxsize if max_binary is None else max_binary
+        self._max_text = size_limit(max_text)
+        self._max_binary = size_limit(max_binary)
 
     @property
     def max_frame(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +15,10 @@ from wsbridge.options import WebSocketOptions
 from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
 from wsbridge.refusal import Refusal
 
-__all__ = ["negotiate_subprotocol", "offers_deflate", "upgrade_request_to_websocket", "websocket_interceptor"]
+__all__ = ["negotiate_subprotocol", "upgrade_request_to_websocket", "websocket_interceptor"]
 
 STREAM_VERSIONS = ("2", "3")
 """Of HTTP: each request is a stream of its own, and a WebSocket one that stays open (RFC 8441, RFC 9220)."""
-
-_DEFLATE_PARAMETER = re.compile(  # RFC 7692, 7.1.1 and 7.1.2
-    r"(?:server|client)_no_context_takeover"
-    r"|client_max_window_bits"
-    r"|(?:server|client)_max_window_bits\s*=\s*(?P<quote>\"?)(?:[89]|1[0-5])(?P=quote)"
-)
 
 
 def upgrade_request_to_websocket(context: Context, options: WebSocketOptions[Any]) -> Context:
@@ -90,19 +83,6 @@ def negotiate_subprotocol(options: WebSocketOptions[Any], request: Request) -> s
         return None
     offered = request.subprotocols
     return next((subprotocol for subprotocol in options.subprotocols if subprotocol in offered), None)
-
-
-def offers_deflate(request: Request) -> bool:
-    """Tell whether the peer offers permessage-deflate, and in no way that must be declined (RFC 7692, 7.1)."""
-    found = False
-    for offer in request.header_list("Sec-WebSocket-Extensions"):
-        name, *parameters = (part.strip() for part in offer.split(";"))
-        if name == "permessage-deflate":
-            found = True
-            names = [parameter.partition("=")[0].rstrip() for parameter in parameters]
-            if len(set(names)) < len(names) or not all(map(_DEFLATE_PARAMETER.fullmatch, parameters)):
-                return False
-    return found
 
 
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal | None:

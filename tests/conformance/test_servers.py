@@ -14,6 +14,7 @@ from wsbridge.conformance.bench import Target
 from wsbridge.conformance.check import Check, all_checks
 from wsbridge.conformance.report import VARIANTS, failure_text
 from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector
 
 LACKING: dict[str, set[str]] = {
@@ -53,9 +54,10 @@ def test_close_keywords_cover_every_code_that_the_server_names() -> None:
         assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
 
 
-@pytest.mark.parametrize("name", set(LACKING) - {"granian"})
-def test_none_declares_a_deviation(name: str) -> None:
-    assert not load(name).deviations
+@pytest.mark.parametrize("name", sorted(LACKING))
+def test_deviations_are_those_that_close_8_tells(name: str) -> None:
+    assert load(name).deviations == DEVIATIONS.get(name, {})
+    assert (name in DEVIATIONS) == (name == "granian")
 
 
 def test_every_deviation_of_granian_is_of_a_scenario_and_tells_what_was_tried() -> None:

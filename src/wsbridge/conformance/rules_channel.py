@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from wsbridge.close import PORTABLE_NAMES
 from wsbridge.conformance.rule import Rule, Table, rule
+from wsbridge.connectors._deviations import DEVIATIONS
 
 __all__ = ["MESSAGE_RULES", "TABLES"]
 
@@ -129,6 +130,22 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         features=("compression",),
         sentence="""With the option `compression`, messages to and from a peer that offers it are deflated, and every
         rule holds as without.""",
+        text="""What is agreed on is the first offer that can be taken, on every connector (FRAME-33 to FRAME-38,
+        FRAME-53, FRAME-54). `Compression(...)` says more: `window_bits` is the largest window of this side, and of a
+        peer that lets it be told; `memory_level` is zlib's; `context_takeover=False` has each message stand alone, in
+        both directions. The 101 tells what the peer must know of that. A connector whose server has no such setting
+        refuses it.""",
+    ),
+    rule(
+        "SEND-9",
+        level="feature",
+        section="RFC 7692, 7",
+        features=("compression",),
+        sentence="A large message is deflated and inflated outside the event loop, and holds up no other channel.",
+        text="""Large is more than 64 KiB when it is inflated; of what comes in as much, or a read of 4 KiB, is inflated
+        at once. Meanwhile other sends on the channel wait (SEND-4), the close frame too (SEND-6), control frames go
+        out, and what comes behind the message is handled behind it (RECV-4).""",
+        stochastic=True,
     ),
     rule(
         "CLOSE-1",
@@ -188,12 +205,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         checked.""",
         text="""A connector's `deviations` say for a scenario what happens instead. The suite checks that just this
         happens, and lists it in its report. The goal is none. Before one is declared a mend has been tried, and the
-        declaration tells which. The connectors of this project may declare no more than this:
-
-        - aiohttp: a frame without a mask; a new message behind an empty first fragment;
-        - websockets: a close in the middle of a fragmented message;
-        - tornado: a frame without a mask; a ping in the middle of a deflated fragmented message; what the peer gets to
-          see for 1002, for 1007 and for a close code that may not be.""",
+        declaration tells which. The connectors of this project declare this and no more:""",
     ),
     rule(
         "CLOSE-9",
@@ -250,6 +262,13 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         bounded memory.""",
     ),
     rule(
+        "LIM-6",
+        level="feature",
+        features=("size-limit",),
+        sentence="A size limit may be any number from 1 on, or None, and one kind's may differ from the other's.",
+        text="It holds whether messages are deflated or not. No number is too high for a server.",
+    ),
+    rule(
         "LIM-2",
         sentence="`idle_timeout` without a message in or out closes the channel with 1001.",
         text="Pings and pongs are no messages. While a callback of the channel runs, its clock stands still.",
@@ -304,6 +323,18 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
 )
 
+
+def _deviations() -> tuple[tuple[str, ...], ...]:
+    """Return the rows of what the connectors declare: by each reason, the rules that it is about."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, deviations in DEVIATIONS.items():
+        for scenario, deviation in deviations.items():
+            rules = rows.setdefault((name, deviation.tried), [])
+            if (rule := scenario.partition("/")[0]) not in rules:
+                rules.append(rule)
+    return tuple((name, ", ".join(rules), tried) for (name, tried), rules in rows.items())
+
+
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         "CLOSE-7": Table(
@@ -323,6 +354,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("the connector was stopped", "1001", '`"server shutdown"`', "local"),
             ),
         ),
+        "CLOSE-8": Table(("connector", "scenarios of", "why it is so, and what was tried"), _deviations()),
         "CLOSE-9": Table(
             ("code", "portable name"), tuple((str(code), f"`{name}`") for code, name in PORTABLE_NAMES.items())
         ),

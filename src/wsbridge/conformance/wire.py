@@ -43,6 +43,7 @@ _FLOOD_BLOCK = 64 * 1024
 _MAX_HEAD = 64 * 1024
 _MAX_FRAME = 1 << 30
 _SHOWN = 48
+_APART = 0.001  # seconds between pieces that shall be read one by one
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 
 
@@ -701,6 +702,16 @@ class Peer:
         """Send bytes as they are."""
         self._log_sent(data)
         await self._send(data)
+
+    async def send_apart(self, data: bytes | Iterable[bytes]) -> None:
+        """Send pieces, or the bytes of ``data`` one by one, with time enough behind each for the server to read it.
+
+        A server in the same event loop has read a piece before the next is sent: what came in is handled before the
+        timer. (One turn of the loop is not enough: there the sender's turn comes first, and two pieces make one read.)
+        """
+        for piece in (data[at : at + 1] for at in range(len(data))) if isinstance(data, bytes) else data:
+            await self.send_raw(piece)
+            await asyncio.sleep(_APART)
 
     async def send_frame(
         self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool | bytes = True

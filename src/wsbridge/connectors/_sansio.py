@@ -6,39 +6,43 @@ What is mended here is listed in the connectors' docstrings, whose lines are tho
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, cast
 
-from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake, InvalidState, PayloadTooBig, ProtocolError
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.exceptions import InvalidState, PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge.channel import TransportChannel
-from wsbridge.connectors._pieces import PIECE, PieceReader, inflate_rest
+from wsbridge.connectors._pieces import PIECE, Inflation, PieceReader
+from wsbridge.deflate import LARGE, agree, deflated_limit
+from wsbridge.frames import MAX_SIZE, size_limit
+from wsbridge.http import Request
 from wsbridge.options import Compression, WebSocketOptions
 
-__all__ = ["Channel", "FrameReader", "agree"]
+__all__ = ["Channel", "FrameReader", "agree_on_deflate"]
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
+_CONTROL = (_CLOSE, _PING, _PONG)
+_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _OPEN = State.OPEN
 _MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
 _SMALL = 4 * 1024  # bytes: fragments up to this size are put together
 _MAX_SMALL = 64 * 1024  # bytes of those that are
+_WINDOW_BITS, _MEMORY_LEVEL = 12, 5  # websockets' own defaults
 
 
 def _check_names() -> str:
     """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
     names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
     limit = "max_message_size" if "max_message_size" in names else "max_size"
-    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "available_extensions", "reader"}
+    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "extensions", "reader"}
     if missing := sorted(needed - names):
         raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
     return limit
@@ -61,14 +65,34 @@ class Channel(TransportChannel):
         self._protocol = connection.protocol
         self._transport = connection.transport
 
-    def _send_text(self, text: str) -> None:
+    def _send_text(self, text: str) -> Awaitable[object] | None:
         data = text.encode()
+        size = len(data)
+        if size > LARGE and self._protocol.extensions:
+            return self._send_large(self._deflated(partial(self._framed, Frame(_TEXT, data)), self._write))
         self._protocol.send_text(data)
-        self._written(len(data))
+        self._written(size)
+        return None
 
-    def _send_binary(self, data: bytes) -> None:
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        size = len(data)
+        if size > LARGE and self._protocol.extensions:
+            return self._send_large(self._deflated(partial(self._framed, Frame(_BINARY, data)), self._write))
         self._protocol.send_binary(data)
-        self._written(len(data))
+        self._written(size)
+        return None
+
+    def _framed(self, frame: Frame) -> bytes:
+        return frame.serialize(mask=False, extensions=self._protocol.extensions)
+
+    def _write(self, framed: bytes) -> None:
+        if self._protocol.state is not _OPEN:  # the core has answered the peer's close (SEND-6)
+            raise InvalidState("the connection is closing")
+        self._connection.send_data()
+        self._transport.write(framed)
+
+    def _is_full(self) -> bool:
+        return self._connection.paused
 
     def _flush(self) -> None:
         data = b"".join(self._protocol.data_to_send())
@@ -107,6 +131,7 @@ class FrameReader(PieceReader):
         "_is_deflated",
         "_is_large",
         "_kind",
+        "_large",
         "_length",
         "_opcode",
         "_parts",
@@ -136,6 +161,7 @@ class FrameReader(PieceReader):
         self._opcode: int | None = None  # of the frame whose head is read, until its length is known
         self._length: int | None = None
         self._is_deflated = False
+        self._large: _LargeFrame | None = None
         self._wanted = 0  # bytes that the parser has asked for and not got, while `_read_exact` is in force
         self._is_large = False  # more is unread than is parsed at once
 
@@ -167,9 +193,6 @@ class FrameReader(PieceReader):
     def agreed(self, options: WebSocketOptions[Any]) -> None:
         """Take the limits and extensions that the channel will have."""
         self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
-        if self.protocol.extensions:
-            for extension in self.protocol.extensions:
-                extension.__class__ = _Deflate
         self._limit()
 
     def let_go(self) -> None:
@@ -262,7 +285,36 @@ class FrameReader(PieceReader):
         else:
             ServerProtocol.recv_frame(self.protocol, frame)
 
+    def _inflate_rest(self, frame: _LargeFrame) -> None:
+        """Inflate a large frame's payload outside the event loop, with the parser stopped after it (SEND-9)."""
+        self._large = frame
+        setattr(self.protocol.reader, "at_eof", self._until_inflated)  # noqa: B010
+        kind = self._kind if frame.opcode is _CONT else frame.opcode
+        limit = None if kind is None else self.limits.get(kind)
+        frame.limit = size_limit(limit) - self._size
+        self._wait_for(self.loop.run_in_executor(None, frame.inflation.go_on, frame.limit))
+
+    def _worked(self, work: asyncio.Future[Any]) -> None:
+        assert self._large is not None
+        self._large.error = work.exception()
+        self._parse(b"")  # which lets the parser go on
+
+    def _until_inflated(self) -> Generator[None, None, bool]:
+        """Begin the parser's next step with the frame that has been inflated; what is raised here fails the parser."""
+        reader = self.protocol.reader
+        while self._is_busy:
+            yield
+        frame, self._large = self._large, None
+        if frame is not None:
+            cast("dict[str, Any]", vars(reader)).pop("at_eof", None)
+            if self.channel is not None:
+                self._frame_received(frame.inflated())
+        return (yield from StreamReader.at_eof(reader))
+
     def _fragment_received(self, frame: Frame) -> None:
+        if isinstance(frame, _LargeFrame):
+            self._inflate_rest(frame)
+            return
         kind = self._kind
         if kind is None:
             if frame.opcode is _CONT:
@@ -289,11 +341,11 @@ class FrameReader(PieceReader):
 
     def _limit(self) -> None:
         """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
-        limits = [sys.maxsize if limit is None else limit for limit in self.limits.values()]
+        limits = [size_limit(limit) for limit in self.limits.values()]
         if self._kind is not None:
             limits = limits[:1] if self._kind is _TEXT else limits[1:]
         left = max(limits) - self._size
-        unlimited = max(limits) == sys.maxsize
+        unlimited = max(limits) == MAX_SIZE
         setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
         # a message that is not deflated, though others are, has no need of room
         if (
@@ -307,7 +359,7 @@ class FrameReader(PieceReader):
             cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
 
     def _with_room(self, limit: int) -> int:
-        return limit + (limit >> 8) + 64 if self.protocol.extensions else limit
+        return deflated_limit(limit) if self.protocol.extensions else limit
 
     def half_closed(self) -> None:
         """Tell the channel that the peer sends no more."""
@@ -335,49 +387,85 @@ class FrameReader(PieceReader):
             self.channel.resume_writing()
 
 
-def agree(protocol: ServerProtocol, request_headers: Headers, compression: bool | Compression) -> str | None:
-    """Return what ``Sec-WebSocket-Extensions`` of the 101 says; what cannot be understood is not accepted."""
-    protocol.available_extensions = _deflate(compression)
-    if not protocol.available_extensions:
+def agree_on_deflate(protocol: ServerProtocol, request: Request, compression: bool | Compression) -> str | None:
+    """Give the core the extension that is agreed on; return what ``Sec-WebSocket-Extensions`` of the 101 says."""
+    agreement = agree(request, compression, window_bits=_WINDOW_BITS)
+    if agreement is None:
         return None
-    with contextlib.suppress(InvalidHandshake, ValueError):
-        extensions, protocol.extensions = protocol.process_extensions(request_headers)
-        return extensions
-    return None
-
-
-def _deflate(compression: bool | Compression) -> list[ServerPerMessageDeflateFactory]:
-    """Return the extension, with websockets' own defaults for what is not set."""
-    if compression is False:
-        return []
     settings = compression if isinstance(compression, Compression) else Compression()
-    return [
-        ServerPerMessageDeflateFactory(
-            server_no_context_takeover=settings.context_takeover is False,
-            client_no_context_takeover=settings.context_takeover is False,
-            server_max_window_bits=settings.window_bits or 12,
-            client_max_window_bits=settings.window_bits or 12,
-            compress_settings={"memLevel": settings.memory_level or 5},
+    protocol.extensions = [
+        _Deflate(
+            remote_no_context_takeover=agreement.client_no_context_takeover,
+            local_no_context_takeover=agreement.server_no_context_takeover,
+            remote_max_window_bits=agreement.client_max_window_bits or 15,
+            local_max_window_bits=agreement.server_max_window_bits or 15,
+            compress_settings={"memLevel": settings.memory_level or _MEMORY_LEVEL},
         )
     ]
+    return str(agreement)
+
+
+class _LargeFrame(Frame):
+    """A frame whose payload is not inflated yet, or only a part of it.
+
+    It is unfinished, to whoever looks, so that the way of small messages has nothing more to look at.
+    """
+
+    def __init__(self, frame: Frame, extension: _Deflate, inflation: Inflation) -> None:
+        super().__init__(frame.opcode, b"", False, False, frame.rsv2, frame.rsv3)
+        self.is_last = frame.fin
+        self.extension = extension
+        self.inflation = inflation
+        self.limit = 0
+        self.error: BaseException | None = None
+
+    def inflated(self) -> Frame:
+        """Return the frame, whose payload is inflated now.
+
+        Raises:
+            ProtocolError: It is not deflated.
+            PayloadTooBig: It is more than the limit.
+        """
+        if self.error is not None:
+            if not isinstance(self.error, zlib.error):
+                raise self.error
+            raise ProtocolError("decompression failed") from self.error
+        if self.inflation.size > self.limit:
+            raise PayloadTooBig(None, self.limit)
+        self.extension.go_on_with(self.inflation.inflater, is_last=self.is_last)
+        return Frame(self.opcode, self.inflation.data, self.is_last, False, self.rsv2, self.rsv3)
 
 
 class _Deflate(PerMessageDeflate):
-    """The extension, which goes on behind a block with BFINAL (RFC 7692, 7.2.3.4)."""
+    """The extension, with what it inflates counted, what is large left for later, and blocks with BFINAL known."""
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        if frame.opcode is _CONT and frame.rsv1:
-            raise ProtocolError("RSV1 bit set in continuation frame")
-        inflated = super().decode(frame, max_size=max_size)
-        decoder = getattr(self, "decoder", None)
-        if decoder is None or not decoder.eof:
-            return inflated
-        room = None if max_size is None else max_size - len(inflated.data)
+        if frame.opcode is _CONT:
+            if frame.rsv1:
+                raise ProtocolError("RSV1 bit set in continuation frame")
+            if not self.decode_cont_data:
+                return frame
+        elif not frame.rsv1 or frame.opcode in _CONTROL:
+            return frame
+        elif self.remote_no_context_takeover:
+            self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+        self.decode_cont_data = not frame.fin
+        payload = bytes(frame.data) + _END_OF_MESSAGE if frame.fin else bytes(frame.data)
+        inflation = Inflation(self.decoder, payload, self.remote_max_window_bits)
         try:
-            self.decoder, rest = inflate_rest(decoder, self.remote_max_window_bits, room)
+            is_all = inflation.go_on(LARGE)
         except zlib.error as exc:
             raise ProtocolError("decompression failed") from exc
-        if room is not None and len(rest) > room:
-            raise PayloadTooBig(None, max_size)
-        inflated.data = bytes(inflated.data) + rest
-        return inflated
+        if not is_all:
+            return _LargeFrame(frame, self, inflation)
+        if max_size is not None and inflation.size > max_size:
+            raise PayloadTooBig(inflation.size, max_size)
+        self.go_on_with(inflation.inflater, is_last=frame.fin)
+        return Frame(frame.opcode, inflation.data, frame.fin, False, frame.rsv2, frame.rsv3)
+
+    def go_on_with(self, inflater: Any, *, is_last: bool) -> None:
+        """Take the inflater that a frame has left."""
+        if is_last and self.remote_no_context_takeover:
+            del self.decoder
+        else:
+            self.decoder = inflater

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -15,10 +15,11 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge.channel import TransportChannel
-from wsbridge.connectors._pieces import PieceReader, inflate_rest
+from wsbridge.connectors._pieces import Inflation, PieceReader
+from wsbridge.deflate import LARGE, agree, deflated_limit
+from wsbridge.frames import MAX_SIZE, size_limit
 from wsbridge.http import Request
 from wsbridge.options import Compression
-from wsbridge.upgrade import offers_deflate
 
 __all__ = ["Channel", "Wire", "deflate_offer"]
 
@@ -30,7 +31,7 @@ _SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
 class Channel(TransportChannel):
     """A channel whose frames wsproto makes and parses."""
 
-    __slots__ = ("_codec", "_pending", "_wire")
+    __slots__ = ("_codec", "_deflates", "_pending", "_wire")
 
     native: Any
     closed_errors = (LocalProtocolError,)
@@ -39,19 +40,35 @@ class Channel(TransportChannel):
         """Take the connection, when the 101 is written."""
         self._wire = wire
         self._codec = wire.codec
+        self._deflates = wire.deflates
         self._transport = wire.transport
         self._pending: list[bytes] = []
 
-    def _send_text(self, text: str) -> None:
-        text.encode()  # wsproto would do so behind the deflater, whose state cannot be put back
-        data = self._codec.send(TextMessage(text))
-        self._pending.append(data)
-        self._written(len(data))
+    def _send_text(self, text: str) -> Awaitable[object] | None:
+        data = text.encode()  # wsproto would do so behind the deflater, whose state cannot be put back
+        event = TextMessage(text)
+        if self._deflates and len(data) > LARGE:
+            return self._send_large(self._deflated(partial(self._codec.send, event), self._write))
+        framed = self._codec.send(event)
+        self._pending.append(framed)
+        self._written(len(framed))
+        return None
 
-    def _send_binary(self, data: bytes) -> None:
-        data = self._codec.send(BytesMessage(data))
-        self._pending.append(data)
-        self._written(len(data))
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        event = BytesMessage(data)
+        if self._deflates and len(data) > LARGE:
+            return self._send_large(self._deflated(partial(self._codec.send, event), self._write))
+        framed = self._codec.send(event)
+        self._pending.append(framed)
+        self._written(len(framed))
+        return None
+
+    def _write(self, framed: bytes) -> None:
+        self._pending.append(framed)
+        self._written(len(framed))
+
+    def _is_full(self) -> bool:
+        return self._wire.is_full
 
     def _flush(self) -> None:
         pending = self._pending
@@ -82,17 +99,12 @@ class Channel(TransportChannel):
 
 
 def deflate_offer(request: Request, compression: bool | Compression) -> list[str]:
-    """Return what of a request's ``Sec-WebSocket-Extensions`` wsproto shall accept: one offer of deflate, or none.
+    """Return what wsproto shall find in ``Sec-WebSocket-Extensions``: what is agreed on, as one offer, or none.
 
     It makes one answer of several offers, knows no quoted value, and no window of 8 bits (extensions.py, ``accept``).
     """
-    if compression is False or not offers_deflate(request):
-        return []
-    for offer in request.header_list("Sec-WebSocket-Extensions"):
-        name, *parameters = ("".join(part.replace('"', "").split()) for part in offer.split(";"))
-        if name == PerMessageDeflate.name and not any(parameter.endswith("=8") for parameter in parameters):
-            return ["; ".join((name, *parameters))]
-    return []
+    agreement = agree(request, compression)
+    return [] if agreement is None else [str(agreement)]
 
 
 class _Deflate(PerMessageDeflate):
@@ -104,6 +116,8 @@ class _Deflate(PerMessageDeflate):
 
     _outer: bool | None = None
     _in_control = False
+    room = MAX_SIZE
+    """Bytes that are inflated at most, and one more: a usual piece of what comes is small, and so is what it is."""
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
@@ -140,11 +154,23 @@ class _Deflate(PerMessageDeflate):
     def _inflated(self, data: bytes) -> bytes:
         inflater = self._decompressor
         assert inflater is not None
-        inflated = inflater.decompress(data)
-        if inflater.eof:
-            self._decompressor, rest = inflate_rest(inflater, int(self.client_max_window_bits))
-            inflated += rest
-        return inflated
+        inflation = Inflation(inflater, data, int(self.client_max_window_bits))
+        inflation.go_on(self.room)
+        self._decompressor = inflation.inflater
+        return inflation.data
+
+
+def _rest(events: Iterable[Event]) -> tuple[list[Event], bool]:
+    """Return what there is of the rest of a message, and whether there may be more behind it.
+
+    What comes behind it is left unread, above all a close, behind which wsproto writes nothing.
+    """
+    taken: list[Event] = []
+    for event in events:
+        taken.append(event)
+        if not isinstance(event, (TextMessage, BytesMessage)) or event.message_finished:
+            return taken, True
+    return taken, False
 
 
 def _process_close(native: Callable[[Frame], Frame], frame: Frame) -> Frame:
@@ -173,9 +199,11 @@ class Wire(PieceReader, asyncio.Protocol):
         self._lost = lost
         options = channel.options
         self._limits: dict[type[Any], int | None] = {str: options.max_text_size, bytes: options.max_binary_size}
-        self._deflates: list[Any] = codec._proto.extensions
-        for extension in self._deflates:
+        self._extensions: list[Any] = codec._proto.extensions
+        for extension in self._extensions:
             extension.__class__ = _Deflate
+        self.deflates = bool(self._extensions)
+        self.is_full = False  # the transport's buffer
         self._decoder = codec._proto._frame_decoder
         self._dropping = False
         self.ended = False  # the peer sends no more than what is unread
@@ -206,18 +234,28 @@ class Wire(PieceReader, asyncio.Protocol):
 
     def _lacking(self) -> int:
         header = self._decoder.header
-        if header is None or self._deflates:  # what is deflated may inflate a thousandfold, and is looked at on the way
+        if header is None:
             return 0
-        return header.payload_len - self._decoder.payload_consumed
+        lacking = header.payload_len - self._decoder.payload_consumed
+        if not self.deflates:
+            return lacking
+        if self._size > LARGE and self._is_inflating():  # outside the event loop, and of this frame alone
+            return min(lacking, LARGE)
+        return 0  # what is deflated may inflate a thousandfold, and is looked at on the way
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, events: Iterable[Event] | None = None) -> None:
         if self._dropping:
             return
-        try:
-            self.codec.receive_data(data)
-        except LocalProtocolError:
-            return  # it came behind the peer's close frame
-        for event in self.codec.events():
+        if events is None:
+            try:
+                self.codec.receive_data(data)
+            except LocalProtocolError:
+                return  # it came behind the peer's close frame
+            events = self.codec.events()
+            if self._size > LARGE and self._is_inflating():
+                self._inflate_rest(events)
+                return
+        for event in events:
             self._take(event)
             if self._dropping:
                 return
@@ -225,14 +263,33 @@ class Wire(PieceReader, asyncio.Protocol):
         if header is not None and channel is not None and not header.opcode.iscontrol():
             self._look(channel, header.opcode, header.payload_len - self._decoder.payload_consumed)
 
+    def _is_inflating(self) -> bool:
+        """Tell whether the message that has begun is deflated."""
+        return any(extension._inbound_compressed for extension in self._extensions)
+
+    def _inflate_rest(self, events: Iterable[Event]) -> None:
+        """Have the rest of a large message inflated outside the event loop, by larger pieces (SEND-9)."""
+        limit = None if self._kind is None else self._limits[self._kind]
+        for extension in self._extensions:
+            extension.room = size_limit(limit) - self._size
+        self._wait_for(asyncio.get_running_loop().run_in_executor(None, _rest, events))
+
+    def _worked(self, work: asyncio.Future[tuple[list[Event], bool]]) -> None:
+        events, is_finished = work.result()
+        for extension in self._extensions:
+            extension.room = MAX_SIZE
+        self._parse(b"", events)
+        if is_finished:
+            self._parse(b"")  # what stands behind it in the piece
+
     def _look(self, channel: Channel, opcode: Opcode, left: int) -> None:
         """Refuse a frame by what its head declares, as soon as that is there (LIM-1)."""
         kind = self._kind if opcode is Opcode.CONTINUATION else str if opcode is Opcode.TEXT else bytes
         limit = None if kind is None else self._limits[kind]
         if limit is None:
             return
-        if any(extension._inbound_compressed for extension in self._deflates):  # what is declared is deflated
-            limit += (limit >> 8) + 64
+        if self._is_inflating():  # what is declared is deflated
+            limit = deflated_limit(limit)
         if self._size + left > limit:
             self._fail(channel, 1009, "message too big")
 
@@ -300,9 +357,11 @@ class Wire(PieceReader, asyncio.Protocol):
         self._lost(exc)
 
     def pause_writing(self) -> None:
+        self.is_full = True
         if self._channel is not None:
             self._channel.pause_writing()
 
     def resume_writing(self) -> None:
+        self.is_full = False
         if self._channel is not None:
             self._channel.resume_writing()

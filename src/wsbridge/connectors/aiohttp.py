@@ -13,8 +13,10 @@ Mends, with public names of aiohttp only:
 - A half-close goes unnoticed while bytes are unsent: `_Watch` stands before aiohttp's protocol.
 - After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
-- Bad offers of deflate are agreed to (_websocket/helpers.py): with one, there is no deflate (`offers_deflate`).
-- A control frame with RSV1 is taken for a deflated one, and there is one limit for both kinds: `_Heads`.
+- Bad offers of deflate are agreed to, quoted ones too, and a window of 15 bits is taken and not told
+  (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`_offer`).
+- A control frame with RSV1 is taken for a deflated one, there is one limit for both kinds, and 2**32 - 1 is more than
+  the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails behind the 101: `_Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
@@ -28,8 +30,9 @@ to the close of a mount would be dropped unread (web_protocol.py, ``data_receive
 ``WebSocketResponse._reader``, the queue of what was read, and its ``_buffer``: a close frame lies in it unseen while a
 callback runs, and a violation that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
 
-It declares: an unmasked frame is accepted, and so is a new message behind an empty first fragment. Both are decided in
-aiohttp's compiled reader, which offers no hook.
+What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message behind
+an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
+which offers no hook.
 """
 
 from __future__ import annotations
@@ -41,10 +44,9 @@ import socket
 import struct
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
-from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue
@@ -56,13 +58,15 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.channel import TURN, OnTransport
 from wsbridge.close import is_valid_close_code
+from wsbridge.connectors._deviations import AIOHTTP
+from wsbridge.deflate import NAME, agree, deflated_limit
 from wsbridge.draining import plain_connection
+from wsbridge.frames import size_limit
 from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Deviation, WebSocketChannel
+from wsbridge.protocols import WebSocketChannel
 from wsbridge.sockets import abort, end_writing
 from wsbridge.tasks import begin_later
-from wsbridge.upgrade import offers_deflate
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
 
@@ -78,10 +82,11 @@ _NEVER = 2**62  # bytes: a writer limit that is not reached
 _SUBPROTOCOL = "Sec-WebSocket-Protocol"
 _TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
-_HIGHEST = 2**32 - 1  # bytes: the highest limit that the compiled reader can hold (reader_c.pxd)
-_TOO_LONG = (2**40).to_bytes(8)  # a declared length that is over any limit
+_HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
+_EXTENSIONS = "Sec-WebSocket-Extensions"
 _READER = "_reader"  # of a response: the queue of what was read
 _BUFFER = "_buffer"  # of that: pairs of a message and its size
+_REFUSED = 0x20  # RSV2, which no extension gives a meaning
 _SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
 
@@ -109,6 +114,7 @@ class _Channel(OnTransport, BaseChannel):
         "_deflates",
         "_draining",
         "_failure",
+        "_heads",
         "_held",
         "_is_ahead",
         "_protocol",
@@ -136,9 +142,11 @@ class _Channel(OnTransport, BaseChannel):
         self._rest: _Rest | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_ahead = False
+        self._heads: _Heads | None = None
         watch = _Watch(self._transport, self)
-        if self._deflates or self._options.max_text_size != self._options.max_binary_size:
-            watch.pass_to(_Heads(watch.data_received, self._options, deflates=self._deflates))
+        if self._deflates or not _is_native(self._options):
+            self._heads = _Heads(watch.data_received, self._options, deflates=self._deflates)
+            watch.pass_to(self._heads)
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
@@ -166,7 +174,7 @@ class _Channel(OnTransport, BaseChannel):
                 return
         self.keep_failure()
         if self._failure is not None:
-            self._end_read(_code_of(self._failure), "", "local")
+            self._end_read(self._code_of(self._failure), "", "local")
 
     def _send_text(self, text: str) -> Awaitable[object]:
         if self._deflates or self._protocol.writing_paused:
@@ -182,16 +190,11 @@ class _Channel(OnTransport, BaseChannel):
         if self._protocol.writing_paused:
             return self._send_later(data, kind)
         if self._deflates and (len(data) > _SYNC_DEFLATE or self._inflight):
-            self.pause_writing()  # the others wait, with nothing encoded, until this one is written (FLOW-2)
-            return self._track(self._send_deflated(data, kind))
+            return self._send_large(self._send_frame(data, kind))
         return self._send_frame(data, kind)
 
-    async def _send_deflated(self, data: bytes, kind: WSMsgType) -> None:
-        try:
-            await self._send_frame(data, kind)
-        finally:
-            if self._draining is None:
-                self.resume_writing()
+    def _is_full(self) -> bool:
+        return self._draining is not None
 
     async def _send_later(self, data: bytes, kind: WSMsgType) -> None:
         self._hold_senders()
@@ -293,11 +296,17 @@ class _Channel(OnTransport, BaseChannel):
         elif message.type is WSMsgType.CLOSE:
             await self._read_rest(1002)
         elif message.type is WSMsgType.ERROR and not isinstance(message.data, OSError):
-            await self._read_rest(_code_of(message.data))
+            await self._read_rest(self._code_of(message.data))
         else:
             if self._failure is not None:
-                self.failed(_code_of(self._failure))
+                self.failed(self._code_of(self._failure))
             self.connection_lost()
+
+    def _code_of(self, error: BaseException) -> int:
+        """Return the code for aiohttp's own error, or for what zlib raises about data that is not deflated."""
+        if self._heads is not None and self._heads.is_too_big:
+            return 1009
+        return int(error.code) if isinstance(error, WebSocketError) else 1002
 
     def keep_failure(self) -> None:
         """Keep why the reader failed, which a loss makes it forget."""
@@ -319,11 +328,6 @@ class _Channel(OnTransport, BaseChannel):
 
 def _is_valid(code: int) -> bool:
     return code == 0 or is_valid_close_code(code)  # 0: an empty close frame
-
-
-def _code_of(error: BaseException) -> int:
-    """Return the code for aiohttp's own error, or for what zlib raises about data that is not deflated."""
-    return int(error.code) if isinstance(error, WebSocketError) else 1002
 
 
 class _Watch(asyncio.BaseProtocol):
@@ -387,16 +391,20 @@ class _Heads:
     """Follows the heads of frames where aiohttp's compiled reader is too lenient, and makes it refuse them itself.
 
     What it marks fails in aiohttp in its turn, behind the messages before it. It costs time for each frame, and so
-    stands before a connection only where messages are deflated, or where the limits of text and binary differ: aiohttp
-    takes a control frame with RSV1 for a deflated one (RFC 7692, 6.1), and knows one limit for both kinds.
+    stands before a connection only where messages are deflated, or where the limits are none that aiohttp can have:
+    aiohttp takes a control frame with RSV1 for a deflated one (RFC 7692, 6.1), and knows one limit for both kinds.
+
+    Attributes:
+        is_too_big: Whether what it marked, behind which nothing is read, is a message that is too big.
     """
 
-    __slots__ = ("_deflates", "_left", "_limits", "_pass_on", "_pending", "_skip")
+    __slots__ = ("_deflates", "_left", "_limits", "_pass_on", "_pending", "_skip", "is_too_big")
 
     def __init__(self, pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> None:
         self._pass_on = pass_on
         self._limits = {1: options.max_text_size, 2: options.max_binary_size}
         self._deflates = deflates
+        self.is_too_big = False
         self._pending = b""  # the start of a head
         self._skip = 0  # bytes to come of the payload, its mask included
         self._left: int | None = None  # what the message may still be long; None: any length
@@ -418,21 +426,22 @@ class _Heads:
             start = position + 2 + extended
             length = int.from_bytes(frames[position + 2 : start]) if extended else frames[position + 1] & 0x7F
             if self._is_too_long(frames[position], length):
-                frames[position + 1 : start] = bytes((frames[position + 1] & 0x80 | 127,)) + _TOO_LONG
-                start = position + 10
+                self.is_too_big = True
+                frames[position] |= _REFUSED
             elif self._deflates and frames[position] & 0x48 == 0x48:
-                frames[position] |= 0x20  # RSV2, which no extension gives a meaning
+                frames[position] |= _REFUSED
             self._skip = length + (4 if frames[position + 1] & 0x80 else 0)
             position = start
         self._pass_on(bytes(frames))
 
     def _is_too_long(self, first: int, length: int) -> bool:
-        """Count what a message is long; what is deflated is measured when it is inflated (`BaseChannel`)."""
+        """Count what a message is long; what is deflated is measured again when it is inflated (`BaseChannel`)."""
         opcode = first & 0x0F
         if opcode >= 8:
             return False
         if opcode:
-            self._left = None if first & 0x40 else self._limits.get(opcode)
+            limit = self._limits.get(opcode)
+            self._left = deflated_limit(limit) if limit is not None and first & 0x40 else limit
         if self._left is None:
             return False
         self._left -= length
@@ -450,7 +459,7 @@ class _Source(BaseSource):
             protocols=() if subprotocol is None else (subprotocol,),
             autoclose=False,
             autoping=False,
-            compress=options.compression is not False and offers_deflate(self.request),
+            compress=options.compression is not False,  # where something is agreed on (`_offer`)
             max_msg_size=_native_limit(options),
             writer_limit=_NEVER,
         )
@@ -511,16 +520,7 @@ class Connector(BaseConnector):
     connector_api = 1
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
-    deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(
-        {
-            "RECV-9/unmasked-frame": Deviation(
-                "delivered", "the compiled reader checks no masks, and no hook sees a frame before it is unmasked"
-            ),
-            "RECV-9/message-in-empty-fragment": Deviation(
-                "delivered", "the compiled reader takes an empty first fragment for none, and no hook sees fragments"
-            ),
-        }
-    )
+    deviations = AIOHTTP
     native_option_names = frozenset(
         ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
     )
@@ -655,7 +655,10 @@ async def _answer(
     ws.headers.setdefault("Server", _SERVER)
     try:
         connector.upgraded(native.protocol)
-        writer = await ws.prepare(_fit(native, channel.subprotocol))
+        offer = native.headers.get(_EXTENSIONS)
+        if channel.options.compression is not False:
+            offer = _offer(request, channel.options)
+        writer = await ws.prepare(_fit(native, channel.subprotocol, offer))
         channel.opened(native, writer)
     except BaseException as exc:
         channel.abandon()
@@ -688,28 +691,52 @@ def _native_response(outcome: Response) -> web.Response:
     return response
 
 
-def _fit(native: web.BaseRequest, subprotocol: str | None) -> web.BaseRequest:
-    """Return the request as aiohttp takes it without a word.
+def _fit(native: web.BaseRequest, subprotocol: str | None, offer: str | None) -> web.BaseRequest:
+    """Return the request as aiohttp takes it without a word, with ``offer`` for all that is offered, if it is anything.
 
     What it does not know is a list of protocols in ``Upgrade`` (HS-1) and a second line of subprotocols, and it warns,
     with the peer's list, where none of them is spoken (web_ws.py:317).
     """
-    if native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers:
+    is_fit = native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers
+    if is_fit and native.headers.get(_EXTENSIONS) == offer:
         return native
-    kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions")
+    kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version")
     headers = [(name, value) for name in kept for value in native.headers.getall(name, ())]
     if subprotocol is not None:
         headers.append((_SUBPROTOCOL, subprotocol))
+    if offer is not None:
+        headers.append((_EXTENSIONS, offer))
     return native.clone(headers=[("Upgrade", "websocket"), *headers])
+
+
+def _offer(request: Request, options: WebSocketOptions[Any]) -> str | None:
+    """Return what aiohttp shall find offered: what is agreed on, of which it answers all (FRAME-37).
+
+    It takes a window of 15 bits without a word, but is free to agree on a smaller one.
+    """
+    agreement = agree(request, options.compression)
+    if agreement is None:
+        return None
+    parts = [NAME]
+    if agreement.server_max_window_bits is not None:
+        parts.append(f"server_max_window_bits={min(agreement.server_max_window_bits, 14)}")
+    if agreement.server_no_context_takeover:
+        parts.append("server_no_context_takeover")
+    return "; ".join(parts)
+
+
+def _is_native(options: WebSocketOptions[Any]) -> bool:
+    """Tell whether aiohttp itself can hold a peer to the limits, as long as nothing is deflated."""
+    text, binary = options.max_text_size, options.max_binary_size
+    return text == binary and (text is None or text < _HIGHEST)
 
 
 def _native_limit(options: WebSocketOptions[Any]) -> int:
     """Return ``max_msg_size``: exclusive, 0 for none, and with room for what deflate adds to random bytes."""
-    text, binary = options.max_text_size, options.max_binary_size
-    if text is None or binary is None:
-        return 0 if text is binary else _HIGHEST  # where one kind has a limit, `_Heads` needs one to refuse by
-    limit = text if text > binary else binary
-    return limit + 1 + ((limit >> 8) + 64 if options.compression is not False else 0)
+    limit = max(size_limit(options.max_text_size), size_limit(options.max_binary_size))
+    if options.compression is not False:
+        limit = deflated_limit(limit)
+    return limit + 1 if limit < _HIGHEST else 0  # without one, `_Heads` refuses what is too big
 
 
 def _run_now(coroutine: Coroutine[Any, Any, object]) -> None:

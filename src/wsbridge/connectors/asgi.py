@@ -13,7 +13,8 @@ ASGI says less than the contract needs, and each server says another part of it 
 - Servers take messages for a peer that left, and keep those of many tasks: one is sent at a time, and while a callback
   sends, the next event is read.
 - Most servers send no close frame for an application that raised or returned: it is always sent here.
-- granian's ``send`` of a close waits for a pending ``receive()``: that is interrupted first.
+- The ``send`` of a close waits for a pending ``receive()`` on granian up to 2.8.7 (asgi/io.rs, ``close``): that is
+  interrupted first, and none begins while a close is under way.
 - granian aborts its process for a refusal with a header that is repeated (ws.rs:87): they are joined to one.
 - granian sends an empty message for text that UTF-8 cannot encode: text is encoded before it is sent.
 - Nothing is told of pings, so that ``ping_interval`` is refused, unless ``server_pings`` leaves them to the server.
@@ -293,7 +294,7 @@ class Channel(BaseChannel):
     async def _read_next(self) -> None:
         """Read events, and hold those that are messages, and the end that comes after them."""
         while self._has_room() and not (self._over or self._ended):
-            event = await self._get()
+            event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
             elif event["type"] == "websocket.receive":

@@ -1,4 +1,4 @@
-"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7.
+"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7 and 2.8.9.
 
 HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches nothing: the channel stands on the
 event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading behind its own

@@ -12,8 +12,9 @@ Mends, in a subclass of `WebSocketProtocol13` but where told (lines of tornado 6
 - A ping between deflated fragments undoes ``_frame_compressed`` (1183): it is put back.
 - Any close code is accepted and echoed (1288), and a close lasts 5 s (1361): `_handle_message` is replaced.
 - In an offer of deflate, parameters without a value are lost, and bad ones cut TCP (httputil.py:1290, 923):
-  `_parse_extensions_header` reads offers to the letter, and puts the settings of `Compression` into them.
-- What follows a deflated block with BFINAL is lost (826): `_inflated` begins anew.
+  `_parse_extensions_header` returns what the core has agreed on.
+- What follows a deflated block with BFINAL is lost (826), there is one limit for both kinds, and it cannot be
+  ``sys.maxsize`` and more (830): `_inflate`.
 - A message sent costs a task (1144), and nothing bounds the write buffer: `_write_frame`, and the channel waits.
 - ``get`` checks less than HS-4 (238), and stays for the life of the channel: `_Handler.prepare` answers any method, and
   its task ends there.
@@ -41,7 +42,7 @@ import struct
 import sys
 import weakref
 import zlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
 from types import TracebackType
@@ -66,7 +67,10 @@ from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedC
 from wsbridge.clock import Timer
 from wsbridge.close import is_valid_close_code
 from wsbridge.connectors._answers import final_response
+from wsbridge.connectors._pieces import Inflation
+from wsbridge.deflate import LARGE, NAME, Agreement, agree, deflated_limit
 from wsbridge.draining import Connection
+from wsbridge.frames import MAX_SIZE, size_limit
 from wsbridge.http import Request, Response, plain_response, says_close
 from wsbridge.logs import lower, shown
 from wsbridge.options import Compression, WebSocketOptions
@@ -87,13 +91,10 @@ _PRIVATE: dict[Any, str] = {
     WebSocketProtocol13: "_abort _compressor _decompressor _frame_compressed _handle_message "
     "_fragmented_message_opcode _parse_extensions_header _read_bytes _receive_frame _receive_frame_loop _write_frame",
     BaseIOStream: "_write_buffer",
-    websocket: "_DecompressTooLargeError",
-    getattr(websocket, "_PerMessageDeflateDecompressor", None): "_create_decompressor _decompressor",
+    getattr(websocket, "_PerMessageDeflateDecompressor", None): "_create_decompressor _decompressor _max_wbits",
 }
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-_PARAMETER = re.compile(  # RFC 7692, 7.1; zlib has no window of 8 bits
-    r"((?:server|client)_no_context_takeover|client_max_window_bits)|((?:server|client)_max_window_bits)=(9|1[0-5])"
-)
+_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _BAD_REQUEST = final_response(plain_response(400), "")
 _TOO_LARGE = final_response(plain_response(431), "")
 _TURN = 64  # frames that are read before other tasks get their turn
@@ -130,25 +131,19 @@ class _Frames(WebSocketProtocol13):
     """Tornado's codec, reporting to a channel."""
 
     # beside the dictionary of tornado's class: beyond 30 names CPython shares no keys, which costs 2.8 KiB
-    __slots__ = ("_at_head", "_outer_compressed", "broken", "channel")
+    __slots__ = ("_at_head", "_outer_compressed", "agreement", "broken", "channel")
 
     def __init__(self, handler: _Handler, channel: _Channel, params: Any) -> None:
         params.compression_options = channel.terms.deflate
-        params.max_message_size = max(channel.terms.limits[_TEXT], channel.terms.limits[_BINARY]) + channel.terms.room
         super().__init__(handler, False, params)
         self.channel = channel
+        self.agreement: Agreement | None = None
         self.broken = False
         self._at_head = False
         self._outer_compressed: bool | None = None
 
-    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
-        for offer in headers.get("Sec-WebSocket-Extensions", "").split(","):
-            name, *parts = (part.strip() for part in offer.split(";"))
-            matches = [match for match in map(_PARAMETER.fullmatch, parts) if match is not None]
-            agreed: dict[str, Any] = {match[1] or match[2]: match[3] for match in matches}
-            if name == "permessage-deflate" and len(agreed) == len(parts):
-                return [(name, self.channel.terms.with_settings(agreed))]
-        return []
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, Any]]]:
+        return [] if self.agreement is None else [(NAME, self.agreement.parameters)]
 
     def start_pinging(self) -> None:
         """The connector's clock pings."""
@@ -156,16 +151,23 @@ class _Frames(WebSocketProtocol13):
     async def _receive_frame_loop(self) -> None:
         self.channel.opened(self)  # which reads in a task of its own
 
-    def send(self, opcode: int, data: bytes) -> None:
-        """Write a message."""
-        if self._compressor is None:
+    def send(self, opcode: int, data: bytes) -> Awaitable[object] | None:
+        """Write a message; return what is to be awaited for that, or None."""
+        compressor = self._compressor
+        if compressor is None:
             written = self._write_frame(True, opcode, data)
+        elif len(data) > LARGE:
+            return self.channel.send_large(partial(compressor.compress, data), partial(self._write_deflated, opcode))
         else:
-            written = self._write_frame(True, opcode, self._compressor.compress(data), self.RSV1)
+            written = self._write_frame(True, opcode, compressor.compress(data), self.RSV1)
         if not written.done():
             self._wait_for(written)
         elif self.stream.closed():
             raise StreamClosedError
+        return None
+
+    def _write_deflated(self, opcode: int, data: bytes) -> None:
+        self._wait_for(self._write_frame(True, opcode, data, self.RSV1))
 
     def send_control(self, opcode: int, payload: bytes) -> None:
         """Write a control frame."""
@@ -192,6 +194,7 @@ class _Frames(WebSocketProtocol13):
                     if count % _TURN == 0:
                         await asyncio.sleep(0)
             if self.broken:
+                await channel.answered()
                 stream.write(b"").add_done_callback(lambda _: _end_writing(stream))
             while self.broken:
                 await stream.read_bytes(_CHUNK, partial=True)
@@ -212,36 +215,59 @@ class _Frames(WebSocketProtocol13):
                 self._abort()
                 raise _Violation
             if data[0] & self.RSV1 or (not opcode and self._frame_compressed):
-                limit += self.channel.terms.room
+                limit = deflated_limit(limit)
             self.params.max_message_size = limit
             self._outer_compressed = self._frame_compressed
         return data
 
-    def _handle_message(self, opcode: int, data: bytes) -> None:
+    def _handle_message(self, opcode: int, data: bytes) -> Any:
         if opcode & 0x8:
             self._frame_compressed = self._outer_compressed
             self._handle_control(opcode, data)
-            return
+        elif self._frame_compressed:
+            return self._inflate(opcode, data)
+        else:
+            try:
+                self.channel.feed(data.decode() if opcode == _TEXT else data)
+            except UnicodeDecodeError:
+                self._fail(1007)
+        return None
+
+    def _inflate(self, opcode: int, data: bytes) -> Coroutine[Any, Any, None] | None:
+        """Inflate a message and hand it on; return what tornado is to await for that before it reads on, or None."""
+        native: Any = self._decompressor
+        inflater = native._decompressor or native._create_decompressor()
+        inflation = Inflation(inflater, data + _END_OF_MESSAGE, native._max_wbits)
         try:
-            if self._frame_compressed:
-                data = self._inflated(data)
-            self.channel.feed(data.decode() if opcode == _TEXT else data)
-        except UnicodeDecodeError:
-            self._fail(1007)
+            if not inflation.go_on(LARGE):
+                return self._inflate_rest(opcode, inflation)
         except zlib.error:
             self._fail(1002)
-        except websocket._DecompressTooLargeError:  # pyright: ignore[reportPrivateUsage]
-            self._fail(1009)
+        else:
+            self._take_inflated(opcode, inflation)
+        return None
 
-    def _inflated(self, data: bytes) -> bytes:
-        inflater: Any = self._decompressor
-        inflated: bytes = inflater.decompress(data)
-        stream = inflater._decompressor
-        if stream is not None and stream.eof:  # by a block with BFINAL (RFC 7692, 7.2.3.4): the next is a new one
-            if stream.unused_data.strip(b"\0") != b"\xff\xff":
-                raise zlib.error("data behind the end")
-            inflater._decompressor = inflater._create_decompressor()
-        return inflated
+    async def _inflate_rest(self, opcode: int, inflation: Inflation) -> None:
+        """Do so outside the event loop (SEND-9)."""
+        limit = self.channel.terms.limits[opcode]
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, inflation.go_on, limit)
+        except zlib.error:
+            self._fail(1002)
+        else:
+            self._take_inflated(opcode, inflation)
+
+    def _take_inflated(self, opcode: int, inflation: Inflation) -> None:
+        native: Any = self._decompressor
+        if native._decompressor is not None:  # it outlives the message
+            native._decompressor = inflation.inflater
+        if inflation.size > self.channel.terms.limits[opcode]:
+            self._fail(1009)
+            return
+        try:
+            self.channel.feed(inflation.data.decode() if opcode == _TEXT else inflation.data)
+        except UnicodeDecodeError:
+            self._fail(1007)
 
     def _handle_control(self, opcode: int, data: bytes) -> None:
         if opcode == _PING:
@@ -276,6 +302,7 @@ async def _read(frames: _Frames) -> None:
     stream = frames.stream
     try:
         await frames.read()
+        await frames.channel.answered()
         del frames  # the channel may be forgotten while the rest is written
         await stream.write(b"")
     except StreamClosedError:
@@ -304,31 +331,15 @@ def _unsent(stream: IOStream) -> int:
 class _Terms:
     """Options as tornado wants them, once for all channels that have the same."""
 
-    __slots__ = ("_settings", "deflate", "limits", "options", "room")
+    __slots__ = ("deflate", "limits", "options")
 
     def __init__(self, options: WebSocketOptions[Any]) -> None:
         self.options = options
         wanted = options.compression
-        self._settings = wanted if isinstance(wanted, Compression) else Compression()
-        level = self._settings.memory_level
+        level = wanted.memory_level if isinstance(wanted, Compression) else None
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
-        self.limits: dict[int, int] = dict.fromkeys((_TEXT, _BINARY, _CLOSE, _PING, _PONG), sys.maxsize)
-        for opcode, limit in ((_TEXT, options.max_text_size), (_BINARY, options.max_binary_size)):
-            if limit is not None:
-                self.limits[opcode] = limit
-        most = max(self.limits[_TEXT], self.limits[_BINARY])
-        self.room = (most >> 8) + 64  # what deflate adds to random bytes at most, which the channel cuts off again
-
-    def with_settings(self, agreed: dict[str, Any]) -> dict[str, Any]:
-        """Add the options to what a peer offers for deflate (RFC 7692, 7.1)."""
-        bits = self._settings.window_bits
-        if bits is not None:
-            for key in ("server_max_window_bits", "client_max_window_bits"):
-                if key in agreed or key.startswith("server"):
-                    agreed[key] = str(min(bits, int(agreed.get(key) or bits)))
-        if self._settings.context_takeover is False:
-            agreed |= {"server_no_context_takeover": None, "client_no_context_takeover": None}
-        return agreed
+        self.limits: dict[int, int] = dict.fromkeys((_CLOSE, _PING, _PONG), MAX_SIZE)
+        self.limits |= {_TEXT: size_limit(options.max_text_size), _BINARY: size_limit(options.max_binary_size)}
 
 
 class _Channel(QueuedChannel):
@@ -355,11 +366,18 @@ class _Channel(QueuedChannel):
         begin_later(loop, self.run())
         cast(Connector, self._connector).keep(begin_later(loop, _read(frames)))
 
-    def _send_text(self, text: str) -> None:
-        self._frames.send(_TEXT, text.encode())
+    def _send_text(self, text: str) -> Awaitable[object] | None:
+        return self._frames.send(_TEXT, text.encode())
 
-    def _send_binary(self, data: bytes) -> None:
-        self._frames.send(_BINARY, data)
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        return self._frames.send(_BINARY, data)
+
+    def send_large(self, deflate: Callable[[], bytes], write: Callable[[bytes], None]) -> Awaitable[object]:
+        """Deflate a large message outside the event loop, and write it."""
+        return self._send_large(self._deflated(deflate, write))
+
+    def _is_full(self) -> bool:
+        return self._stream.writing()
 
     def _close(self, code: int | None, text: str) -> None:
         self._frames.send_control(_CLOSE, b"" if code is None else struct.pack("!H", code) + text.encode())
@@ -375,6 +393,11 @@ class _Channel(QueuedChannel):
         """Take it that the write buffer is empty, or the connection gone."""
         if not self._stream.writing():  # behind a message and a control frame there are two to wait for
             self.resume_writing()
+
+    async def answered(self) -> None:
+        """Wait until the close frame is written, which may have to wait for sends (SEND-6)."""
+        if self._closing is not None:
+            await asyncio.wait((self._closing,))
 
     def _disconnect(self) -> None:
         """`_read` does."""
@@ -464,7 +487,8 @@ class _Handler(WebSocketHandler):
             self._add_headers(source.response_headers)
             self._connector.upgraded(stream)
             self.open_args, self.open_kwargs = (), {}
-            self.ws_connection = self.get_websocket_protocol()
+            self.ws_connection = frames = self.get_websocket_protocol()
+            frames.agreement = agree(request, self.channel.options.compression)
             await self.ws_connection.accept_connection(self)
         except BaseException:
             outcome.abandon()

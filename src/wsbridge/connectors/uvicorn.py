@@ -49,7 +49,7 @@ from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
 from wsbridge.clock import Timer
 from wsbridge.connectors import asgi
-from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.connectors._sansio import Channel, FrameReader, agree_on_deflate
 from wsbridge.draining import plain_connection
 from wsbridge.errors import ConnectorNotInstalledError
 from wsbridge.http import Request, plain_response
@@ -329,7 +329,7 @@ class Connector(asgi.Connector):
 
     async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
         protocol: _Protocol = channel.native
-        extensions = agree(protocol.conn, protocol.request.headers, channel.options.compression)
+        extensions = agree_on_deflate(protocol.conn, source.request, channel.options.compression)
         if extensions is not None:
             protocol.response.headers["Sec-WebSocket-Extensions"] = extensions
         protocol.agreed(channel.options)

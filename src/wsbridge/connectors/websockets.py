@@ -25,7 +25,7 @@ Mends; lines are those of 17.4:
 - What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
 Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
-``close_sent``, ``close_rcvd``, ``available_extensions``, ``reader.read_exact``; ``decoder`` of the deflate extension.
+``close_sent``, ``close_rcvd``, ``extensions``, ``reader.read_exact``; ``PerMessageDeflate`` and its ``decoder``.
 It declares no deviation.
 """
 
@@ -57,7 +57,7 @@ from wsbridge.answering import Taken, of_transport
 from wsbridge.application import Application
 from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.clock import Timer
-from wsbridge.connectors._sansio import Channel, FrameReader, agree
+from wsbridge.connectors._sansio import Channel, FrameReader, agree_on_deflate
 from wsbridge.http import Request, Response, closing, plain_response
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -327,7 +327,7 @@ class _Source(BaseSource):
         headers["Upgrade"] = "websocket"
         headers["Connection"] = "Upgrade"
         headers["Sec-WebSocket-Accept"] = accept_key(native.request.headers["Sec-WebSocket-Key"])
-        extensions = agree(protocol, native.request.headers, channel.options.compression)
+        extensions = agree_on_deflate(protocol, self.request, channel.options.compression)
         if extensions is not None:
             headers["Sec-WebSocket-Extensions"] = extensions
         if channel.subprotocol is not None:

@@ -18,6 +18,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     closing_reasons,
     errors,
     limits,
+    large,
     timeouts,
     flow,
     fairness,
@@ -39,6 +40,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     framing,
     framing_control,
     framing_deflate,
+    framing_offers,
 )
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "framing",
     "framing_control",
     "framing_deflate",
+    "framing_offers",
     "hs",
     "hs_answers",
     "hs_http2",
@@ -60,6 +63,7 @@ __all__ = [
     "hs_peer",
     "hs_refused",
     "hs_requests",
+    "large",
     "lifespan",
     "limits",
     "logs",

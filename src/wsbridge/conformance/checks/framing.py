@@ -66,7 +66,7 @@ FRAME_RULES: tuple[tuple[str, str, str], ...] = (
     ("FRAME-34", "RFC 7692, 7.1", "An offer with a parameter that is unknown, repeated or ill-formed is declined."),
     ("FRAME-35", "RFC 7692, 7.1.1.1", "`server_no_context_takeover`, if agreed on, makes each message stand alone."),
     ("FRAME-36", "RFC 7692, 7.1.1.2", "`client_no_context_takeover` may be offered, and the client's messages be so."),
-    ("FRAME-37", "RFC 7692, 7.1.2.1", "`server_max_window_bits`, if agreed on, is told and kept to."),
+    ("FRAME-37", "RFC 7692, 7.1.2.1", "`server_max_window_bits`, if agreed on, is told, 15 too, and kept to."),
     ("FRAME-38", "RFC 7692, 7.1.2.2", "`client_max_window_bits` may be offered, with a value or without."),
     ("FRAME-39", "RFC 7692, 7.2", "Deflated messages are inflated, whatever their size and however deflated."),
     ("FRAME-40", "RFC 7692, 7.2.2", "A deflated message may refer to what is in the window from earlier ones."),
@@ -82,6 +82,8 @@ FRAME_RULES: tuple[tuple[str, str, str], ...] = (
     ("FRAME-50", "RFC 7692, 6.2", "A deflated text that is not UTF-8 is refused with 1007."),
     ("FRAME-51", "RFC 7692, 6.1", "Control frames between the fragments of a deflated message are not deflated."),
     ("FRAME-52", "RFC 7692, 6", "The server sets RSV1 on the first frame of a deflated message, and nowhere else."),
+    ("FRAME-53", "RFC 7692, 5.1", "Of several offers the first that can be taken is, whatever stands before it."),
+    ("FRAME-54", "RFC 6455, 9.1", "Within a quoted string of an offer no other offer and no parameter begins."),
 )
 """The rules of framing, all of level ``rfc``: id, section, sentence."""
 
@@ -263,16 +265,10 @@ async def byte_by_byte(bench: Bench) -> None:
         )
     )
     async with bench.reference() as served, served.peer("/echo") as peer:
-
-        async def trickle(data: bytes) -> None:
-            for index in range(len(data)):
-                await peer.send_raw(data[index : index + 1])
-                await asyncio.sleep(0)  # lets the server, in the same loop, read the byte by itself
-
-        await trickle(data)
+        await peer.send_apart(data)
         equal([await peer.receive_text(), await peer.receive_binary()], ["\xe9\u20ac", bytes(130)], "the echoes")
         # only now: an echo may be lost to a close that the server has read (SEND-1)
-        await trickle(build_frame(Opcode.CLOSE, close_payload(4000, "\xe9")))
+        await peer.send_apart(build_frame(Opcode.CLOSE, close_payload(4000, "\xe9")))
         equal((await peer.receive_close()).code, 4000, "the code that the peer got back")
         true(Pong(b"p") in peer.received, "the ping was not answered")
 
@@ -296,9 +292,7 @@ async def head_cut_anywhere(bench: Bench) -> None:
         for size in (3, 300, 70_000):
             frame = build_frame(Opcode.BINARY, bytes(size))
             for cut in range(1, len(frame) - size + 1):
-                await peer.send_raw(frame[:cut])
-                await asyncio.sleep(0.002)
-                await peer.send_raw(frame[cut:])
+                await peer.send_apart([frame[:cut], frame[cut:]])
                 equal(await peer.receive_binary(), bytes(size), f"the echo of {size} bytes, cut at {cut}")
 
 

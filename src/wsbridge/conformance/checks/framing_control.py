@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from wsbridge.conformance.bench import Bench
@@ -292,9 +291,8 @@ echoes(
 async def split_with_a_ping_between(bench: Bench) -> None:
     """A character that is split comes back whole with pings at every cut, and pauses too."""
     async with bench.reference() as served, served.peer("/echo") as peer:
-        for frame in fragments(Opcode.TEXT, [bytes((byte,)) for byte in _MIXED.encode()]):
-            await peer.send_raw(frame + build_frame(Opcode.PING, b"\xff"))
-            await asyncio.sleep(0)
+        frames = fragments(Opcode.TEXT, [bytes((byte,)) for byte in _MIXED.encode()])
+        await peer.send_apart(frame + build_frame(Opcode.PING, b"\xff") for frame in frames)
         equal(await peer.receive_text(), _MIXED, "the echo")
 
 

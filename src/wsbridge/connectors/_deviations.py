@@ -1,0 +1,34 @@
+"""What connectors do otherwise than the contract, and what was tried (CLOSE-8): the document is written from this.
+
+It imports no server, so that it can be read without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from wsbridge.connectors._granian_deviations import DEVIATIONS as GRANIAN
+from wsbridge.protocols import Deviation
+
+__all__ = ["AIOHTTP", "DEVIATIONS"]
+
+AIOHTTP: Mapping[str, Deviation] = MappingProxyType(
+    {
+        "RECV-9/unmasked-frame": Deviation(
+            "delivered", "the compiled reader checks no masks, and no hook sees a frame before it is unmasked"
+        ),
+        "RECV-9/message-in-empty-fragment": Deviation(
+            "delivered", "the compiled reader takes an empty first fragment for none, and no hook sees fragments"
+        ),
+        "SEND-9/inflated-outside-the-event-loop": Deviation(
+            "in the event loop",
+            "the compiled reader inflates a message at once, for 4 ms a MiB, by an inflater that it makes itself; to"
+            " inflate the large ones in front of it the small ones would have to be, too, in Python, since they share"
+            " a window",
+        ),
+    }
+)
+
+DEVIATIONS: Mapping[str, Mapping[str, Deviation]] = MappingProxyType({"aiohttp": AIOHTTP, "granian": GRANIAN})
+"""By the connector's name, those of each that declares any."""
