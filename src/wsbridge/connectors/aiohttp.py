@@ -654,7 +654,8 @@ async def _answer(
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
     try:
-        connector.upgraded(native.protocol)
+        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+            connector.upgraded(native.protocol)
         offer = native.headers.get(_EXTENSIONS)
         if channel.options.compression is not False:
             offer = _offer(request, channel.options)

@@ -25,7 +25,7 @@ from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import bind, socket_address
+from wsbridge.sockets import bind, listen, socket_address
 from wsbridge.upgrade import websocket_interceptor
 
 _PATH = "/mounted"
@@ -44,6 +44,7 @@ async def mounted(
     """Run an application of the server's framework with ``handler`` at `_PATH`; by default the recorder's options."""
     options.setdefault("shutdown_timeout", 2 * bench.scale)
     (sock,) = await bind("127.0.0.1", 0)
+    listen([sock])  # which not every server does by itself
     entered = False
     try:
         harness = bench.connector.serve_mounted(sock, _PATH, bench.options() if handler is None else handler, **options)
