@@ -646,7 +646,8 @@ async def _answer(
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
-        connector.answering(native.protocol)
+        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+            connector.answering(native.protocol)
         return _native_response(outcome)
     assert isinstance(outcome, _Channel)
     channel, headers, ws = outcome, source.response_headers, outcome.native
@@ -654,7 +655,7 @@ async def _answer(
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", _SERVER)
     try:
-        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+        if isinstance(native.protocol, _Protocol):
             connector.upgraded(native.protocol)
         offer = native.headers.get(_EXTENSIONS)
         if channel.options.compression is not False:
