@@ -294,3 +294,19 @@ def take_any_handler() -> None:
 def take_any_callback() -> None:
     for module in (options, stream, interceptor, application, channel):
         module.check_callback = lambda name, callback, *takes: None
+
+
+@patch("HS-19")
+def know_http_1_1_alone() -> None:
+    upgrade.STREAM_VERSIONS = frozenset()
+
+
+@patch("MOUNT-3")
+def pass_over_the_users_own_hook() -> None:
+    websockets: Any = importlib.import_module("wsbridge.connectors.websockets")
+    native = websockets.mount
+
+    def mount(handler: Any, *, process_request: Any = None, **options: Any) -> Any:
+        return native(handler, **options)
+
+    websockets.mount = mount
