@@ -469,6 +469,22 @@ async def test_a_loop_that_ignores_the_end_leaves_the_event_loop_to_others(
     assert opened.channel.id in caplog.text
 
 
+@pytest.mark.rule("OPEN-2")
+async def test_an_awaitable_that_is_no_coroutine_is_awaited(kind: Kind) -> None:
+    class Compiled:
+        def __await__(self) -> Generator[Any, None, None]:
+            yield from asyncio.sleep(0).__await__()
+            opened.log.append("awaited")
+
+    never = asyncio.get_running_loop().create_future()
+    results: dict[str, Any] = {"a": Compiled(), "b": never, "c": 3}
+    opened = Opened(kind, on_text=lambda channel, process, text: results[text])
+    for text in results:
+        opened.comes("text", text)
+    await opened.leave()
+    assert opened.log == ["open", "text a", "awaited", "text b", "text c", "close 1000"]
+
+
 @pytest.mark.rule("FLOW-4")
 @pytest.mark.parametrize("in_callback", [False, True])
 async def test_a_loop_that_sends_leaves_the_event_loop_to_others(kind: Kind, in_callback: bool) -> None:

@@ -860,9 +860,11 @@ class BaseChannel(ABC):
         self._activity = self._connector.clock.time()
 
     def _started(self, result: object) -> Running | None:
-        """Return what a callback returned if it is a coroutine; anything else is an ordinary value (OPEN-2)."""
+        """Return what a callback returned if it is to be awaited; anything else is an ordinary value (OPEN-2)."""
         if not asyncio.iscoroutine(result):
-            return None
+            if not hasattr(type(result), "__await__") or asyncio.isfuture(result) or result is BEGUN:
+                return None
+            result = _awaited(cast("Awaitable[object]", result))
         if self._idle_timeout is not None:
             result = self._timed(result)
         self.running = result
@@ -1013,6 +1015,11 @@ class BaseChannel(ABC):
                     self._pong_by = now + options.ping_timeout
                 self._write_quietly(self._ping, _PING.pack(self._ping_count))
         return ping_at if self._pong_by is None else min(ping_at, self._pong_by)
+
+
+async def _awaited(awaitable: Awaitable[object]) -> object:
+    """Await what a compiled function returns in place of a coroutine."""
+    return await awaitable
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

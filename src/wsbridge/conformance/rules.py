@@ -207,8 +207,9 @@ OPENING_RULES: tuple[Rule, ...] = (
         "OPEN-2",
         sentence="A callback is a coroutine function, or a plain function, which runs on the event loop.",
         text="""If a plain function returns a *coroutine*, that is awaited; anything else, a Task or a Future as well,
-        is a value like any other and is not awaited. The process object is what `on_open` returns, or what its
-        coroutine does.""",
+        is a value like any other and is not awaited. Of a callback for messages, whose value nobody needs, another
+        object with `__await__` is awaited too, as compiled functions return it. The process object is what `on_open`
+        returns, or what its coroutine does.""",
     ),
     rule(
         "OPEN-3",
