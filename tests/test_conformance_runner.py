@@ -744,6 +744,5 @@ def test_a_deviation_that_nobody_has_seen_is_a_problem() -> None:
     assert result.problems == ()  # only a part was run
     from wsbridge.conformance.suite import _problems
 
-    assert _problems(result.target, list(result.results), {}, is_whole=True)[-1] == (
-        "the deviation RECV-9/unmasked-frame is declared, but no check has seen it"
-    )
+    problems = _problems(result.target, list(result.results), {}, is_whole=True)
+    assert "the deviation RECV-9/unmasked-frame is declared, but no check has seen it" in problems
