@@ -250,6 +250,7 @@ CONNECTORS = ["aiohttp", "websockets", "tornado", "picows", "uvicorn", "hypercor
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the backlog")
 @pytest.mark.parametrize("name", CONNECTORS)
 async def test_as_many_may_wait_on_every_connector(name: str) -> None:
+    pytest.importorskip(name)
     connector = load_connector(name)(Application([("/", WebSocketOptions())]))
     await connector.start()
     try:

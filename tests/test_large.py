@@ -15,6 +15,9 @@ import pytest
 
 import wsbridge
 from wsbridge import Application, CloseReason, WebSocketChannel, WebSocketOptions
+
+pytest.importorskip("wsproto")  # for the client
+
 from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, build_frame
 
 pytestmark = pytest.mark.rule("SEND-9")

@@ -17,9 +17,6 @@ from click.testing import CliRunner
 from wsbridge import Application, UnsupportedOptionError, WebSocketOptions
 from wsbridge.cli import Exit, cli
 from wsbridge.client import _interrupts
-from wsbridge.conformance import TargetError
-from wsbridge.conformance.suite import Session
-from wsbridge.conformance.wire import Peer
 from wsbridge.connectors import _connections
 from wsbridge.draining import Drain
 from wsbridge.registry import load_connector
@@ -65,7 +62,12 @@ def run_python(code: str, *arguments: str) -> str:
 
 ECHO = """
 from wsbridge import Application, WebSocketOptions, serve
-from wsbridge.conformance.wire import Peer
+
+pytest.importorskip("wsproto")  # for the suite and its client
+
+from wsbridge.conformance import TargetError  # noqa: E402
+from wsbridge.conformance.suite import Session  # noqa: E402
+from wsbridge.conformance.wire import Peer  # noqa: E402
 
 async def echo(channel, process, text):
     await channel.send_text(text)

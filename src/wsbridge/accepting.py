@@ -19,7 +19,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from wsbridge.sockets import BACKLOG, Anchor, abort, anchor
 from wsbridge.tasks import begin_later
@@ -40,7 +40,7 @@ _REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 
 _started: Callable[..., asyncio.Task[None]] = (  # at once, where that can be: a turn less for each connection
-    partial(asyncio.Task, eager_start=True) if sys.version_info >= (3, 12) else asyncio.Task
+    partial(cast(Any, asyncio.Task), eager_start=True) if sys.version_info >= (3, 12) else asyncio.Task
 )
 _ENDED = frozenset(  # errors of a connection that waited, not of the socket that listens: accept(2) of Linux
     getattr(errno, name)
