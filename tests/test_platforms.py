@@ -22,6 +22,12 @@ from wsbridge.draining import Drain
 from wsbridge.registry import load_connector
 from wsbridge.sockets import bind, socket_address
 
+pytest.importorskip("wsproto")  # for the suite and its client
+
+from wsbridge.conformance import TargetError
+from wsbridge.conformance.suite import Session
+from wsbridge.conformance.wire import Peer
+
 WINDOWS = """
 import asyncio, concurrent.futures.thread, os, signal, socket, sys
 import wsbridge.cli, wsbridge.conformance.wire, wsbridge.testing
@@ -62,12 +68,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 ECHO = """
 from wsbridge import Application, WebSocketOptions, serve
-
-pytest.importorskip("wsproto")  # for the suite and its client
-
-from wsbridge.conformance import TargetError  # noqa: E402
-from wsbridge.conformance.suite import Session  # noqa: E402
-from wsbridge.conformance.wire import Peer  # noqa: E402
+from wsbridge.conformance.wire import Peer
 
 async def echo(channel, process, text):
     await channel.send_text(text)
