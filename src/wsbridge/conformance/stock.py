@@ -161,7 +161,12 @@ class Granian(Stock):
 
 
 # the server's own start, end, TLS and lifespan, what it takes for a request, and its log
-_NOT_ASGI = frozenset(("STOP-1", "STOP-3", "STOP-4", "STOP-6", "HS-16", "HS-17", "HS-18", "LOG-1", "LOG-3"))
+_NOT_ASGI = frozenset(
+    (
+        *("STOP-1", "STOP-3", "STOP-4", "STOP-6", "STOP-7", "STOP-8", "STOP-9", "STOP-10", "STOP-15"),
+        *("HS-13", "HS-16", "HS-17", "HS-18", "LOG-1", "LOG-3"),
+    )
+)
 
 
 def checks() -> tuple[Check, ...]:
