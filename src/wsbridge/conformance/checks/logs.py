@@ -255,13 +255,13 @@ async def _leave_in_mid_flood(bench: Bench, leave: Callable[[Peer], object], fra
             equal(lines[:5], [], f"{len(lines)} records were logged of 20 peers that left")
 
 
-@check("LOG-3", stochastic=True, wire=True)
+@check("LOG-3", stochastic=True)
 async def in_mid_answer(bench: Bench) -> None:
     """Peers that reset the connection while their messages are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.TEXT, b"hi"))
 
 
-@check("LOG-3", stochastic=True, wire=True)
+@check("LOG-3", stochastic=True)
 async def in_mid_pong(bench: Bench) -> None:
     """Peers that reset the connection while their pings are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.PING, b"hi"))

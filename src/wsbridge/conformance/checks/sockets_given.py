@@ -87,7 +87,7 @@ async def who_comes_between_two_starts(bench: Bench) -> None:
                 await bench.within(second.stop(), "stop()")
 
 
-@check("STOP-15", wire=True)
+@check("STOP-15")
 async def sockets_that_cannot_be(bench: Bench) -> None:
     """What cannot be listened on is refused when the connector is made, and the error speaks of sockets."""
     near, far = socket.socketpair()
