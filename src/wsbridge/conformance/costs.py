@@ -48,7 +48,7 @@ class Cost:
 
 
 _PEERS = (
-    r".*got \(1006, ('', )?'network'|.*expected 'peer', got 'network'|.*expected 1000, got 1006"
+    r".*got \(1006, ('', )?'network'|.*expected 'peer', got 'network'|.*expected (1000|4001), got 1006"
     r"|STREAM-.*got (1006|\(1006, ''\)|'')$|LIM-1/smallest"
 )
 _CLOGGED = (
@@ -56,7 +56,7 @@ _CLOGGED = (
     r"|SEND-6/(a-half-close|the-peer-closes)-while|LIM-4/(stuck|slow)"
 )
 _BEHIND = (
-    r"HS-11/|OPEN-1/first-and-once|OPEN-2/a-coroutine-of-a-plain|OPEN-4/before-any|OPEN-5/a-close-"
+    r"HS-11/|THR-4/nothing-is-read|OPEN-1/first-and-once|OPEN-2/a-coroutine-of-a-plain|OPEN-4/before-any|OPEN-5/a-close-"
     r"|OPEN-6/(on-close-w|it-raises )|RECV-5/callbacks-never|STREAM-8/cancel-before"
 )
 _UNREAD = r"STREAM-8/(the-end|cancel)-behind-unread|STREAM-6/send-with-messages-unread|SEND-1/messages-before-the-close"
@@ -259,6 +259,24 @@ COSTS: tuple[Cost, ...] = (
         "the server's own timeouts",
         ALL,
         r"HS-10/|STOP-5/a-request-half",
+    ),
+    Cost(
+        "a peer behind a trusted proxy",
+        "the server reads its headers first (uvicorn's `proxy_headers`, for 127.0.0.1)",
+        BOTH,
+        r"HS-2/(forms-of|a-hop-that|unix-trusts)|HS-15/",
+    ),
+    Cost(
+        "a handshake that the server refuses by itself",
+        "no line of wsbridge's in the log",
+        (UVICORN,),
+        r"HS-14/",
+    ),
+    Cost(
+        "a message over one limit of two, of which the other is none or very high",
+        "the limit that the server has, or none",
+        ALL,
+        r"LIM-6/held-to",
     ),
     # ---- callbacks and stopping -------------------------------------------------------------------------------------
     Cost(
