@@ -45,9 +45,18 @@ class HoldsHttp2ForEver(BrokenConnector):
 
 @breaks("HS-18", base="aiohttp")  # whose server forgets what is not its own
 class LeavesHttp2AtAStop(BrokenConnector):
-    def _end_drains(self) -> None:
+    async def _stop_listening(self) -> None:
+        await super()._stop_listening()
         for timer in self._drains.values():
             self.clock.cancel(timer)
+        if self._drains:
+            self._acceptor.abort = self._leave  # type: ignore[union-attr, method-assign]
+
+    async def _leave(self) -> None:
+        pass
+
+    def _end_drains(self) -> None:
+        pass
 
     def _drained(self, drain: Any) -> None:
         pass

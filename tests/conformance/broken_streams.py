@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tests.conformance.breaking import BrokenChannel, breaks
+from tests.conformance.broken_ends import TellsOfTheEndAfterTheMessages
 from wsbridge.codec import Decoded
 from wsbridge.errors import ChannelClosedError
 from wsbridge.protocols import handler_of
@@ -169,12 +170,14 @@ class SendsTextOnly:
 
 @breaks_stream("STREAM-6")
 class HoldsBackTheReason:
-    """Waits for the reason behind messages that nobody reads."""
+    """Waits until the messages from before the end are read."""
 
     __slots__ = ()
 
-    def _lift(self) -> None:
-        pass
+    async def send(self: Any, message: Any) -> None:
+        while self._channel.reason is not None and self._buffer:
+            await asyncio.sleep(0.01)
+        await super().send(message)  # type: ignore[misc]
 
 
 @breaks_stream("STREAM-7")
@@ -274,7 +277,7 @@ class ShieldsTheHandler:
 
 
 @breaks("STREAM-8")
-class TellsBehindTheMessages(BrokenChannel):
+class TellsBehindTheMessages(TellsOfTheEndAfterTheMessages):
     """Keeps the end to itself until what came before it is read."""
 
     __slots__ = ()

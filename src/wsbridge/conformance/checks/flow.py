@@ -66,8 +66,10 @@ def busy_application(**options: Any) -> Application:
 async def _flooded(bench: Bench, target: str, *sizes: int) -> None:
     async with measured(bench, busy_application) as memory:
         for size in sizes:
+            # a read of tiny frames is parsed in turns (FLOW-3), in which nothing more is taken
+            timeout = 0.2 * bench.scale if size > 100 else max(1.0, bench.scale)
             async with warm(memory, target) as peer:
-                taken = await peer.flood(build_frame(Opcode.BINARY, bytes(size)), _KERNEL, timeout=0.2 * bench.scale)
+                taken = await peer.flood(build_frame(Opcode.BINARY, bytes(size)), _KERNEL, timeout=timeout)
                 grown = await memory.growth()
                 true(taken < _KERNEL, f"of a flood of messages of {size} bytes, {taken / MIB:.1f} MiB were taken")
                 true(grown < BOUND, f"memory grew by {grown / MIB:.1f} MiB in a flood of messages of {size} bytes")
