@@ -831,6 +831,19 @@ class ReadsWithoutEnd(BrokenChannel):
         pass
 
 
+@breaks("FLOW-1")
+class ReadsWhatItDoesNotParse(BrokenChannel):
+    """Holds nobody back but its own parser: what comes piles up unread."""
+
+    __slots__ = ()
+
+    def _hold_reading(self: Any) -> None:
+        self._connection._held = True
+
+    def _resume_reading(self: Any) -> None:
+        self._connection.resume()
+
+
 @breaks("FLOW-2")
 class BuffersWithoutEnd(BrokenChannel):
     """Never holds a send back."""
