@@ -359,12 +359,12 @@ async def test_stop_11_a_signal_while_workers_import(app_dir: Path, signum: sign
 
 EARLY = """
 import sys
+import time  # an exception of a handler that runs in a weak reference's callback, as imports have them, is swallowed
 
 class Hook:
     def find_spec(self, name, path=None, target=None):
         if name == "wsbridge":
             print("importing", flush=True)
-            import time
             time.sleep(60)
 
 sys.meta_path.insert(0, Hook())
