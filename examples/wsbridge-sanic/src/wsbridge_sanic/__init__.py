@@ -15,14 +15,20 @@ Mends:
   websockets' `ServerProtocol`, is spoken to directly, and hands on each frame in `_Core.recv_frame`.
 - That core takes a close inside a fragmented message for a violation. It answers pings behind its own close frame, and
   without a bound those of a peer that does not read: the channel does it.
+- Sanic answers a head beyond ``REQUEST_MAX_HEADER_SIZE`` with 413, and never takes more than 16 KiB: `_Http` has the
+  connector's limit.
+- Sanic gives a peer that does not read its answer 5 seconds of its own, and closes while something is unread, which
+  resets the connection: ``BaseConnector.answering``, ``drain_answered`` in `_Connection.close`.
+- Sanic's server is asyncio's, which forgets who waits at a stop, and floods the log without descriptors: its protocol
+  class alone is used, by ``BaseConnector.serve_protocols``.
 - Sanic's time limits begin anew with each byte: ``check_timeouts`` does nothing, the connector's clock bounds the
   request. It fails on a request whose URL is none, while it makes an error page of it: see `_Request`.
 
 Names that nobody documents: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent`` and ``close_rcvd`` of
-websockets, which `_check_names` looks for; those of Sanic's protocols, which are public otherwise.
+websockets, which `_check_names` looks for; those of Sanic's protocols and of its `Http`, which are public otherwise.
 
 It lacks compression, which Sanic does not negotiate, and a mount: an application of Sanic's own brings its own protocol
-class, which leaves no place for `_Connection`. It declares one deviation: see `Connector.deviations`.
+class, which leaves no place for `_Connection`. It declares two deviations: see `Connector.deviations`.
 """
 
 from __future__ import annotations
@@ -31,17 +37,17 @@ import asyncio
 import re
 import secrets
 import socket
-import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from sanic import Sanic
-from sanic.exceptions import BadRequest
+from sanic.exceptions import BadRequest, PayloadTooLarge, SanicException
 from sanic.headers import format_http1_response
-from sanic.http import Stage
+from sanic.http import Http, Stage
+from sanic.models.server_types import Signal
 from sanic.request import Request as NativeRequest
-from sanic.server import serve
 from sanic.server.protocols.websocket_protocol import WebSocketProtocol
 from sanic.server.websockets.impl import WebsocketImplProtocol
 from websockets.exceptions import InvalidState, PayloadTooBig
@@ -50,11 +56,14 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
+from wsbridge.answering import Taken, of_transport
 from wsbridge.base import BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
 from wsbridge.clock import Timer
-from wsbridge.http import Request, Response
+from wsbridge.draining import plain_connection
+from wsbridge.http import Request, Response, closing
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Deviation
+from wsbridge.sockets import abort
 
 __all__ = ["Connector"]
 
@@ -110,7 +119,8 @@ class _Channel(TransportChannel):
 
     def write(self) -> None:
         """Write what the core has to say; the mark of the end, an empty one, is left to the channel."""
-        if data := b"".join(self.core.data_to_send()):
+        data = b"".join(self.core.data_to_send())
+        if data and not self._transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
             self._transport.write(data)
 
 
@@ -147,12 +157,16 @@ class Connector(BaseConnector):
                 "websockets' core takes one limit, for both kinds of message and for control frames, and no hook sees "
                 "the head of a frame: it is given the larger one; what is over the smaller is refused when it is in",
             ),
+            "LIM-6/held-to-any-limit": Deviation(
+                "peer saw 1009 or still open",
+                "the same: of two limits that differ the core is given the larger one, and none beside a None",
+            ),
         }
     )
     native_option_names: ClassVar[frozenset[str]] = frozenset(("REQUEST_BUFFER_SIZE", "REQUEST_MAX_SIZE"))
 
+    tasks: set[asyncio.Task[Any]]
     _native: Sanic[Any, Any]
-    _servers: list[Any]
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         name = f"wsbridge-{secrets.token_hex(8)}"
@@ -161,42 +175,22 @@ class Connector(BaseConnector):
         native.config.update({"AUTO_EXTEND": False, "LOG_EXTRA": False, "TOUCHUP": False, **self.native_options})
         native.signalize(allow_fail_builtin=False)
         native.ctx.connector = self
-        tls_timeout = None if self.ssl is None else self.handshake_timeout
-        self._servers = []
-        try:
-            for sock in sockets:
-                server: Any = serve(
-                    None,
-                    None,
-                    native,
-                    ssl=self.ssl,
-                    sock=sock,
-                    loop=self.loop,
-                    protocol=_Connection,
-                    backlog=1024,
-                    run_async=True,
-                    asyncio_server_kwargs={"ssl_handshake_timeout": tls_timeout},
-                )
-                self._servers.append(await server)
-        except BaseException:
-            await self._stop_listening()
-            await self._stop()
-            raise
+        self.tasks = set()
+        options: dict[str, Any] = {"loop": self.loop, "app": native, "connections": set(), "signal": Signal()}
+        self.serve_protocols(sockets, partial(_Connection, **options))
+
+    def _how_taken(self, connection: _Connection) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Connection) -> None:
+        abort(connection.transport)
 
     async def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.server.close()
+        await self.stop_accepting()
 
     async def _stop(self) -> None:
-        for server in self._servers:
-            for connection in list(server.connections):
-                if connection.transport is not None:
-                    connection.transport.abort()  # Sanic's own abort() trips over the transport that it has forgotten
-            if sys.version_info >= (3, 13):
-                server.server.abort_clients()  # those in the TLS handshake too
-            ended = server.close()
-            await asyncio.wait((ended,), timeout=0.25)
-            ended.cancel()
+        if self.tasks:  # a callback that is given up, or that calls this, may be among them
+            await asyncio.wait(list(self.tasks), timeout=0.25)
         Sanic.unregister_app(self._native)
 
 
@@ -209,10 +203,30 @@ class _Request(NativeRequest):
         super().__init__(**options)
 
 
+class _Http(Http):
+    """Sanic's parser of requests, with the connector's limit for a head."""
+
+    protocol: _Connection
+
+    @property
+    def HEADER_MAX_SIZE(self) -> int:  # type: ignore[override]
+        """Where the empty line behind a head must have begun."""
+        return self.protocol.connector.max_head_size - 3
+
+    async def error_response(self, exception: Exception) -> None:
+        """Refuse what Sanic cannot read; a head that is too large with 431, for Sanic's own 413."""
+        if self.stage is Stage.REQUEST and isinstance(exception, PayloadTooLarge):
+            exception = SanicException("Request Header Fields Too Large", status_code=431, quiet=True)
+        self.protocol.connector.answering(self.protocol)
+        await super().error_response(exception)
+
+
 class _Connection(WebSocketProtocol):
     """A connection: Sanic parses the request, wsbridge answers it, and what comes behind it goes to a channel."""
 
-    __slots__ = ("_timer", "connector")
+    __slots__ = ("__weakref__", "_timer", "connector")
+
+    HTTP_CLASS = _Http
 
     websocket: _WebSocket | None
     transport: asyncio.Transport
@@ -229,8 +243,15 @@ class _Connection(WebSocketProtocol):
         if self.connector.refuse_http2(transport):
             return
         super().connection_made(transport)
+        self.connector.tasks.add(self._task)
+        self._task.add_done_callback(self.connector.tasks.discard)
         clock = self.connector.clock
         self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
+
+    async def connection_task(self) -> None:
+        """Begin in the next turn: an eager task would begin before Sanic's `connection_made` has made its buffer."""
+        await asyncio.sleep(0)
+        await super().connection_task()
 
     def tick(self, now: float) -> None:
         """Cut a peer whose request is not complete in time (HS-10)."""
@@ -249,6 +270,7 @@ class _Connection(WebSocketProtocol):
         source = _Source(self.connector, request)
         outcome = await self.connector.handle(request, source)
         if isinstance(outcome, Response):
+            self.connector.answering(self)
             await self.send(_plain(outcome, request.method))
             stream.stage = Stage.IDLE
         else:
@@ -257,6 +279,7 @@ class _Connection(WebSocketProtocol):
 
     async def _open(self, channel: BaseChannel, source: _Source) -> None:
         assert isinstance(channel, _Channel)
+        self.connector.upgraded(self)
         self.transport.pause_reading()  # what comes now, the end too, is for the channel (HS-11)
         try:
             await self.send(source.accept(channel))
@@ -278,8 +301,9 @@ class _Connection(WebSocketProtocol):
 
     def close(self, timeout: float | None = None) -> None:
         """Close a connection with which Sanic is done, unless it is a channel's by now."""
-        if self.websocket is None:
-            super().close(timeout)
+        if self.websocket is None and not self.transport.is_closing():
+            self.connector.drain_answered(plain_connection(self.transport))  # what is unread would reset it
+            self.transport.close()
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -406,10 +430,9 @@ def _as_sent(text: str) -> bytes:
 
 def _plain(response: Response, method: str) -> bytes:
     """Return a response in plain HTTP, behind which the connection is closed."""
-    headers = response.headers.copy()
+    headers = closing(response).headers.copy()
     headers.remove("Transfer-Encoding")
     headers.remove("Content-Length")
-    headers.setdefault("Connection", "close")
     if response.status_code in (204, 304):
         return _head(response.status_code, headers)
     headers["Content-Length"] = str(len(response.body))
