@@ -175,7 +175,7 @@ class HoldsBackTheReason:
     __slots__ = ()
 
     async def send(self: Any, message: Any) -> None:
-        while self._channel.reason is not None and self._buffer:
+        while self._channel.reason is not None and self._buffer:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await super().send(message)  # type: ignore[misc]
 

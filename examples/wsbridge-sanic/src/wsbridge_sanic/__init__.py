@@ -248,6 +248,11 @@ class _Connection(WebSocketProtocol):
         clock = self.connector.clock
         self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
 
+    async def connection_task(self) -> None:
+        """Begin in the next turn: an eager task would begin before Sanic's `connection_made` has made its buffer."""
+        await asyncio.sleep(0)
+        await super().connection_task()
+
     def tick(self, now: float) -> None:
         """Cut a peer whose request is not complete in time (HS-10)."""
         self._timer = None
