@@ -19,7 +19,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from wsbridge.sockets import BACKLOG, Anchor, abort, anchor
 from wsbridge.tasks import begin_later
@@ -39,9 +39,11 @@ _LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than wait
 _REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 
-_started: Callable[..., asyncio.Task[None]] = (  # at once, where that can be: a turn less for each connection
-    partial(cast(Any, asyncio.Task), eager_start=True) if sys.version_info >= (3, 12) else asyncio.Task
-)
+_started: Callable[..., asyncio.Task[None]]
+if sys.version_info >= (3, 12):
+    _started = partial(asyncio.Task, eager_start=True)  # at once: a turn less for each connection
+else:
+    _started = asyncio.Task
 _ENDED = frozenset(  # errors of a connection that waited, not of the socket that listens: accept(2) of Linux
     getattr(errno, name)
     for name in (
