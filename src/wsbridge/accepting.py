@@ -39,7 +39,7 @@ _LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than wait
 _REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 
-_started: Callable[..., asyncio.Task[None]]
+_started: Callable[..., Any]
 if sys.version_info >= (3, 12):
     _started = partial(asyncio.Task, eager_start=True)  # at once: a turn less for each connection
 else:
