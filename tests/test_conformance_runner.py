@@ -134,7 +134,9 @@ def test_a_whole_check_may_fail_as_declared_and_no_otherwise() -> None:
     result = run_check(made(breaks), declaring("pongs: expected 1"))
     assert (result.verdict, result.message) == (Verdict.DEVIATION, "RECV-1/made: pongs: expected 1")
     assert (result.deviations, result.cause) == ({"RECV-1/made": "pongs: expected 1"}, "")
-    for other in ("expected 1", "pings", "", " "):
+    either = "pings: | pongs: expected 1"
+    assert run_check(made(breaks), declaring(either)).deviations == {"RECV-1/made": either}
+    for other in ("expected 1", "pings", "", " ", "pings | ", "pings:|pongs: expected 1"):
         result = run_check(made(breaks), declaring(other))
         assert (result.verdict, result.deviations) == (Verdict.FAIL, {})
         assert result.message == f"RECV-1/made: declared is {other!r}, observed 'pongs: expected 1, got 0'"

@@ -61,7 +61,8 @@ class Deviation:
     """What a connector does otherwise than the contract, in one scenario (CLOSE-8).
 
     Attributes:
-        outcome: What happens instead, in the words of the suite's check of the scenario, which holds it to that.
+        outcome: What happens instead, in the words of the suite's check of the scenario, which holds it to that. Where
+            one cause shows in either of several ways, by how far the server has come, they are joined by `` | ``.
         tried: Why it could not be mended, and what was tried.
     """
 

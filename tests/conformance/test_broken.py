@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -16,8 +17,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 CAUGHT: dict[str, list[str]] = json.loads(TABLE.read_text())
 
 
+NEEDS_EAGER_TASKS = {"ReadsAheadAtOnce"}
+"""Broken only where a task starts at once, which no loop's tasks do before Python 3.12."""
+
+
 @pytest.mark.parametrize("name", sorted(CAUGHT))
 def test_a_broken_connector_is_caught(name: str) -> None:
+    if name in NEEDS_EAGER_TASKS and sys.version_info < (3, 12):
+        pytest.skip("broken only where a task starts at once, which Python 3.12 is the first to have")
     assert [check for check in CAUGHT[name] if not is_caught(BY_NAME[name], check)] == []
 
 
