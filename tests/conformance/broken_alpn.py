@@ -50,7 +50,7 @@ class LeavesHttp2AtAStop(BrokenConnector):
         for timer in self._drains.values():
             self.clock.cancel(timer)
         if self._drains:
-            self._acceptor.abort = self._leave  # type: ignore[union-attr, method-assign]
+            self._acceptor.abort = self._leave
 
     async def _leave(self) -> None:
         pass

@@ -177,7 +177,7 @@ class HoldsBackTheReason:
     async def send(self: Any, message: Any) -> None:
         while self._channel.reason is not None and self._buffer:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        await super().send(message)  # type: ignore[misc]
+        await super().send(message)
 
 
 @breaks_stream("STREAM-7")
