@@ -325,8 +325,12 @@ async def test_stop_11_run_where_a_loop_runs_names_serve() -> None:
 
 # ---- wsbridge serve -------------------------------------------------------------------------------------------------
 
-SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
-CATCHING = "import time\nprint('importing', flush=True)\ntry: time.sleep(60)\nexcept BaseException: pass\n" + ECHO
+# in short sleeps: from Python 3.15 on, a signal just before a call that blocks is heard only when that returns
+SLOW = "import time\nprint('importing', flush=True)\nfor _ in range(600): time.sleep(0.1)\n"
+CATCHING = (
+    "import time\nprint('importing', flush=True)\n"
+    "try:\n    for _ in range(600): time.sleep(0.1)\nexcept BaseException: pass\n" + ECHO
+)
 LOOPING = (
     "import asyncio\n"
     "async def prepare():\n    print('importing', flush=True)\n    await asyncio.sleep(60)\n"
@@ -365,7 +369,8 @@ class Hook:
     def find_spec(self, name, path=None, target=None):
         if name == "wsbridge":
             print("importing", flush=True)
-            time.sleep(60)
+            for _ in range(600):
+                time.sleep(0.1)
 
 sys.meta_path.insert(0, Hook())
 sys.argv[1:] = ["serve", "echo:app"]
