@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from http.client import responses
 from typing import Any, Self
@@ -33,7 +34,7 @@ from wsproto.connection import Connection as WSConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Event, Message, TextMessage
 
-__all__ = ["VERSION_13", "Connection", "Gateway", "Stream", "WebSocket", "connect_headers", "request_headers"]
+__all__ = ["TIMEOUT", "VERSION_13", "Connection", "Gateway", "Requests", "Stream", "WebSocket"]
 
 TIMEOUT = 10.0
 VERSION_13 = (("sec-websocket-version", "13"),)
@@ -170,7 +171,34 @@ def request_headers(target: str, headers: Sequence[tuple[str, str]], authority: 
     return [*pseudo, *headers]
 
 
-class Connection:
+class Requests(ABC):
+    """How a connection of HTTP/2 or HTTP/3 is asked, each request on a stream of its own."""
+
+    streams: dict[int, Stream]
+
+    @abstractmethod
+    def _send_headers(self, encoded: Sequence[tuple[bytes, bytes]], *, end: bool) -> int:
+        """Send the headers of a request on a new stream, and return its number."""
+
+    def request(self, headers: Sequence[tuple[str, str]], *, end: bool = False) -> Stream:
+        """Send a request; ``end`` if it has no more than its headers."""
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        number = self._send_headers(encoded, end=end)
+        stream = self.streams[number] = Stream(self, number)
+        return stream
+
+    def websocket(
+        self, target: str, headers: Sequence[tuple[str, str]] = VERSION_13, *, authority: str = "example.org"
+    ) -> Stream:
+        """Ask for a WebSocket."""
+        return self.request(connect_headers(target, headers, authority))
+
+    def get(self, target: str, headers: Sequence[tuple[str, str]] = (), *, authority: str = "example.org") -> Stream:
+        """Ask for a page."""
+        return self.request(request_headers(target, headers, authority), end=True)
+
+
+class Connection(Requests):
     """A connection of HTTP/2, with its streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -221,24 +249,11 @@ class Connection:
             self._is_half_closed = True
             self._writer.write_eof()
 
-    def request(self, headers: Sequence[tuple[str, str]], *, end: bool = False) -> Stream:
-        """Send a request; ``end`` if it has no more than its headers."""
-        stream = Stream(self, self.h2.get_next_available_stream_id())
-        self.streams[stream.number] = stream
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self.h2.send_headers(stream.number, encoded, end_stream=end)
+    def _send_headers(self, encoded: Sequence[tuple[bytes, bytes]], *, end: bool) -> int:
+        number = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(number, encoded, end_stream=end)
         self.flush()
-        return stream
-
-    def websocket(
-        self, target: str, headers: Sequence[tuple[str, str]] = VERSION_13, *, authority: str = "example.org"
-    ) -> Stream:
-        """Ask for a WebSocket."""
-        return self.request(connect_headers(target, headers, authority))
-
-    def get(self, target: str, headers: Sequence[tuple[str, str]] = (), *, authority: str = "example.org") -> Stream:
-        """Ask for a page."""
-        return self.request(request_headers(target, headers, authority), end=True)
+        return number
 
     def finish(self, stream: Stream) -> None:
         with contextlib.suppress(ProtocolError):

@@ -14,14 +14,14 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StreamReset
 
-from tests.http2 import TIMEOUT, VERSION_13, Stream, connect_headers, request_headers
+from tests.http2 import TIMEOUT, Requests, Stream
 
 __all__ = ["Connection", "opened"]
 
 _CANCELLED = 0x10C  # H3_REQUEST_CANCELLED: RFC 9114, 8.1
 
 
-class Connection(QuicConnectionProtocol):  # type: ignore[misc]
+class Connection(QuicConnectionProtocol, Requests):  # type: ignore[misc]
     """A connection of HTTP/3, with its streams."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -70,23 +70,11 @@ class Connection(QuicConnectionProtocol):  # type: ignore[misc]
         if getattr(event, "stream_ended", False):
             stream.finished()
 
-    def request(self, headers: Sequence[tuple[str, str]], *, end: bool = False) -> Stream:
-        stream = Stream(self, self._quic.get_next_available_stream_id())
-        self.streams[stream.number] = stream
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self._h3.send_headers(stream.number, encoded, end_stream=end)
+    def _send_headers(self, encoded: Sequence[tuple[bytes, bytes]], *, end: bool) -> int:
+        number: int = self._quic.get_next_available_stream_id()
+        self._h3.send_headers(number, list(encoded), end_stream=end)
         self.transmit()
-        return stream
-
-    def websocket(
-        self, target: str, headers: Sequence[tuple[str, str]] = VERSION_13, *, authority: str = "example.org"
-    ) -> Stream:
-        """Ask for a WebSocket."""
-        return self.request(connect_headers(target, headers, authority))
-
-    def get(self, target: str, headers: Sequence[tuple[str, str]] = (), *, authority: str = "example.org") -> Stream:
-        """Ask for a page."""
-        return self.request(request_headers(target, headers, authority), end=True)
+        return number
 
     async def send(self, stream: Stream, data: bytes) -> None:
         self._h3.send_data(stream.number, data, end_stream=False)
