@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.checks import made
 from wsbridge.application import Application
 from wsbridge.conformance import Session, Verdict, lateness, run
 from wsbridge.conformance.bench import Bench, Target, open_descriptors
@@ -199,21 +199,6 @@ async def _raises(error: Exception) -> None:
 
 
 # ---- what is run again ----------------------------------------------------------------------------------------------
-
-
-def made(function: Callable[[Bench], Awaitable[None]], **options: Any) -> Check:
-    return Check(
-        id="RECV-1/made",
-        rule="RECV-1",
-        scenario="made",
-        title="A check of this test.",
-        run=function,
-        needs=frozenset(),
-        black_box=False,
-        stochastic=options.get("stochastic", False),
-        wire=False,
-        limit=options.get("limit", 5),
-    )
 
 
 class Fails:

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from tests.checks import made
 from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
 from wsbridge.conformance.bench import Bench, Target
-from wsbridge.conformance.check import Check, CheckFailed, all_checks, fail
+from wsbridge.conformance.check import CheckFailed, all_checks, fail
 from wsbridge.conformance.known import load_known_failing
 from wsbridge.conformance.result import compare, dump_results, load_results
 from wsbridge.conformance.runner import CheckResult, run_check
@@ -35,23 +36,6 @@ ONE = "RECV-1/texts-arrive-exactly"
 TWO = ["RECV-1/texts-arrive-exactly", "RECV-1/texts-are-str"]
 SCALE = 0.05  # what never comes need not be waited for long
 NOWHERE = Target("nowhere", url="ws://127.0.0.1:9")
-
-
-def made(
-    function: Callable[[Bench], Awaitable[None]], *, limit: float = 5, needs: tuple[Any, ...] = (), **options: Any
-) -> Check:
-    return Check(
-        id="RECV-1/made",
-        rule="RECV-1",
-        scenario="made",
-        title="A check of this test.",
-        run=function,
-        needs=frozenset(needs),
-        black_box=False,
-        stochastic=options.get("stochastic", False),
-        wire=options.get("wire", False),
-        limit=limit,
-    )
 
 
 def judged(function: Callable[[Bench], Awaitable[None]], *, limit: float = 5, scale: float = 1) -> CheckResult:

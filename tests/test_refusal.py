@@ -8,20 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeConnector
+from tests.fakes import HANDSHAKE, FakeConnector
 from wsbridge import Application, Context, Interceptor, Request, Response, WebSocketOptions
 from wsbridge.logs import shown
 from wsbridge.refusal import Refusal, RefusalLog
 
 pytestmark = pytest.mark.rule("HS-14")
-
-HANDSHAKE = {
-    "Host": "example.org",
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version": "13",
-}
 
 
 def handshake(path: str = "/", method: str = "GET", **changes: str | None) -> Request:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.datastructures import Headers
 
+from tests.fakes import HANDSHAKE
 from wsbridge import (
     Context,
     InitializeWebSocket,
@@ -20,14 +21,7 @@ from wsbridge import (
 )
 from wsbridge.upgrade import is_allowed_origin, negotiate_subprotocol
 
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
-HANDSHAKE = {
-    "Host": "example.org",
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Key": KEY,
-    "Sec-WebSocket-Version": "13",
-}
+KEY = HANDSHAKE["Sec-WebSocket-Key"]
 OPTIONS: WebSocketOptions[None] = WebSocketOptions()
 
 
