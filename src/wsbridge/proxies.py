@@ -68,7 +68,7 @@ class TrustedProxies:
         address = _address(remote[0])
         if address is None:
             return False
-        mapped = address.ipv4_mapped if address.version == 6 else None
+        mapped = _mapped(address)
         return any(address in network or (mapped is not None and mapped in network) for network in self._networks)
 
     def index(self, hops: Sequence[str]) -> int:
@@ -192,8 +192,7 @@ def _hop(text: str) -> RemoteAddress | None:
     if address is None or (match is not None and (address.version == 6) != (match["v6"] is not None)):
         return None
     number = 0 if port.startswith("_") else int(port)
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    return (str(mapped or address), number) if number <= 65535 else None
+    return (str(_mapped(address) or address), number) if number <= 65535 else None
 
 
 def _address(text: str) -> IPAddress | None:
@@ -204,3 +203,8 @@ def _address(text: str) -> IPAddress | None:
     if address.version == 6 and address.scope_id is not None and not _ZONE.fullmatch(address.scope_id):
         return None
     return address
+
+
+def _mapped(address: IPAddress) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that is mapped into an IPv6 one, if one is."""
+    return address.ipv4_mapped if address.version == 6 else None

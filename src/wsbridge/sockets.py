@@ -198,8 +198,7 @@ def _claim(sock: socket.socket) -> None:
 def socket_address(sock: socket.socket) -> Address:
     """Return where ``sock`` listens: host and port, or the path of a Unix socket."""
     name = sock.getsockname()
-    is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-    return str(name) if is_unix else (str(name[0]), int(name[1]))
+    return str(name) if is_unix(sock) else (str(name[0]), int(name[1]))
 
 
 class Anchor:

@@ -68,7 +68,7 @@ from wsbridge.http import Request, Response
 from wsbridge.logs import lower, shown
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG
+from wsbridge.sockets import BACKLOG, is_unix
 
 __all__ = ["Connector", "GranianChannel", "GranianRequest"]
 
@@ -241,13 +241,13 @@ class Connector(asgi.Connector):
             self._start_worker(number, sock)
 
     def _start_worker(self, number: int, sock: socket.socket) -> None:
-        is_unix = sock.family == getattr(socket, "AF_UNIX", None)
+        unix = is_unix(sock)
         opts = HTTP1Settings(
             header_read_timeout=max(1, int(self.handshake_timeout * 1000)),
             max_buffer_size=max(self.max_head_size, _LEAST_BUFFER),
         )
         worker = cast(Any, ASGIWorker)(
-            *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), is_unix, BACKLOG)), None),
+            *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), unix, BACKLOG)), None),
             *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends
             *("1", opts, None, True, None),  # HTTP/1.1 alone, WebSockets, no files
             *_NO_TLS,
@@ -257,7 +257,7 @@ class Connector(asgi.Connector):
         loop = self.loop
         signal = cast(Any, WorkerSignal)()
         signal.add_cb(lambda: loop.call_soon_threadsafe(_resolve, thread, threading.get_native_id()))
-        serve = worker.serve_async_uds if is_unix else worker.serve_async
+        serve = worker.serve_async_uds if unix else worker.serve_async
         serve(cast(Any, _new_cbscheduler)(loop, self._watched, impl_asyncio=True), loop, signal)
         self._signals.append(signal)
         self._threads.append(thread)
