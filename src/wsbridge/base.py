@@ -105,9 +105,9 @@ class BaseSource(ABC):
 class BaseConnector(ABC):
     """A `wsbridge.Connector` but for its server.
 
-    A subclass sets the class attributes and fills `_start`, `_stop_listening` and `_stop`; where a request comes in it
-    makes a `Request` and a source, awaits `handle`, and sends the response, or the 101 and then awaits
-    ``channel.run()``.
+    A subclass sets the class attributes and fills `_start`, `_stop` and, if its server accepts by itself,
+    `_stop_listening`; where a request comes in it makes a `Request` and a source, awaits `handle`, and sends the
+    response, or the 101 and then awaits ``channel.run()``.
 
     Args:
         app: What to serve.
@@ -266,9 +266,14 @@ class BaseConnector(ABC):
         A stop meanwhile waits for its end, and cancels it at ``shutdown_timeout`` alone (STOP-10).
         """
 
-    @abstractmethod
     async def _stop_listening(self) -> None:
-        """Accept those who wait, then no more; leave the connections that are open (STOP-9)."""
+        """Accept those who wait, then no more; leave the connections that are open (STOP-9).
+
+        As it is, it is for servers that `accept` or `serve_protocols` accepts for. Who waits on sockets that were
+        handed in is left to the next to listen on them (STOP-15).
+        """
+        if self._acceptor is not None:
+            self._acceptor.stop(takes_waiting=not self.sockets)
 
     @abstractmethod
     async def _stop(self) -> None:
@@ -620,7 +625,7 @@ class BaseConnector(ABC):
     ) -> None:
         """Accept on ``sockets``, and serve each connection by a protocol of ``factory``, over TLS if there is any.
 
-        For ``_start`` of servers that are asyncio protocols; `stop_accepting` is for their ``_stop_listening``.
+        For ``_start`` of servers that are asyncio protocols; their ``_stop_listening`` need not be filled.
 
         Args:
             sockets: Those of ``_start``.
@@ -636,11 +641,6 @@ class BaseConnector(ABC):
         """Accept by ``acceptor`` from now on; `stop` sees to its connections (STOP-8, STOP-9)."""
         self._acceptor = acceptor
         acceptor.start()
-
-    async def stop_accepting(self) -> None:
-        """Accept those who wait, unless the next to listen on the same socket will (STOP-15), then no more (STOP-9)."""
-        if self._acceptor is not None:
-            self._acceptor.stop(takes_waiting=not self.sockets)
 
     def _set_loop(self) -> None:
         loop = asyncio.get_running_loop()

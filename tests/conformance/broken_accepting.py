@@ -146,7 +146,7 @@ class ResetsWhoWaits(BrokenConnector):
         vars(acceptor)["answer_last"] = answer_last
         super().accept(acceptor)
 
-    async def stop_accepting(self) -> None:
+    async def _stop_listening(self) -> None:
         acceptor: Any = self._acceptor
 
         def nobody(sock: socket.socket) -> bool:

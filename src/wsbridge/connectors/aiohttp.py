@@ -546,9 +546,6 @@ class Connector(BaseConnector):
         if connection.transport is not None:
             abort(connection.transport)
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         self._server.pre_shutdown()
         await self._server.shutdown(timeout=0.1)

@@ -410,9 +410,6 @@ class Connector(BaseConnector):
     async def _start(self, sockets: list[socket.socket]) -> None:
         raise ConnectorStateError("an ASGI application is started by its server: see asgi_app")
 
-    async def _stop_listening(self) -> None:
-        pass
-
     async def _stop(self) -> None:
         pass
 

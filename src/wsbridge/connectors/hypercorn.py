@@ -323,9 +323,6 @@ class Connector(asgi.Connector):
     def _cut_answered(self, connection: _Tcp) -> None:
         abort(connection.writer.transport)
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         await self._context.terminated.set()
         if self._tasks:  # a callback that is given up, or that calls this, may be among them

@@ -420,9 +420,6 @@ class Connector(BaseConnector):
             connect = partial(aiofastnet.connect_accepted_socket, loop)
         self.serve_protocols(sockets, partial(_Handshake, self), connect=connect)
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         pass
 

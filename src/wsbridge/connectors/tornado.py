@@ -746,9 +746,6 @@ class Connector(BaseConnector):
     def _cut_answered(self, connection: IOStream) -> None:
         connection.close()
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         await self._server.close_all_connections()
         tasks = list(self._tasks)

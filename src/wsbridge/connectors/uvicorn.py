@@ -347,9 +347,6 @@ class Connector(asgi.Connector):
     def _cut_answered(self, connection: _Http | Upgraded) -> None:
         abort(connection.transport)
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         if self._state.tasks:
             await asyncio.wait(list(self._state.tasks), timeout=0.25)  # a callback that is given up may be among them

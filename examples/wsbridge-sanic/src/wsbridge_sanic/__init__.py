@@ -185,9 +185,6 @@ class Connector(BaseConnector):
     def _cut_answered(self, connection: _Connection) -> None:
         abort(connection.transport)
 
-    async def _stop_listening(self) -> None:
-        await self.stop_accepting()
-
     async def _stop(self) -> None:
         if self.tasks:  # a callback that is given up, or that calls this, may be among them
             await asyncio.wait(list(self.tasks), timeout=0.25)
