@@ -1,7 +1,7 @@
 """The console script ``wsbridge``, outside of the package: signals are heard before that is imported (STOP-11).
 
 To process 1 of a container the kernel delivers no signal without a handler, and an import may take seconds where there
-is little CPU. `wsbridge.signals.end_at_signals` takes over in ``wsbridge serve``.
+is little CPU. `wsbridge._process.signals.end_at_signals` takes over in ``wsbridge serve``.
 """
 
 from __future__ import annotations

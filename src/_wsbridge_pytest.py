@@ -3,7 +3,7 @@
 pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package,
 so that neither the time of importing that is spent nor is any of it loaded before coverage is measured, and adds its
 options only behind everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
-`wsbridge.conformance.plugin`.
+`wsbridge.conformance.doors.plugin`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from wsbridge import Application, Request, Response, WebSocketOptions
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, QueuedChannel
-from wsbridge.clock import Clock
+from wsbridge._channel.clock import Clock
 from wsbridge.close import Initiator
+from wsbridge.connector import BaseChannel, BaseConnector, BaseSource, QueuedChannel
 
 
 class FakeTime:

@@ -17,7 +17,7 @@ import pytest
 
 from wsbridge import registry
 from wsbridge.cli import Exit
-from wsbridge.client import CLIENTS, Client
+from wsbridge.cli.client import CLIENTS, Client
 
 if TYPE_CHECKING:
     import psutil
@@ -35,7 +35,7 @@ each_connector = pytest.mark.parametrize(
 
 STUB = """
 import asyncio
-from wsbridge.base import BaseConnector
+from wsbridge.connector import BaseConnector
 
 
 class Connector(BaseConnector):

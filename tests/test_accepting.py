@@ -17,11 +17,12 @@ import pytest
 
 from tests.fakes import FakeTime
 from wsbridge import Application, WebSocketOptions
-from wsbridge.accepting import Acceptor, TransportAcceptor, refuse_waiting
-from wsbridge.answering import Answers, of_transport
-from wsbridge.clock import Clock
+from wsbridge._channel.clock import Clock
+from wsbridge._channel.transport import Anchor, anchor
+from wsbridge.connector.accepting import Acceptor, TransportAcceptor, refuse_waiting
+from wsbridge.connector.answering import Answers, of_transport
+from wsbridge.connector.sockets import BACKLOG
 from wsbridge.registry import load_connector
-from wsbridge.sockets import BACKLOG, Anchor, anchor
 
 pytestmark = pytest.mark.rule("STOP-8")
 

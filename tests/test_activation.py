@@ -20,11 +20,11 @@ from click.testing import CliRunner
 from tests.processes import INSTALLED, TIMEOUT, WSBRIDGE, Process, children, client_for, running, write_application
 from tests.test_serving import APP, Stub
 from wsbridge import UnsupportedOptionError, serve
-from wsbridge.activation import inherited_descriptors, notify, socket_of
+from wsbridge._process.activation import inherited_descriptors, notify, socket_of
 from wsbridge.cli import Exit, cli
-from wsbridge.client import Target
+from wsbridge.cli.client import Target
+from wsbridge.connector.sockets import adopt, check_sockets, listen
 from wsbridge.connectors.memory import Connector as Memory
-from wsbridge.sockets import adopt, check_sockets, listen
 
 pytestmark = pytest.mark.rule("STOP-15")
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.processes import TIMEOUT, each_connector
-from wsbridge import Application, Interceptor, Response, WebSocketOptions, alpn, serve
+from wsbridge import Application, Interceptor, Response, WebSocketOptions, serve
+from wsbridge.connector import alpn
 
 
 class Transport(asyncio.Transport):

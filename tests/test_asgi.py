@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from wsbridge import Application, CloseReason, Request, Response, UnsupportedOptionError, WebSocketOptions
+from wsbridge._common.logs import shown
 from wsbridge.connectors.asgi import AsgiApp, asgi_app, make_request
 from wsbridge.interceptor import Interceptor
-from wsbridge.logs import shown
 
 TIMEOUT = 30.0  # seconds after which what does not come has failed
 HEADERS = {

@@ -30,7 +30,7 @@ from wsbridge import (
     WebSocketOptions,
     websocket_interceptor,
 )
-from wsbridge.base import BaseChannel, BaseConnector, Mount, close_keywords
+from wsbridge.connector import BaseChannel, BaseConnector, Mount, close_keywords
 from wsbridge.protocols import Feature
 
 OPTIONS: WebSocketOptions[None] = WebSocketOptions()

@@ -16,7 +16,7 @@ import pytest
 from tests.node import missing
 from tests.processes import TIMEOUT, each_connector, running
 from tests.test_examples import serving
-from wsbridge.conformance.wire import Peer
+from wsbridge.conformance.client.wire import Peer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

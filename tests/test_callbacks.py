@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes import FakeConnector
 from wsbridge import Application, Interceptor, WebSocketOptions, stream_handler
-from wsbridge.callbacks import check_callback, described, is_coroutine_function
+from wsbridge._common.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.options import OPTION_NAMES
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import get_args
 
 import pytest
 
-from wsbridge.conformance import catalogue
-from wsbridge.conformance.check import all_checks
+from wsbridge.conformance.contract import catalogue
+from wsbridge.conformance.contract.check import all_checks
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.protocols import Feature
 
@@ -121,7 +121,7 @@ def test_every_rule_that_a_test_names_exists() -> None:
 
 def test_the_document_is_not_stale() -> None:
     assert SPEC.read_text(encoding="utf-8") == catalogue.document(), (
-        "run: python -m wsbridge.conformance.catalogue --write docs/spec.md"
+        "run: python -m wsbridge.conformance.contract.catalogue --write docs/spec.md"
     )
 
 
@@ -165,6 +165,8 @@ def test_the_command_writes_or_prints_the_document(tmp_path: Path, capsys: pytes
 
 def test_the_command_runs_as_the_document_says(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "wsbridge.conformance.catalogue", "--write", "spec.md"], cwd=tmp_path, check=True
+        [sys.executable, "-m", "wsbridge.conformance.contract.catalogue", "--write", "spec.md"],
+        cwd=tmp_path,
+        check=True,
     )
     assert (tmp_path / "spec.md").read_text(encoding="utf-8") == catalogue.document()

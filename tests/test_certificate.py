@@ -19,7 +19,7 @@ from wsbridge import Application, Connector, WebSocketChannel, WebSocketOptions,
 from wsbridge.cli import Exit
 from wsbridge.tls import Certificate, TLSFileError
 
-wire: Any = pytest.importorskip("wsbridge.conformance.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 trustme = pytest.importorskip("trustme")
 
 pytestmark = pytest.mark.rule("STOP-14")

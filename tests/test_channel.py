@@ -1,6 +1,6 @@
 """`BaseChannel` and `QueuedChannel`: opening, receiving, ending and failing, on a server of the test's own.
 
-Sending is in `test_channel_sending`, time in `test_channel_time`; the three of them cover `wsbridge.channel`.
+Sending is in `test_channel_sending`, time in `test_channel_time`; the three of them cover `wsbridge._channel.channel`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 from tests.channels import Opened, end_all, facts, kind
 from tests.fakes import FakeChannel, FakeConnector, PushedChannel, handshake, passes
 from wsbridge import WebSocketOptions
-from wsbridge.base import BaseChannel
-from wsbridge.clock import RESOLUTION
+from wsbridge._channel.clock import RESOLUTION
+from wsbridge.connector import BaseChannel
 
 __all__ = ["end_all", "kind"]
 

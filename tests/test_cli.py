@@ -47,7 +47,7 @@ from tests.processes import (
 )
 from wsbridge import Application, registry
 from wsbridge.cli import Exit, LazyCommand, cli
-from wsbridge.client import CLIENTS, Client, ClosedReason, ConnectError, Target, choose_client
+from wsbridge.cli.client import CLIENTS, Client, ClosedReason, ConnectError, Target, choose_client
 
 
 @pytest.fixture
@@ -806,7 +806,7 @@ async def test_connect_at_a_terminal(echo_url: str, goodbye: str) -> None:
     ],
 )
 def test_connect_wrong_arguments(arguments: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsbridge.client.choose_client", lambda _: Client)
+    monkeypatch.setattr("wsbridge.cli.client.choose_client", lambda _: Client)
 
     result = invoke("connect", *arguments)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.fakes import FakeTime
-from wsbridge.clock import RESOLUTION, Clock
+from wsbridge._channel.clock import RESOLUTION, Clock
 
 
 class Alarm:

@@ -20,9 +20,9 @@ from wsbridge import (
     WebSocketOptions,
     stream_handler,
 )
-from wsbridge.base import close_keywords
 from wsbridge.close import BEGUN, PORTABLE_NAMES, check_close, close_reason, is_valid_close_code
-from wsbridge.conformance.rules_channel import TABLES
+from wsbridge.conformance.contract.channel import TABLES
+from wsbridge.connector import close_keywords
 
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 

@@ -10,11 +10,7 @@ import pytest
 
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
-from wsbridge.conformance.bench import Bench, Served, Target
-from wsbridge.conformance.check import all_checks
-from wsbridge.conformance.in_memory import MemoryDoor, MemoryPeer, NoWire
-from wsbridge.conformance.runner import CheckResult, Verdict, run_check
-from wsbridge.conformance.wire import (
+from wsbridge.conformance.client.wire import (
     Binary,
     Close,
     Closed,
@@ -29,6 +25,10 @@ from wsbridge.conformance.wire import (
     build_frame,
     close_payload,
 )
+from wsbridge.conformance.contract.check import all_checks
+from wsbridge.conformance.run.bench import Bench, Served, Target
+from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer, NoWire
+from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
 from wsbridge.connectors import memory
 
 CHECKS = {check.id: check for check in all_checks()}

@@ -14,12 +14,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from wsbridge.conformance import Session, SuiteResult, Verdict, costs, report, stock
-from wsbridge.conformance.known import Known
-from wsbridge.conformance.result import RuleInfo, dump_results
-from wsbridge.conformance.runner import CheckResult
-from wsbridge.conformance.target import TargetInfo
-from wsbridge.conformance.wire import LogEntry
+from wsbridge.conformance import Session, SuiteResult, Verdict, costs, stock
+from wsbridge.conformance.client.wire import LogEntry
+from wsbridge.conformance.run import report
+from wsbridge.conformance.run.known import Known
+from wsbridge.conformance.run.result import RuleInfo, dump_results
+from wsbridge.conformance.run.runner import CheckResult
+from wsbridge.conformance.run.target import TargetInfo
 
 ROOT = Path(__file__).parents[1]
 
@@ -395,7 +396,7 @@ def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None
     assert "say --refresh or --write-docs" in capsys.readouterr().err
 
 
-HINT = "run: python -m wsbridge.conformance.report --refresh"
+HINT = "run: python -m wsbridge.conformance.run.report --refresh"
 ASGI_HINT = f"{HINT} asgi --missing"
 
 
@@ -426,7 +427,7 @@ def test_the_committed_report_of_an_asgi_server_is_fresh(name: str) -> None:
 def test_the_pages_are_fresh() -> None:
     for path, text in report.documents(ROOT).items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, (
-            "run: python -m wsbridge.conformance.report --write-docs"
+            "run: python -m wsbridge.conformance.run.report --write-docs"
         )
 
 

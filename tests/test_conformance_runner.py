@@ -21,13 +21,14 @@ import pytest
 
 from tests.checks import made
 from tests.conformance import misbehaving
-from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
-from wsbridge.conformance.bench import Bench, Target
-from wsbridge.conformance.check import CheckFailed, all_checks, fail
-from wsbridge.conformance.known import load_known_failing
-from wsbridge.conformance.result import compare, dump_results, load_results
-from wsbridge.conformance.runner import CheckResult, run_check
-from wsbridge.conformance.suite import current_rules, select
+from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
+from wsbridge.conformance.contract.check import CheckFailed, all_checks, fail
+from wsbridge.conformance.doors.suite import current_rules, select
+from wsbridge.conformance.run import lateness
+from wsbridge.conformance.run.bench import Bench, Target
+from wsbridge.conformance.run.known import load_known_failing
+from wsbridge.conformance.run.result import compare, dump_results, load_results
+from wsbridge.conformance.run.runner import CheckResult, run_check
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
 
@@ -728,7 +729,7 @@ def run_target() -> Any:
 def test_a_deviation_that_nobody_has_seen_is_a_problem() -> None:
     result = run("tests.conformance.misbehaving:DeclaresWhatNobodyKnows", rules=[ONE])
     assert result.problems == ()  # only a part was run
-    from wsbridge.conformance.suite import _problems
+    from wsbridge.conformance.doors.suite import _problems
 
     problems = _problems(result.target, list(result.results), {}, is_whole=True)
     assert "the deviation RECV-9/unmasked-frame is declared, but no check has seen it" in problems

@@ -20,8 +20,8 @@ from wsproto import events as ev
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, RsvBits
 
-from wsbridge.conformance import lateness, wire
-from wsbridge.conformance.wire import (
+from wsbridge.conformance.client import wire
+from wsbridge.conformance.client.wire import (
     Binary,
     Close,
     Closed,
@@ -44,6 +44,7 @@ from wsbridge.conformance.wire import (
     build_frame,
     close_payload,
 )
+from wsbridge.conformance.run import lateness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

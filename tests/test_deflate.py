@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from wsbridge import Compression, Request
-from wsbridge.deflate import agree, deflated_limit
-from wsbridge.frames import MessageAssembler, size_limit
+from wsbridge.connector.deflate import agree, deflated_limit
+from wsbridge.connector.messages import MessageAssembler, size_limit
 
 NAME = "permessage-deflate"
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from wsbridge.draining import Drain, plain_connection, unacknowledged
+from wsbridge._channel.draining import Drain, plain_connection, unacknowledged
 
 pytestmark = [pytest.mark.rule("SEND-6"), pytest.mark.asyncio]
 

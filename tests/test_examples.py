@@ -16,7 +16,7 @@ import pytest
 from tests.processes import TIMEOUT, WSBRIDGE, Process, client_for, each_connector, running
 from tests.test_cli import http_get
 from wsbridge.cli import Exit
-from wsbridge.client import Client, ClosedReason, ConnectError, Target
+from wsbridge.cli.client import Client, ClosedReason, ConnectError, Target
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LIBRARIES = Path(__file__).with_name("test_libraries.py")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsbridge.frames import FrameError, MessageAssembler, declared
+from wsbridge.connector.messages import FrameError, MessageAssembler, declared
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING = 0x0, 0x1, 0x2, 0x8, 0x9
 

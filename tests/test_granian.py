@@ -20,7 +20,7 @@ from tests.test_browser import CHAT, browser
 from tests.test_examples import EXAMPLES
 from wsbridge import Application, Interceptor, Response, UnsupportedOptionError, WebSocketOptions
 from wsbridge.cli import Exit
-from wsbridge.conformance.wire import HandshakeRequest, Peer
+from wsbridge.conformance.client.wire import HandshakeRequest, Peer
 from wsbridge.connectors import _connections
 from wsbridge.connectors.granian import Connector
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests import hot_path
-from wsbridge import channel
-from wsbridge.channel import BaseChannel
+from wsbridge._channel import channel
+from wsbridge._channel.channel import BaseChannel
 
 COMMAND = "run: python -m tests.hot_path --write"
 

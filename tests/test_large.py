@@ -18,7 +18,7 @@ from wsbridge import Application, CloseReason, WebSocketChannel, WebSocketOption
 
 pytest.importorskip("wsproto")  # for the client
 
-from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, build_frame
+from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Pong, build_frame
 
 pytestmark = pytest.mark.rule("SEND-9")
 

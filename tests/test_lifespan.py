@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes import FakeConnector
 from wsbridge import Application, ConnectorStateError, UnsupportedOptionError
-from wsbridge.base import Mount
-from wsbridge.lifespan import Lifespan
+from wsbridge.connector import Mount
+from wsbridge.connector.lifespan import Lifespan
 
 
 class Script:

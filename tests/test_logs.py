@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from wsbridge.logs import MOST, PeersLogger, log_failure, lower, said, shown
+from wsbridge._common.logs import MOST, PeersLogger, log_failure, lower, said, shown
 
 UGLY = "\n\x1b[31mforged\u2028\u202e"
 

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from tests.processes import each_connector, serving
 from wsbridge import Application, Connector, LoopNotInstalledError, run
-from wsbridge.base import BaseConnector
+from wsbridge._process.loops import loop_factory
 from wsbridge.cli import Exit, cli
-from wsbridge.loops import loop_factory
+from wsbridge.connector import BaseConnector
 
 APPLICATION = """
 import asyncio
@@ -106,7 +106,7 @@ def test_an_unknown_loop_is_refused() -> None:
 @pytest.mark.parametrize("workers", [(), ("--workers=2",)], ids=["alone", "workers"])
 async def test_a_connector_serves_on_uvloop(tmp_path: Path, connector: str, workers: tuple[str, ...]) -> None:
     pytest.importorskip("uvloop")
-    wire: Any = pytest.importorskip("wsbridge.conformance.wire")
+    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
     (tmp_path / "echo.py").write_text(APPLICATION)
     async with serving(tmp_path, "--loop=uvloop", *workers, connector=connector) as process:
         host, port = (await process.url()).rpartition("//")[2].rsplit(":", 1)

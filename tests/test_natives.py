@@ -11,7 +11,7 @@ import pytest
 import wsbridge
 from tests.processes import client_for
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
-from wsbridge.client import Target
+from wsbridge.cli.client import Target
 from wsbridge.connectors import memory
 from wsbridge.testing import connect
 

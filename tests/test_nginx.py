@@ -27,7 +27,7 @@ PEER = "127.0.0.2"  # an address of this machine that is not the proxy's
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx")
 trustme: Any = pytest.importorskip("trustme")
-wire: Any = pytest.importorskip("wsbridge.conformance.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 
 
 @dataclass

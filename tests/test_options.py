@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from wsbridge import Application, Compression, WebSocketOptions
-from wsbridge.base import BaseConnector
-from wsbridge.conformance.rules_channel import TABLES
+from wsbridge.conformance.contract.channel import TABLES
+from wsbridge.connector import BaseConnector
 from wsbridge.options import OPTION_NAMES
 
 pytestmark = pytest.mark.rule("LIM-5")

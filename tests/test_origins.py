@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from wsbridge import WebSocketOptions
-from wsbridge.origins import allowed_origins, check_origin, is_nobody, is_own, parse_origin
+from wsbridge._common.origins import allowed_origins, check_origin, is_nobody, is_own, parse_origin
 
 pytestmark = pytest.mark.rule("HS-6")
 

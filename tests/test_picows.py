@@ -20,10 +20,10 @@ pytest.importorskip("picows")
 pytest.importorskip("httptools")
 pytest.importorskip("wsproto")
 
-from wsbridge.conformance.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
-from wsbridge.connectors import _http1
-from wsbridge.connectors._answers import final_response
-from wsbridge.connectors._http1 import BadRequestError, parse_head
+from wsbridge.conformance.client.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
+from wsbridge.connectors._codecs import http1 as _http1
+from wsbridge.connectors._codecs.answers import final_response
+from wsbridge.connectors._codecs.http1 import BadRequestError, parse_head
 from wsbridge.connectors.picows import Connector, PicowsChannel, PicowsRequest
 
 

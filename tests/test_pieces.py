@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from wsbridge.connectors import _pieces
-from wsbridge.connectors._pieces import PIECE, Inflation, PieceReader
+from wsbridge.connectors._codecs import pieces as _pieces
+from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
 
 
 def final(data: bytes) -> bytes:

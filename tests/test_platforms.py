@@ -15,22 +15,22 @@ import pytest
 from click.testing import CliRunner
 
 from wsbridge import Application, UnsupportedOptionError, WebSocketOptions
+from wsbridge._channel.draining import Drain
 from wsbridge.cli import Exit, cli
-from wsbridge.client import _interrupts
+from wsbridge.cli.client import _interrupts
+from wsbridge.connector.sockets import bind, socket_address
 from wsbridge.connectors import _connections
-from wsbridge.draining import Drain
 from wsbridge.registry import load_connector
-from wsbridge.sockets import bind, socket_address
 
 pytest.importorskip("wsproto")  # for the suite and its client
 
 from wsbridge.conformance import TargetError
-from wsbridge.conformance.suite import Session
-from wsbridge.conformance.wire import Peer
+from wsbridge.conformance.client.wire import Peer
+from wsbridge.conformance.doors.suite import Session
 
 WINDOWS = """
 import asyncio, concurrent.futures.thread, os, signal, socket, sys
-import wsbridge.cli, wsbridge.conformance.wire, wsbridge.testing
+import wsbridge.cli, wsbridge.conformance.client.wire, wsbridge.testing
 from wsbridge.registry import load_connector
 
 load_connector(sys.argv[1])  # what others have written looks at the system when it is imported, and finds its own
@@ -68,7 +68,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 ECHO = """
 from wsbridge import Application, WebSocketOptions, serve
-from wsbridge.conformance.wire import Peer
+from wsbridge.conformance.client.wire import Peer
 
 async def echo(channel, process, text):
     await channel.send_text(text)
@@ -81,7 +81,7 @@ async def main(name):
         await peer.send_close(1000)
         await peer.aclose()
 
-import wsbridge.cli, wsbridge.testing, wsbridge.workers
+import wsbridge.cli, wsbridge.testing, wsbridge.cli.workers
 with asyncio.Runner(loop_factory=Loop) as runner:
     runner.run(main(sys.argv[1]))
 """
@@ -140,7 +140,7 @@ async def test_where_sockets_have_handles_nothing_is_drained(monkeypatch: pytest
     ended: list[Drain] = []
     one, other = socket.socketpair()
     with one, other:
-        monkeypatch.setattr("wsbridge.draining.os", _Nt())
+        monkeypatch.setattr("wsbridge._channel.draining.os", _Nt())
         with pytest.raises(NotImplementedError):
             Drain(loop, one, lambda: 0, ended.append)
         monkeypatch.undo()

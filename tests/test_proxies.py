@@ -10,7 +10,7 @@ from werkzeug.datastructures import Headers
 
 from tests.fakes import FakeConnector
 from wsbridge import Application
-from wsbridge.proxies import forwarded, forwarded_hosts, parse_networks
+from wsbridge._common.proxies import forwarded, forwarded_hosts, parse_networks
 
 pytestmark = pytest.mark.rule("HS-2")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import HANDSHAKE, FakeConnector
 from wsbridge import Application, Context, Interceptor, Request, Response, WebSocketOptions
-from wsbridge.logs import shown
+from wsbridge._common.logs import shown
 from wsbridge.refusal import Refusal, RefusalLog
 
 pytestmark = pytest.mark.rule("HS-14")

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import pytest
 
 from wsbridge import registry
-from wsbridge.base import BaseConnector
+from wsbridge.connector import BaseConnector
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,

@@ -22,7 +22,7 @@ from tests.processes import TIMEOUT, each_connector
 from wsbridge import Application, Context, Interceptor, Response, WebSocketOptions, serve, websocket_interceptor
 from wsbridge.cli import _Formatter
 
-wire: Any = pytest.importorskip("wsbridge.conformance.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 
 SECRET = "secret-word"
 ESCAPES = "\x1b[31m\x07\x9b32m\r\n2026-01-01 CRITICAL forged"

@@ -28,7 +28,7 @@ from wsbridge.cli import Exit, ServeCommand, cli
 from wsbridge.http import Request
 from wsbridge.serving import Health, run
 
-wire = pytest.importorskip("wsbridge.conformance.wire")
+wire = pytest.importorskip("wsbridge.conformance.client.wire")
 
 
 @pytest.fixture

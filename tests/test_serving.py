@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from wsbridge import Application, Connector, WebSocketOptions, run, serve
-from wsbridge.base import BaseConnector
+from wsbridge._process.signals import stop_signals
+from wsbridge.connector import BaseConnector
 from wsbridge.serving import listening_urls
-from wsbridge.signals import stop_signals
 
 APP = Application([("/", WebSocketOptions())])
 

@@ -21,10 +21,10 @@ import pytest
 from tests.processes import ECHO, TIMEOUT, WSBRIDGE, children, each_connector, running, serving, write_application
 from tests.test_serving import APP, Stub
 from wsbridge import Application, Connector, ConnectorStateError, WebSocketOptions, run
+from wsbridge._process.signals import Stopped, end_at_signals, handling, held_back, stop_signals
 from wsbridge.cli import Exit
-from wsbridge.signals import Stopped, end_at_signals, handling, held_back, stop_signals
 
-wire: Any = pytest.importorskip("wsbridge.conformance.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -123,7 +123,7 @@ WAITING = """
 import signal, sys, time
 sys.stdout.write("begun\\n"); sys.stdout.flush()
 sys.stdin.readline()
-from wsbridge.signals import end_at_signals
+from wsbridge._process.signals import end_at_signals
 with end_at_signals(hangup={hangup}):
     print("handlers", flush=True)
     time.sleep(60) if {waits} else None

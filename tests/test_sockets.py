@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from wsbridge import sockets
-from wsbridge.sockets import aborter, bind, listen, socket_address
+from wsbridge._channel.transport import aborter
+from wsbridge.connector import sockets
+from wsbridge.connector.sockets import bind, listen, socket_address
 
 pytestmark = pytest.mark.rule("STOP-1")
 
@@ -147,7 +148,7 @@ def lack(monkeypatch: pytest.MonkeyPatch, *lacking: str, family: int = 0) -> Non
                 raise OSError(errno.EADDRNOTAVAIL, "no such address")
             super().bind(address)
 
-    monkeypatch.setattr("wsbridge.sockets.socket.socket", Socket)
+    monkeypatch.setattr("wsbridge.connector.sockets.socket.socket", Socket)
 
 
 async def test_an_address_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.fakes import FakeConnector
 from wsbridge import Application
-from wsbridge import unix as module
-from wsbridge.unix import UnixSocket, parse_owner
+from wsbridge.connector import unix as module
+from wsbridge.connector.unix import UnixSocket, parse_owner
 
 pytestmark = pytest.mark.rule("STOP-7")
 
@@ -64,7 +64,7 @@ async def test_a_stale_file_that_another_process_removes_first_is_no_error(
         real(name)
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr("wsbridge.unix.os.unlink", unlink)
+    monkeypatch.setattr("wsbridge.connector.unix.os.unlink", unlink)
     bound = await UnixSocket.bind(str(path))
     monkeypatch.undo()
     bound.close()
@@ -137,7 +137,7 @@ async def test_the_mode_is_set_and_the_file_is_never_more_open(
         before.append(mode_of(path))
         real(name, wanted)
 
-    monkeypatch.setattr("wsbridge.unix.os.chmod", chmod)
+    monkeypatch.setattr("wsbridge.connector.unix.os.chmod", chmod)
     bound = await UnixSocket.bind(str(path), mode=mode)
     assert mode_of(path) == mode
     assert before == [0o600]
@@ -161,7 +161,7 @@ async def test_the_mode_is_by_the_umask_where_a_socket_has_none(
 
 async def test_the_owner_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[str, int, int]] = []
-    monkeypatch.setattr("wsbridge.unix.os.chown", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("wsbridge.connector.unix.os.chown", lambda *arguments: given.append(arguments))
     path = str(tmp_path / "s")
     bound = await UnixSocket.bind(path, owner=(7, -1))
     assert given == [(path, 7, -1)]
@@ -172,7 +172,7 @@ async def test_a_file_that_cannot_be_given_away_is_removed(tmp_path: Path, monke
     def chown(path: str, user: int, group: int) -> None:
         raise PermissionError(errno.EPERM, "not permitted")
 
-    monkeypatch.setattr("wsbridge.unix.os.chown", chown)
+    monkeypatch.setattr("wsbridge.connector.unix.os.chown", chown)
     with pytest.raises(PermissionError, match=r"mode or owner of Unix socket .*: not permitted"):
         await UnixSocket.bind(str(tmp_path / "s"), owner=(7, 7))
     assert os.listdir(tmp_path) == []

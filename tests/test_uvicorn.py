@@ -22,7 +22,7 @@ from wsbridge import (
     WebSocketOptions,
     websocket_interceptor,
 )
-from wsbridge.conformance import wire
+from wsbridge.conformance.client import wire
 from wsbridge.connectors import uvicorn_wsproto
 from wsbridge.connectors.uvicorn import Connector
 from wsbridge.interceptor import Context

@@ -1,4 +1,4 @@
-"""`wsbridge.workers` with processes that are none, and ``wsbridge serve --workers`` with real ones."""
+"""`wsbridge.cli.workers` with processes that are none, and ``wsbridge serve --workers`` with real ones."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ from tests.processes import (
     serving,
     write_application,
 )
-from wsbridge import workers
-from wsbridge.cli import Exit, cli
-from wsbridge.client import Target
-from wsbridge.sockets import reserve
-from wsbridge.workers import FIRST_DELAY, LAST_DELAY, MARGIN, SETTLED_AFTER, Child, Supervisor
+from wsbridge.cli import Exit, cli, workers
+from wsbridge.cli.client import Target
+from wsbridge.cli.workers import FIRST_DELAY, LAST_DELAY, MARGIN, SETTLED_AFTER, Child, Supervisor
+from wsbridge.connector.sockets import reserve
 
 # ---- the supervisor, with processes that are none -------------------------------------------------------------------
 
@@ -124,7 +123,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "wsbridge.workers"]
+    return [record.getMessage() for record in caplog.records if record.name == "wsbridge.cli.workers"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -324,7 +323,7 @@ def test_a_child_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monke
         made.extend(pair())
         return made[0], made[1]
 
-    monkeypatch.setattr("wsbridge.workers.socket.socketpair", socketpair)
+    monkeypatch.setattr("wsbridge.cli.workers.socket.socketpair", socketpair)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(FileNotFoundError):
         Child(["--version"], 1)

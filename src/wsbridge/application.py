@@ -11,7 +11,7 @@ from typing import Any
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter, Map, RequestRedirect, Rule
 
-from wsbridge.callbacks import check_callback, described, is_coroutine_function
+from wsbridge._common.callbacks import check_callback, described, is_coroutine_function
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions

@@ -7,9 +7,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
+from wsbridge._common.logs import said
 from wsbridge.close import check_close
 from wsbridge.errors import MessageDecodeError, MessageKindError
-from wsbridge.logs import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,9 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
+from wsbridge._common.tasks import begin_later
 from wsbridge.close import check_close
 from wsbridge.protocols import BinaryLike, HasOptions, WebSocketChannel
-from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

@@ -15,9 +15,9 @@ from werkzeug.datastructures import Headers, ImmutableMultiDict, MultiDict
 from werkzeug.sansio.request import Request as _SansIORequest
 from werkzeug.sansio.response import Response as _SansIOResponse
 
-from wsbridge.proxies import RemoteAddress
-from wsbridge.proxies import forwarded as forwarded
-from wsbridge.proxies import parse_networks as parse_networks
+from wsbridge._common.proxies import RemoteAddress
+from wsbridge._common.proxies import forwarded as forwarded
+from wsbridge._common.proxies import parse_networks as parse_networks
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

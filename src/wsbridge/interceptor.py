@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
-from wsbridge.callbacks import check_callback
+from wsbridge._common.callbacks import check_callback
 
 __all__ = ["Context", "ContextStage", "ErrorStage", "Interceptor", "execute"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from wsbridge.callbacks import check_callback
+from wsbridge._common.callbacks import check_callback
+from wsbridge._common.origins import allowed_origins
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, Decoded, check_codec
-from wsbridge.origins import allowed_origins
 
 if TYPE_CHECKING:
     from wsbridge.http import Request

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from wsbridge._common.logs import shown
 from wsbridge.http import Request, Response
-from wsbridge.logs import shown
 
 __all__ = ["Refusal", "RefusalLog"]
 

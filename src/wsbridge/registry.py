@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from types import MappingProxyType
 from typing import Any
 
+from wsbridge._common.requirements import Requirement, installed_version, normalized, requirements_of
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
@@ -19,7 +20,6 @@ from wsbridge.errors import (
     ServerVersionError,
 )
 from wsbridge.protocols import CONNECTOR_API, Connector
-from wsbridge.requirements import Requirement, installed_version, normalized, requirements_of
 
 __all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
 

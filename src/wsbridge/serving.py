@@ -14,16 +14,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from wsbridge.activation import notify
+from wsbridge._process.activation import notify
+from wsbridge._process.loops import LoopName, loop_factory
+from wsbridge._process.signals import StopSignals, stop_signals
 from wsbridge.application import Application
 from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
 from wsbridge.http import Request, Response, plain_response
 from wsbridge.interceptor import Context, Interceptor
-from wsbridge.loops import LoopName, loop_factory
 from wsbridge.options import check_seconds
 from wsbridge.protocols import Connector
 from wsbridge.registry import load_connector
-from wsbridge.signals import StopSignals, stop_signals
 from wsbridge.tls import Certificate
 
 __all__ = ["run", "serve"]
@@ -59,7 +59,7 @@ async def serve(
     Args:
         app: What to serve.
         connector: A name, ``name@distribution``, ``module:Class`` or a class, as `load_connector` takes it.
-        host: See `wsbridge.base.BaseConnector` for this and all others but the last.
+        host: See `wsbridge.connector.base.BaseConnector` for this and all others but the last.
         server_pings: Serve on a connector that cannot ping, such as granian's, whatever ``ping_interval`` says.
 
     Yields:

@@ -14,15 +14,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
-from wsbridge.callbacks import check_callback, described, is_coroutine_function
+from wsbridge._common.callbacks import check_callback, described, is_coroutine_function
+from wsbridge._common.logs import log_failure
+from wsbridge._common.tasks import begin_later
 from wsbridge.close import CloseReason
 from wsbridge.codec import Codec, decode_or_close
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
-from wsbridge.logs import log_failure
 from wsbridge.options import OPTION_NAMES, Compression, WebSocketOptions
 from wsbridge.protocols import BinaryLike, TellsEarly, WebSocketChannel, handler_of
-from wsbridge.tasks import begin_later
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

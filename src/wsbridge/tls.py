@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator
 from typing import NoReturn
 
-from wsbridge.tasks import begin_later
+from wsbridge._common.tasks import begin_later
 
 __all__ = ["Certificate", "TLSFileError", "tls_context"]
 

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from wsbridge._common.logs import shown
+from wsbridge._common.origins import allowed_origins, is_nobody, is_own, parse_origin
 from wsbridge.errors import UpgradeError
 from wsbridge.http import Request, has_body
 from wsbridge.interceptor import Context, Interceptor
-from wsbridge.logs import shown
 from wsbridge.options import WebSocketOptions
-from wsbridge.origins import allowed_origins, is_nobody, is_own, parse_origin
 from wsbridge.refusal import Refusal
 
 __all__ = ["negotiate_subprotocol", "upgrade_request_to_websocket", "websocket_interceptor"]

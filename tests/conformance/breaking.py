@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsbridge.base import BaseConnector
-from wsbridge.conformance.wire import Frame, Opcode, build_frame
+from wsbridge.conformance.client.wire import Frame, Opcode, build_frame
+from wsbridge.connector import BaseConnector
 from wsbridge.protocols import Address
 
 __all__ = ["BROKEN", "Breakage", "BrokenChannel", "BrokenConnector", "Tamper", "breaks"]

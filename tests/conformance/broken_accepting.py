@@ -9,10 +9,10 @@ import socket
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, BrokenConnector, breaks
-from wsbridge.accepting import Acceptor
-from wsbridge.base import BaseChannel
+from wsbridge.connector import BaseChannel
+from wsbridge.connector.accepting import Acceptor
+from wsbridge.connector.sockets import BACKLOG, listen
 from wsbridge.interceptor import Context, _execute
-from wsbridge.sockets import BACKLOG, listen
 
 logger = logging.getLogger("wsbridge")
 

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from tests.conformance.breaking import BrokenConnector, breaks
-from wsbridge import alpn
+from wsbridge.connector import alpn
 
 
 @breaks("HS-18")

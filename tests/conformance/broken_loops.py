@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, BrokenConnector, breaks
-from wsbridge.channel import _Ahead
+from wsbridge._channel.channel import _Ahead
 
 
 @breaks("THR-4", base="aiohttp")

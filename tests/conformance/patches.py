@@ -21,16 +21,16 @@ from wsbridge.http import Response
 # without their types: what is put into them is wrong on purpose
 wsbridge: Any = importlib.import_module("wsbridge")
 application: Any = importlib.import_module("wsbridge.application")
-base: Any = importlib.import_module("wsbridge.base")
-channel: Any = importlib.import_module("wsbridge.channel")
+base: Any = importlib.import_module("wsbridge.connector.base")
+channel: Any = importlib.import_module("wsbridge._channel.channel")
 codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
 cli: Any = importlib.import_module("wsbridge.cli")
 registry: Any = importlib.import_module("wsbridge.registry")
-requirements: Any = importlib.import_module("wsbridge.requirements")
-signals: Any = importlib.import_module("wsbridge.signals")
+requirements: Any = importlib.import_module("wsbridge._common.requirements")
+signals: Any = importlib.import_module("wsbridge._process.signals")
 stream: Any = importlib.import_module("wsbridge.stream")
 tls: Any = importlib.import_module("wsbridge.tls")
 upgrade: Any = importlib.import_module("wsbridge.upgrade")
@@ -275,7 +275,7 @@ def take_a_hangup_for_nothing() -> None:
 
 @patch("STOP-13")
 def let_no_next_generation_in() -> None:
-    sockets: Any = importlib.import_module("wsbridge.sockets")
+    sockets: Any = importlib.import_module("wsbridge.connector.sockets")
     original = sockets.reserve
     sockets.reserve = cli.reserve = lambda host, port, shared=False: original(host, port)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.breaking import BROKEN
 from tests.conformance.refresh import BY_NAME, CHECKS, TABLE, is_caught
-from wsbridge.conformance.catalogue import rules
+from wsbridge.conformance.contract.catalogue import rules
 
 # what a broken connector leaves behind, on purpose or not, may come up in the test that follows
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -10,12 +10,12 @@ from aiohttp import WSCloseCode
 from picows import WSCloseCode as PicowsCloseCode
 from websockets.frames import CloseCode
 
-from wsbridge.base import ALL_FEATURES
-from wsbridge.conformance import catalogue
-from wsbridge.conformance.bench import Target
-from wsbridge.conformance.check import Check, CheckFailed, all_checks
-from wsbridge.conformance.report import failure_text
-from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.conformance.contract import catalogue
+from wsbridge.conformance.contract.check import Check, CheckFailed, all_checks
+from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.run.report import failure_text
+from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import SERVERS, load_connector
 

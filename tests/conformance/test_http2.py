@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from wsbridge.conformance import stock
-from wsbridge.conformance.bench import Target
-from wsbridge.conformance.check import Check
-from wsbridge.conformance.report import committed_asgi
-from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.conformance.contract.check import Check
+from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.run.report import committed_asgi
+from wsbridge.conformance.run.runner import Verdict, run_check
 
 pytest.importorskip("hypercorn")
 

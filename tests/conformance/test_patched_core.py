@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.patches import PATCHES
 from tests.test_catalogue import rules_named_by_tests
-from wsbridge.conformance.catalogue import rules
+from wsbridge.conformance.contract.catalogue import rules
 
 _ARGUMENTS = ["-p", "tests.conformance.patches", "-p", "no:cacheprovider", "-q", "-x"]
 _HANGS = 600  # seconds: a run takes some, but a machine may have more to do

@@ -9,11 +9,11 @@ import pytest
 from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
 
-from wsbridge.base import ALL_FEATURES
-from wsbridge.conformance.bench import Target
-from wsbridge.conformance.check import Check, all_checks
-from wsbridge.conformance.report import VARIANTS, failure_text
-from wsbridge.conformance.runner import Verdict, run_check
+from wsbridge.conformance.contract.check import Check, all_checks
+from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.run.report import VARIANTS, failure_text
+from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector
 

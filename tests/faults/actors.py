@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.faults.plan import Blocks, Message, Plan
 from wsbridge import Application, CloseReason, Request, WebSocketChannel, WebSocketOptions
-from wsbridge.conformance.wire import (
+from wsbridge.conformance.client.wire import (
     Close,
     Closed,
     Eof,

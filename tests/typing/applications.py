@@ -24,7 +24,7 @@ from wsbridge import (
     start_ws_connection,
     websocket_interceptor,
 )
-from wsbridge.base import BaseConnector
+from wsbridge.connector import BaseConnector
 
 OPTIONS = WebSocketOptions(on_text=lambda channel, process, text: channel.send_text(text))
 

@@ -11,12 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsbridge.conformance.known import Known, load_known_failing
-    from wsbridge.conformance.plugin import ConnectorSuite
-    from wsbridge.conformance.result import Changes, RuleInfo, SuiteResult, compare, load_results
-    from wsbridge.conformance.runner import CheckResult, Verdict
-    from wsbridge.conformance.suite import Progress, Session, run
-    from wsbridge.conformance.target import TargetError, TargetInfo
+    from wsbridge.conformance.doors.plugin import ConnectorSuite
+    from wsbridge.conformance.doors.suite import Progress, Session, run
+    from wsbridge.conformance.run.known import Known, load_known_failing
+    from wsbridge.conformance.run.result import Changes, RuleInfo, SuiteResult, compare, load_results
+    from wsbridge.conformance.run.runner import CheckResult, Verdict
+    from wsbridge.conformance.run.target import TargetError, TargetInfo
 
 __all__ = [
     "Changes",
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "known": ("Known", "load_known_failing"),
-    "plugin": ("ConnectorSuite",),
-    "result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
-    "runner": ("CheckResult", "Verdict"),
-    "suite": ("Progress", "Session", "run"),
-    "target": ("TargetError", "TargetInfo"),
+    "run.known": ("Known", "load_known_failing"),
+    "doors.plugin": ("ConnectorSuite",),
+    "run.result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
+    "run.runner": ("CheckResult", "Verdict"),
+    "doors.suite": ("Progress", "Session", "run"),
+    "run.target": ("TargetError", "TargetInfo"),
 }
 
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from wsbridge.conformance import catalogue
-from wsbridge.conformance.known import Known
-from wsbridge.conformance.result import SuiteResult
-from wsbridge.conformance.rule import markdown_table
-from wsbridge.conformance.runner import CheckResult, Verdict
+from wsbridge.conformance.contract import catalogue
+from wsbridge.conformance.contract.rule import markdown_table
+from wsbridge.conformance.run.known import Known
+from wsbridge.conformance.run.result import SuiteResult
+from wsbridge.conformance.run.runner import CheckResult, Verdict
 from wsbridge.conformance.stock import STOCK
 
 __all__ = ["COSTS", "Cost", "cost_of", "explained", "table", "unseen"]

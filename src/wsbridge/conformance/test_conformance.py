@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsbridge.conformance.plugin import Case, option, parametrize
+from wsbridge.conformance.doors.plugin import Case, option, parametrize
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

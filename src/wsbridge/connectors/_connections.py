@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from wsbridge.protocols import Address
+from wsbridge.connector import Address
 
 __all__ = [
     "Descriptors",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from wsbridge.connector import Deviation
 from wsbridge.connectors._granian_deviations import DEVIATIONS as GRANIAN
-from wsbridge.protocols import Deviation
 
 __all__ = ["AIOHTTP", "DEVIATIONS"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from wsbridge.protocols import Deviation
+from wsbridge.connector import Deviation
 
 __all__ = ["DEVIATIONS"]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import Headers
 
-from wsbridge.close import CloseReason, Initiator, close_reason
-from wsbridge.http import Response
+from wsbridge import CloseReason, Response
+from wsbridge.close import close_reason
+from wsbridge.connector import Initiator
 
 if TYPE_CHECKING:
     from wsbridge.connectors.memory import _Channel

@@ -53,20 +53,32 @@ from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.log import server_logger
 
-from wsbridge.answering import ENDED, Taken, of_transport
-from wsbridge.application import Application
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
-from wsbridge.channel import TURN, OnTransport
-from wsbridge.close import is_valid_close_code
+from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ALL_FEATURES,
+    ENDED,
+    NAME,
+    TURN,
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Mount,
+    OnTransport,
+    Taken,
+    abort,
+    agree,
+    begin_later,
+    close_keywords,
+    deflated_limit,
+    end_writing,
+    is_valid_close_code,
+    of_transport,
+    plain_connection,
+    plain_response,
+    says_close,
+    size_limit,
+)
 from wsbridge.connectors._deviations import AIOHTTP
-from wsbridge.deflate import NAME, agree, deflated_limit
-from wsbridge.draining import plain_connection
-from wsbridge.frames import size_limit
-from wsbridge.http import Request, Response, plain_response, says_close
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import abort, end_writing
-from wsbridge.tasks import begin_later
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
 

@@ -42,17 +42,28 @@ from urllib.parse import quote, unquote
 
 from werkzeug.datastructures import Headers
 
-from wsbridge.application import Application
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount
-from wsbridge.channel import TURN
-from wsbridge.close import Initiator
-from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
-from wsbridge.http import Request, Response, plain_response
-from wsbridge.logs import shown
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.tasks import begin_later, later_turn
-from wsbridge.upgrade import STREAM_VERSIONS
+from wsbridge import (
+    Application,
+    ConnectorStateError,
+    Request,
+    Response,
+    UnsupportedOptionError,
+    WebSocketChannel,
+    WebSocketOptions,
+)
+from wsbridge.connector import (
+    STREAM_VERSIONS,
+    TURN,
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Initiator,
+    Mount,
+    begin_later,
+    later_turn,
+    plain_response,
+    shown,
+)
 
 __all__ = ["AsgiApp", "AsgiChannel", "AsgiRequest", "Connector", "asgi_app"]
 

@@ -45,11 +45,20 @@ from granian._futures import _new_cbscheduler  # pyright: ignore
 from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
-from wsbridge.accepting import refuse_waiting
-from wsbridge.answering import ENDED, Taken, of_socket
-from wsbridge.application import Application
-from wsbridge.base import BaseChannel, BaseSource
-from wsbridge.close import Initiator
+from wsbridge import Application, Request, Response, UnsupportedOptionError, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    BACKLOG,
+    ENDED,
+    BaseChannel,
+    BaseSource,
+    Initiator,
+    Taken,
+    is_unix,
+    lower,
+    of_socket,
+    refuse_waiting,
+    shown,
+)
 from wsbridge.connectors import asgi
 from wsbridge.connectors._connections import (
     Descriptors,
@@ -63,12 +72,6 @@ from wsbridge.connectors._connections import (
     look,
 )
 from wsbridge.connectors._granian_deviations import DEVIATIONS
-from wsbridge.errors import UnsupportedOptionError
-from wsbridge.http import Request, Response
-from wsbridge.logs import lower, shown
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import BACKLOG, is_unix
 
 __all__ = ["Connector", "GranianChannel", "GranianRequest"]
 

@@ -1,8 +1,8 @@
 """The hypercorn connector: hypercorn's TCP server and HTTP/1.1 protocol, subclassed. Read and tried on hypercorn 0.18.
 
 The handshake goes through hypercorn as with any ASGI application; then the frames of wsproto, on which hypercorn
-stands, go to the channel past the event stream (`wsbridge.connectors._wsproto`), which would lose every close code
-(ws_stream.py:244), leave a message that is too big without an end, and hang at a shutdown.
+stands, go to the channel past the event stream (`wsbridge.connectors._codecs.wsproto`), which would lose every close
+code (ws_stream.py:244), leave a message that is too big without an end, and hang at a shutdown.
 
 Mends:
 
@@ -46,15 +46,19 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr  # pyright: ignore[reportUnknownVariableType]
 from wsproto.frame_protocol import CloseReason
 
-from wsbridge.answering import Taken, of_transport
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
+from wsbridge import Request, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ALL_FEATURES,
+    BaseChannel,
+    BaseSource,
+    Taken,
+    abort,
+    close_keywords,
+    of_transport,
+    plain_connection,
+)
 from wsbridge.connectors import asgi
-from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
-from wsbridge.draining import plain_connection
-from wsbridge.http import Request
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import abort
+from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
 

@@ -24,9 +24,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
-from wsbridge.application import Application
-from wsbridge.base import BaseConnector, BaseSource, QueuedChannel
-from wsbridge.clock import Clock
+from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import BaseConnector, BaseSource, Clock, Feature, QueuedChannel, begin_later, check_seconds
 from wsbridge.connectors._memory_client import (
     Answer,
     Arrival,
@@ -38,10 +37,6 @@ from wsbridge.connectors._memory_client import (
     Ping,
     Pong,
 )
-from wsbridge.http import Request, Response
-from wsbridge.options import WebSocketOptions, check_seconds
-from wsbridge.protocols import Feature, WebSocketChannel
-from wsbridge.tasks import begin_later
 
 __all__ = [
     "Answer",

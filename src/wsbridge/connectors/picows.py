@@ -56,21 +56,29 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 
-from wsbridge.accepting import Connect
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
-from wsbridge.clock import Timer
-from wsbridge.close import is_valid_close_code
-from wsbridge.connectors._answers import final_response
-from wsbridge.connectors._http1 import BadRequestError, Head, parse_head
-from wsbridge.connectors._pieces import PieceReader
-from wsbridge.frames import MAX_HEAD as MAX_FRAME_HEAD
-from wsbridge.frames import FrameError, MessageAssembler, declared
-from wsbridge.http import Request, Response, plain_response
-from wsbridge.logs import shown
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import end_writing
-from wsbridge.tasks import begin_later
+from wsbridge import Request, Response, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ALL_FEATURES,
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Connect,
+    FrameError,
+    MessageAssembler,
+    Timer,
+    TransportChannel,
+    begin_later,
+    close_keywords,
+    declared,
+    end_writing,
+    is_valid_close_code,
+    plain_response,
+    shown,
+)
+from wsbridge.connector import MAX_HEAD as MAX_FRAME_HEAD
+from wsbridge.connectors._codecs.answers import final_response
+from wsbridge.connectors._codecs.http1 import BadRequestError, Head, parse_head
+from wsbridge.connectors._codecs.pieces import PieceReader
 
 if TYPE_CHECKING:
 

@@ -59,23 +59,38 @@ from tornado.log import gen_log
 from tornado.netutil import ssl_wrap_socket
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
-from wsbridge.accepting import Acceptor
-from wsbridge.alpn import GRACE, REFUSAL
-from wsbridge.answering import ENDED, Taken, of_socket
-from wsbridge.application import Application
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, Mount, QueuedChannel
-from wsbridge.clock import Timer
-from wsbridge.close import is_valid_close_code
-from wsbridge.connectors._answers import final_response
-from wsbridge.connectors._pieces import Inflation
-from wsbridge.deflate import LARGE, NAME, Agreement, agree, deflated_limit
-from wsbridge.draining import Connection
-from wsbridge.frames import MAX_SIZE, size_limit
-from wsbridge.http import Request, Response, plain_response, says_close
-from wsbridge.logs import lower, shown
-from wsbridge.options import Compression, WebSocketOptions
-from wsbridge.protocols import Feature, WebSocketChannel
-from wsbridge.tasks import begin_later
+from wsbridge import Application, Compression, Request, Response, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ENDED,
+    GRACE,
+    LARGE,
+    MAX_SIZE,
+    NAME,
+    REFUSAL,
+    Acceptor,
+    Agreement,
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Connection,
+    Feature,
+    Mount,
+    QueuedChannel,
+    Taken,
+    Timer,
+    agree,
+    begin_later,
+    deflated_limit,
+    is_valid_close_code,
+    lower,
+    of_socket,
+    plain_response,
+    says_close,
+    shown,
+    size_limit,
+)
+from wsbridge.connectors._codecs.answers import final_response
+from wsbridge.connectors._codecs.pieces import Inflation
 
 __all__ = ["Connector", "TornadoChannel", "TornadoRequest", "mount"]
 

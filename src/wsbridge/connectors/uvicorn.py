@@ -2,8 +2,8 @@
 
 The handshake goes through uvicorn as with any ASGI application; then the frames of websockets' sans-I/O core, on which
 its default implementation stands, go to the channel past the event stream, as in the websockets connector
-(`wsbridge.connectors._sansio`): what is mended there is mended here, and no event, queue or pause of reading is needed
-for each message. Its other implementation, by wsproto, is in `wsbridge.connectors.uvicorn_wsproto`.
+(`wsbridge.connectors._codecs.websockets`): what is mended there is mended here, and no event, queue or pause of reading
+is needed for each message. Its other implementation, by wsproto, is in `wsbridge.connectors.uvicorn_wsproto`.
 
 Mends, by ``Config(http=, ws=)``, which take classes:
 
@@ -44,19 +44,23 @@ from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
 from websockets.version import version as websockets_version
 
-from wsbridge.answering import Taken, of_transport
-from wsbridge.application import Application
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseSource, close_keywords
-from wsbridge.clock import Timer
+from wsbridge import Application, ConnectorNotInstalledError, Request, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ALL_FEATURES,
+    BaseChannel,
+    BaseSource,
+    PeersLogger,
+    Taken,
+    Timer,
+    abort,
+    close_keywords,
+    of_transport,
+    plain_connection,
+    plain_response,
+    shown,
+)
 from wsbridge.connectors import asgi
-from wsbridge.connectors._sansio import Channel, FrameReader, agree_on_deflate
-from wsbridge.draining import plain_connection
-from wsbridge.errors import ConnectorNotInstalledError
-from wsbridge.http import Request, plain_response
-from wsbridge.logs import PeersLogger, shown
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import abort
+from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 

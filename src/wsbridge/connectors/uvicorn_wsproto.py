@@ -1,8 +1,8 @@
 """The uvicorn connector on uvicorn's wsproto implementation, by ``native_options={"ws": "wsproto"}``. wsproto 1.3.
 
-As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `wsbridge.connectors._wsproto` takes the
-connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py, ``handle_message``), a
-lost connection is an empty close for it, and a close is sent as 1000 where it should be empty.
+As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `wsbridge.connectors._codecs.wsproto` takes
+the connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py,
+``handle_message``), a lost connection is an empty close for it, and a close is sent as 1000 where it should be empty.
 
 Mends, beside those:
 
@@ -29,12 +29,10 @@ from wsproto.events import Event, RejectConnection
 from wsproto.events import Request as RequestEvent
 from wsproto.typing import Headers
 
-from wsbridge.base import BaseChannel, BaseSource
+from wsbridge import Request, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import BaseChannel, BaseSource
 from wsbridge.connectors import asgi, uvicorn
-from wsbridge.connectors._wsproto import Channel, Wire, deflate_offer
-from wsbridge.http import Request
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
+from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
 
 __all__ = ["Connector", "UvicornWsprotoChannel", "UvicornWsprotoRequest"]
 

@@ -53,16 +53,23 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from wsbridge.answering import Taken, of_transport
-from wsbridge.application import Application
-from wsbridge.base import ALL_FEATURES, BaseChannel, BaseConnector, BaseSource, Mount, close_keywords
-from wsbridge.clock import Timer
-from wsbridge.connectors._sansio import Channel, FrameReader, agree_on_deflate
-from wsbridge.http import Request, Response, closing, plain_response
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import abort
-from wsbridge.tasks import begin_later
+from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
+from wsbridge.connector import (
+    ALL_FEATURES,
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Mount,
+    Taken,
+    Timer,
+    abort,
+    begin_later,
+    close_keywords,
+    closing,
+    of_transport,
+    plain_response,
+)
+from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
 

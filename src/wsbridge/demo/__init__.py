@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from wsbridge import registry
+from wsbridge._process.signals import stop_signals
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.connection import WebSocketConnection, start_ws_connection
@@ -23,7 +24,6 @@ from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Connector, WebSocketChannel
 from wsbridge.serving import log_urls, serve
-from wsbridge.signals import stop_signals
 
 __all__ = ["CannotListenError", "NothingToShowError", "Room", "application", "run_demo", "start_demo"]
 

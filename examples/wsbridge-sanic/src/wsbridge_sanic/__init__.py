@@ -56,14 +56,21 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from wsbridge.answering import Taken, of_transport
-from wsbridge.base import BaseChannel, BaseConnector, BaseSource, TransportChannel, close_keywords
-from wsbridge.clock import Timer
-from wsbridge.draining import plain_connection
-from wsbridge.http import Request, Response, closing
-from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Deviation
-from wsbridge.sockets import abort
+from wsbridge import Request, Response, WebSocketOptions
+from wsbridge.connector import (
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Deviation,
+    Taken,
+    Timer,
+    TransportChannel,
+    abort,
+    close_keywords,
+    closing,
+    of_transport,
+    plain_connection,
+)
 
 __all__ = ["Connector"]
 

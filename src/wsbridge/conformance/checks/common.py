@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.base import BaseChannel
-from wsbridge.conformance import lateness
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import CheckFailed, equal, true
-from wsbridge.conformance.wire import Binary, Close, Eof, Peer, Text
+from wsbridge.conformance.client.wire import Binary, Close, Eof, Peer, Text
+from wsbridge.conformance.contract.check import CheckFailed, equal, true
+from wsbridge.conformance.run import lateness
+from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.connector import BaseChannel
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel

@@ -8,10 +8,10 @@ import threading
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.wire import Close, Opcode, Text, build_frame
+from wsbridge.conformance.client.wire import Close, Opcode, Text, build_frame
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served
 from wsbridge.protocols import Connector, WebSocketChannel
 
 

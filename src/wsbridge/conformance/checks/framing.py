@@ -11,8 +11,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.recv import (
     MESSAGE_IN_EMPTY,
     PEER_SEES_1002,
@@ -21,7 +19,9 @@ from wsbridge.conformance.checks.recv import (
     seen_by_peer,
     what_came,
 )
-from wsbridge.conformance.wire import Opcode, Peer, Pong, build_frame, close_payload
+from wsbridge.conformance.client.wire import Opcode, Peer, Pong, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench
 
 __all__ = ["FRAME_RULES", "case", "echoes", "fragments", "refusals", "refused"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.framing import case, echoes, fragments, refusals
 from wsbridge.conformance.checks.recv import (
     CLOSE_IN_MESSAGE,
@@ -15,7 +13,9 @@ from wsbridge.conformance.checks.recv import (
     how_it_ended,
     seen_by_peer,
 )
-from wsbridge.conformance.wire import Close, Closed, Opcode, Pong, build_frame, close_payload
+from wsbridge.conformance.client.wire import Close, Closed, Opcode, Pong, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench
 
 __all__: list[str] = []
 

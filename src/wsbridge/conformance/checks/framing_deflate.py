@@ -7,8 +7,6 @@ import random
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.framing import refused
 from wsbridge.conformance.checks.recv import (
     PEER_SEES_1002,
@@ -19,7 +17,9 @@ from wsbridge.conformance.checks.recv import (
     echo,
     what_came,
 )
-from wsbridge.conformance.wire import HandshakeRequest, Opcode, Peer, Pong, Text, WireViolation, build_frame
+from wsbridge.conformance.client.wire import HandshakeRequest, Opcode, Peer, Pong, Text, WireViolation, build_frame
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served
 
 __all__: list[str] = []
 

@@ -12,11 +12,11 @@ import zlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeAlias
 
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import Sends, messages_until_close, none_lost, pair
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Pong, Text, build_frame
+from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Pong, Text, build_frame
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served
 
 __all__: list[str] = []
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.child import MIB, Measured, measured
-from wsbridge.conformance.wire import Opcode, Peer, Pong, build_frame
+from wsbridge.conformance.client.wire import Opcode, Peer, Pong, build_frame
+from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.run.child import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Feature
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.codec import json_codec
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.checks.hs import handshake
-from wsbridge.conformance.wire import Opcode, Peer, WireError, build_frame, close_payload
+from wsbridge.conformance.client.wire import Opcode, Peer, WireError, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 
 _LONG = "/" + "x" * 3000

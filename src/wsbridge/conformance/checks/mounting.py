@@ -1,7 +1,7 @@
 """MOUNT: inside an application of the server's own framework.
 
-How a connector makes its mount known to the suite stands at `wsbridge.base.BaseConnector.serve_mounted`; one without
-it lacks the feature ``"mount"``.
+How a connector makes its mount known to the suite stands at `wsbridge.connector.BaseConnector.serve_mounted`; one
+without it lacks the feature ``"mount"``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
-from wsbridge.base import Mount
-from wsbridge.clock import Clock
-from wsbridge.conformance.bench import Bench, Served, open_descriptors
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks import context, hs, hs_answers, hs_refused, opening, opening_channel, recv
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.wire import Closed, HttpResponse, Ping
+from wsbridge.conformance.client.wire import Closed, HttpResponse, Ping
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served, open_descriptors
+from wsbridge.connector import Mount
+from wsbridge.connector.sockets import bind, listen, socket_address
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.sockets import bind, listen, socket_address
 from wsbridge.upgrade import websocket_interceptor
 
 _PATH = "/mounted"

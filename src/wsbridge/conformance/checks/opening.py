@@ -7,9 +7,9 @@ import logging
 import threading
 from typing import Any
 
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, fail, true
-from wsbridge.conformance.wire import Closed, Opcode, build_frame, close_payload
+from wsbridge.conformance.client.wire import Closed, Opcode, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.run.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 

@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from wsbridge.conformance import lateness
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import clog, pair
-from wsbridge.conformance.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
+from wsbridge.conformance.client.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run import lateness
+from wsbridge.conformance.run.bench import Bench
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.common import failing, pair
-from wsbridge.conformance.wire import Binary, Close, Opcode, Peer, Text, build_frame, close_payload
+from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Text, build_frame, close_payload
+from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.run.bench import Bench
 from wsbridge.errors import SendError
 from wsbridge.protocols import WebSocketChannel
 

@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from wsbridge.conformance.bench import Bench, Served
-from wsbridge.conformance.check import check, equal, true
+from wsbridge._common.tasks import begin_later
 from wsbridge.conformance.checks.common import Sends, clog, messages_until_close, none_lost, numbered, pair
 from wsbridge.conformance.checks.sending import SlowFile
-from wsbridge.conformance.wire import Binary, Close, Eof, Opcode, Peer, Text
+from wsbridge.conformance.client.wire import Binary, Close, Eof, Opcode, Peer, Text
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
-from wsbridge.tasks import begin_later
 
 T = TypeVar("T")
 

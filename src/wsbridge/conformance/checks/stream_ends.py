@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, fail, true
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.checks.stream import Raw, closed_error, handled, read_all, send_numbers
-from wsbridge.conformance.child import MIB, measured
-from wsbridge.conformance.wire import Close, Opcode, Peer, build_frame
+from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
+from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.run.child import MIB, measured
 from wsbridge.errors import ChannelClosedError
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from wsbridge.base import Mount
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal
 from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
-from wsbridge.conformance.wire import Opcode, Peer, build_frame
+from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
+from wsbridge.conformance.contract.check import check, equal
+from wsbridge.conformance.run.bench import Bench
+from wsbridge.connector import Mount
 from wsbridge.http import Request
 
 _BUFFER = 4  # messages

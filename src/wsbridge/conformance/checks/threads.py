@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from wsbridge.conformance import lateness
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import CheckFailed, check, equal, true
-from wsbridge.conformance.wire import Peer
+from wsbridge.conformance.client.wire import Peer
+from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
+from wsbridge.conformance.run import lateness
+from wsbridge.conformance.run.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from wsbridge.close import CloseReason
-from wsbridge.conformance.bench import Bench
-from wsbridge.conformance.check import check, equal, true
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import echo
-from wsbridge.conformance.child import MIB
-from wsbridge.conformance.wire import Close, Closed, Eof, Opcode, Peer, Ping, build_frame
+from wsbridge.conformance.client.wire import Close, Closed, Eof, Opcode, Peer, Ping, build_frame
+from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.run.child import MIB
 from wsbridge.protocols import Feature, WebSocketChannel
 
 __all__: list[str] = []

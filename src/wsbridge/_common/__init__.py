@@ -1,0 +1,1 @@
+"""What stands below everything else, and imports nothing of it."""

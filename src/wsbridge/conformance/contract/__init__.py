@@ -1,0 +1,1 @@
+"""The numbered rules as data, and what a check is."""

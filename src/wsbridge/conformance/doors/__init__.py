@@ -1,0 +1,1 @@
+"""The ways into the suite: a call, pytest, the command line."""

@@ -1,0 +1,1 @@
+"""How checks are run: bench, processes, verdicts, reports."""

@@ -1,0 +1,405 @@
+"""What a check works with: a connector to start, clients that are not its server, and an eye on what is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from wsbridge.application import Application
+from wsbridge.close import CloseReason
+from wsbridge.conformance.client.wire import Peer, WireLog
+from wsbridge.conformance.contract.check import CheckFailed
+from wsbridge.conformance.run import lateness
+from wsbridge.conformance.run.conditions import PLAIN, Conditions
+from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer
+from wsbridge.conformance.run.recorder import Recorder
+from wsbridge.http import Request
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import Connector, Deviation, Feature, WebSocketChannel
+
+__all__ = ["Bench", "Served", "Target"]
+
+T = TypeVar("T")
+OnOpen = Callable[[WebSocketChannel, Request], Any]
+OnText = Callable[[WebSocketChannel, Any, str], Any]
+OnBinary = Callable[[WebSocketChannel, Any, Any], Any]
+OnClose = Callable[[WebSocketChannel, Any, CloseReason], Any]
+OnError = Callable[[WebSocketChannel, Any, Exception], Any]
+
+_NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
+    {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
+)
+"""What a connector that lacks a feature lets through instead of the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is checked: a connector's class, or the URL of a running server.
+
+    Attributes:
+        name: As it stands in reports.
+        connector: The class, or None for a URL.
+        url: The URL, or "".
+        conditions: What holds for the event loop of each check.
+    """
+
+    name: str
+    connector: type[Any] | None = None
+    url: str = ""
+    conditions: Conditions = PLAIN
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
+        return frozenset() if self.connector is None else frozenset(self.connector.features)
+
+    @property
+    def has_wire(self) -> bool:
+        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryPeer`."""
+        return bool(getattr(self.connector, "has_wire", True))
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether its server takes an `ssl.SSLContext`."""
+        return bool(getattr(self.connector, "has_tls", True))
+
+    @property
+    def neutral(self) -> dict[str, Any]:
+        """The options that must be given, since the connector lacks what their defaults need."""
+        if self.connector is None:
+            return {}
+        lacking = [options for feature, options in _NEUTRAL.items() if feature not in self.features]
+        return {name: value for options in lacking for name, value in options.items()}
+
+    @property
+    def deviations(self) -> Mapping[str, Deviation]:
+        """What the connector declares to do otherwise."""
+        return MappingProxyType({}) if self.connector is None else self.connector.deviations
+
+    @property
+    def loses_close_text(self) -> bool:
+        """Whether the connector declares that the text of a peer's close is lost, for checks of something else."""
+        return "CLOSE-7/the-peer-closed-with-a-code" in self.deviations
+
+    @property
+    def hides_violations(self) -> bool:
+        """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
+        return "CLOSE-7/a-violation" in self.deviations
+
+
+@dataclass(slots=True)
+class Served:
+    """A server that runs: ``connector`` is None if it is only known by its URL."""
+
+    bench: Bench
+    address: tuple[str, int] | str
+    path: str
+    connector: Connector | None = None
+
+    def peer(self, target: str = "/", **options: Any) -> Any:
+        """Open a channel as a client; an async context manager that yields a `Peer`, closed at its end."""
+        return self.bench.peer(self, target, **options)
+
+    @contextlib.asynccontextmanager
+    async def raw(self, **options: Any) -> AsyncGenerator[Peer, None]:
+        """Open the connection alone, for a check that sends its own handshake; a context manager."""
+        peer = await Peer.open(
+            self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
+        )
+        self.bench.peers.append(peer)
+        try:
+            yield peer
+        finally:
+            await peer.aclose()
+
+    @property
+    def host(self) -> str:
+        """What stands in ``Host``."""
+        return "localhost" if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+
+
+@dataclass(slots=True)
+class Bench:
+    """Handed to each check; made anew for it.
+
+    Attributes:
+        target: What is checked.
+        scale: Stretches every time limit, and every time that a check gives the connector.
+        recorder: The log of the callbacks of `serve` by its options.
+        logs: What was logged on ``wsbridge``, by `logging`.
+        deviated: Declared deviations that were seen.
+        held: The scenarios that the check has held to an `outcome` by itself.
+    """
+
+    target: Target
+    scale: float = 1.0
+    recorder: Recorder = field(init=False)
+    logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])
+    peers: list[Peer] = field(default_factory=list[Peer])
+    wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
+    deviated: dict[str, str] = field(default_factory=dict[str, str])
+    held: set[str] = field(default_factory=set[str])
+    _log_handler: logging.Handler | None = None
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.timeout)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds within which what is promised without a time must happen."""
+        return 5.0 * self.scale
+
+    @property
+    def lost(self) -> float:
+        """Seconds that the machine has kept from this check so far: by so much a time may be above its bound."""
+        return lateness.lost()
+
+    @property
+    def connector(self) -> type[Any]:
+        """The connector's class."""
+        if self.target.connector is None:
+            raise CheckFailed("this check needs a connector, not a URL")
+        return self.target.connector
+
+    def open_ends(self) -> int:
+        """Return how many ends of connections are open, and other descriptors; 0 where that cannot be told."""
+        if self.target.has_wire:
+            return open_descriptors()
+        return 1 + sum(isinstance(peer, MemoryPeer) and peer.is_connected for peer in self.peers)
+
+    def wire_log(self, name: str) -> WireLog:
+        """Return a log for one connection, which goes into the report of a failure."""
+        log = WireLog()
+        self.wire_logs.append((name, log))
+        return log
+
+    def options(
+        self,
+        *,
+        on_open: OnOpen | None = None,
+        on_text: OnText | None = None,
+        on_binary: OnBinary | None = None,
+        on_close: OnClose | None = None,
+        on_error: OnError | None = None,
+        **options: Any,
+    ) -> WebSocketOptions[Any]:
+        """Return the recorder's options: every callback is logged, those given run too."""
+        return self.recorder.options(
+            on_open=on_open,
+            on_text=on_text,
+            on_binary=on_binary,
+            on_close=on_close,
+            on_error=on_error,
+            **{**self.target.neutral, **options},
+        )
+
+    def bare_options(
+        self,
+        *,
+        on_open: OnOpen | None = None,
+        on_text: OnText | None = None,
+        on_binary: OnBinary | None = None,
+        on_close: OnClose | None = None,
+        on_error: OnError | None = None,
+        **options: Any,
+    ) -> WebSocketOptions[Any]:
+        """Return options with the callbacks given and no others: those of `options` are five coroutine functions."""
+        return WebSocketOptions(
+            on_open=on_open,
+            on_text=on_text,
+            on_binary=on_binary,
+            on_close=on_close,
+            on_error=on_error,
+            **{**self.target.neutral, **options},
+        )
+
+    def served(self, connector: Any) -> Served:
+        """Return a connector that runs as what is served."""
+        address = connector.addresses[0] if self.target.has_wire else MemoryDoor.of(connector)
+        return Served(self, address, "", connector)
+
+    @contextlib.asynccontextmanager
+    async def serve(
+        self, handler: WebSocketOptions[Any] | Application | None = None, **options: Any
+    ) -> AsyncGenerator[Served, None]:
+        """Start the connector on a free port and stop it at the end.
+
+        Args:
+            handler: Options are served at ``/``; by default the recorder's.
+            options: The connector's.
+        """
+        if handler is None:
+            handler = self.options()
+        app = handler if isinstance(handler, Application) else Application([("/", handler)])
+        options.setdefault("shutdown_timeout", 2 * self.scale)
+        connector = self.connector(app, **options)
+        await self.within(connector.start(), "start()")
+        try:
+            yield self.served(connector)
+        finally:
+            # a stop takes at most its own timeout; a connector that hangs in it has failed
+            await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
+
+    @contextlib.asynccontextmanager
+    async def reference(self) -> AsyncGenerator[Served, None]:
+        """Serve the reference application, or use the server at the target's URL that does."""
+        if self.target.connector is not None:
+            from wsbridge.conformance.run.reference import reference_application
+
+            async with self.serve(reference_application(**self.target.neutral)) as served:
+                yield served
+            return
+        parts = urlsplit(self.target.url)
+        yield Served(self, (parts.hostname or "127.0.0.1", parts.port or 80), parts.path.rstrip("/"))
+
+    @contextlib.asynccontextmanager
+    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[Peer, None]:
+        """See `Served.peer`."""
+        peer = await Peer.connect(
+            served.address,
+            target=served.path + target,
+            timeout=self.timeout,
+            log=self.wire_log(f"client of {target}"),
+            **options,
+        )
+        self.peers.append(peer)
+        try:
+            yield peer
+        finally:
+            await peer.aclose()
+
+    async def within(self, awaitable: Any, what: str, *, timeout: float | None = None) -> Any:
+        """Await something that must end in time, not counting what the machine takes; what it raises comes through.
+
+        Raises:
+            CheckFailed: It did not end in time.
+        """
+        limit = self.timeout if timeout is None else timeout
+        bound: asyncio.Timeout | None = None
+        try:
+            async with lateness.timeout(limit) as bound:
+                return await awaitable
+        except TimeoutError:
+            if bound is not None and bound.expired():
+                raise CheckFailed(f"{what} did not end within {limit:g} s") from None
+            raise
+
+    async def settle(self, condition: Callable[[], object], what: str, *, timeout: float | None = None) -> None:
+        """Wait for a condition that no event tells of, such as a count of open descriptors."""
+        deadline = lateness.Deadline(self.timeout if timeout is None else timeout)
+        while not condition():
+            if deadline.left() <= 0:
+                raise CheckFailed(f"{what} did not come about")
+            await asyncio.sleep(0.01)
+
+    def outcome(self, scenario: str, observed: str, expected: str) -> None:
+        """Hold what was observed to what is promised, or to what the connector declares for this scenario (CLOSE-8).
+
+        Args:
+            scenario: ``RULE/scenario``, the key of the connector's ``deviations``.
+            observed: In a few words.
+            expected: The same words for what is promised.
+        """
+        self.held.add(scenario)
+        declared = self.target.deviations.get(scenario)
+        if declared is None:
+            if observed != expected:
+                raise CheckFailed(f"{scenario}: expected {expected!r}, observed {observed!r}")
+        elif observed == expected:
+            raise CheckFailed(f"{scenario}: the deviation {declared.outcome!r} is declared, but the rule holds")
+        elif observed != declared.outcome:
+            raise CheckFailed(f"{scenario}: declared is {declared.outcome!r}, observed {observed!r}")
+        else:
+            self.deviated[scenario] = declared.outcome
+
+
+class _Handler(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+
+@contextlib.contextmanager
+def watched(bench: Bench) -> Generator[list[str], None, None]:
+    """Look for what a check leaves behind or raises beside its way; yields a list that is filled at the end."""
+    found: list[str] = []
+    native: list[logging.LogRecord] = []
+    root, own = logging.getLogger(), logging.getLogger("wsbridge")
+    own_handler, native_handler = _Handler(bench.logs), _Handler(native)
+    native_handler.setLevel(logging.ERROR)
+    former = own.propagate, own.level
+    own.addHandler(own_handler)
+    own.propagate = False
+    own.setLevel(logging.DEBUG)
+    root.addHandler(native_handler)
+    if bench.target.conditions.loop != "asyncio":
+        # libuv keeps a pipe for signals from the first loop of a process on
+        bench.target.conditions.new_event_loop().close()
+    prepare: Any = getattr(bench.target.connector, "prepare_process", None)
+    if prepare is not None:
+        prepare()
+    gc.collect()
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
+    unraisable: list[str] = []
+    former_hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: unraisable.append(f"{args.err_msg or 'unraisable'}: {args.exc_value!r}")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+            gc.collect()
+        found += [f"a warning: {warning.category.__name__}: {warning.message}" for warning in caught]
+        found += [f"an exception with nobody to catch it: {entry}" for entry in unraisable]
+        found += [f"an error logged by {record.name}: {_logged(record)}" for record in native]
+        # what a check finds out inside a callback is an exception of that callback to the connector
+        raised = [record.exc_info[1] for record in bench.logs if record.exc_info]
+        found += [f"found in a callback: {error}" for error in raised if isinstance(error, CheckFailed)]
+        # descriptors and threads may need a moment: an executor ends with its loop
+        if (left := open_descriptors() - descriptors) > 0:
+            found.append(f"{left} file descriptors left open")
+        found += [f"thread {thread.name} left running" for thread in set(threading.enumerate()) - threads]
+        found += bench.recorder.violations
+    finally:
+        sys.unraisablehook = former_hook
+        root.removeHandler(native_handler)
+        own.removeHandler(own_handler)
+        own.propagate, own.level = former
+
+
+def _logged(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text += f" ({record.exc_info[1]!r})"
+    return text[:500]
+
+
+async def open_what_stays() -> None:
+    """Have the loop open what it keeps until its own end: a thread, and in libuv a spare descriptor for servers."""
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, lambda: None)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0)  # uvloop closes a socket one turn later
+
+
+def open_descriptors() -> int:
+    """Return how many file descriptors this process has open; 0 where that cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0

@@ -1,0 +1,560 @@
+"""Reports of results: one HTML page, JUnit XML, Markdown; and the pages in ``docs/`` that are made of committed ones.
+
+``python -m wsbridge.conformance.run.report --refresh`` checks all connectors that come with wsbridge and writes
+``docs/reports/NAME.json``; ``--write-docs`` makes ``docs/support.md``, the matrix in ``README.md`` and the table of
+ASGI servers in ``docs/asgi.md`` of those. ``--refresh asgi`` checks `asgi_app` on all of those, ``asgi-NAME`` on one;
+``--missing`` only by new checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from wsbridge.conformance import costs, stock
+from wsbridge.conformance.contract.catalogue import GROUPS
+from wsbridge.conformance.contract.rule import markdown_table
+from wsbridge.conformance.doors.suite import MODEL_CHECK, Progress, current_rules, current_titles, run
+from wsbridge.conformance.run.result import RuleInfo, SuiteResult, dump_results, load_results
+from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.registry import SERVERS
+
+__all__ = [
+    "MODEL_CHECK",
+    "SYMBOLS",
+    "Cell",
+    "Matrix",
+    "documents",
+    "failure_text",
+    "html",
+    "junit",
+    "markdown",
+    "matrix",
+]
+
+SYMBOLS: Mapping[str, str] = MappingProxyType(
+    {"pass": "✔", "fail": "✘", "known": "⚠", "deviation": "≈", "unsupported": "⊘", "unchecked": "·"}
+)
+"""What stands for each state of a rule or a check."""
+
+LEGEND: Mapping[str, str] = MappingProxyType(
+    {
+        "pass": "holds",
+        "fail": "fails",
+        "known": "is known to fail",
+        "deviation": "deviates in a part, as is declared; the declared behaviour was checked",
+        "unsupported": "needs a feature that is not there; its refusal was checked",
+        "unchecked": "was not checked, as it cannot be seen from outside, or was left out",
+    }
+)
+
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "pass": "pass",
+        "fail": "fail",
+        "known": "known to fail",
+        "deviation": "deviation",
+        "unsupported": "unsupported",
+        "unchecked": "not checked",
+    }
+)
+
+VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"uvicorn-wsproto": ("wsbridge.connectors.uvicorn_wsproto:Connector", "uvicorn", "wsproto")}
+)
+"""What has a report of its own and no entry point: where it is, and the packages that it rests on."""
+
+NAMES = (*SERVERS, *VARIANTS, "memory")
+"""What has a committed report, in the order of the pages."""
+
+REPORTS = Path("docs", "reports")
+SUPPORT = Path("docs", "support.md")
+README = Path("README.md")
+ASGI = Path("docs", "asgi.md")
+MARKERS = ("<!-- support matrix: begin -->", "<!-- support matrix: end -->")
+ASGI_MARKERS = ("<!-- asgi servers: begin -->", "<!-- asgi servers: end -->")
+
+
+# ---- the matrix -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One rule of one target.
+
+    Attributes:
+        state: A key of `SYMBOLS`.
+        results: The results of its checks.
+    """
+
+    state: str
+    results: tuple[CheckResult, ...]
+
+    @property
+    def symbol(self) -> str:
+        """What stands for the state."""
+        return SYMBOLS[self.state]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rules by targets.
+
+    Attributes:
+        targets: The results of each target.
+        groups: The title of each group of rules, with each rule and its cells, one for each target.
+        library: The rules about wsbridge itself.
+        titles: What each check promises, by its id.
+    """
+
+    targets: tuple[SuiteResult, ...]
+    groups: tuple[tuple[str, tuple[tuple[RuleInfo, tuple[Cell, ...]], ...]], ...]
+    library: tuple[RuleInfo, ...]
+    titles: Mapping[str, str]
+
+
+def state_of(result: CheckResult, target: SuiteResult) -> str:
+    """Return the state of one check: its verdict, or ``known``."""
+    if result.verdict is Verdict.FAIL and target.known_as(result.check) is not None:
+        return "known"
+    return result.verdict.value
+
+
+def _cell(rule: RuleInfo, target: SuiteResult) -> Cell:
+    results = target.of_rule(rule.id)
+    states = {state_of(result, target) for result in results}
+    # the worst comes first; a rule holds if only a part of it is unsupported
+    order = ("fail", "known", "deviation", "pass", "unsupported")
+    return Cell(next((state for state in order if state in states), "unchecked"), results)
+
+
+def matrix(targets: Sequence[SuiteResult]) -> Matrix:
+    """Return the rules by ``targets``; a rule that only an older or newer report knows is among them."""
+    found: dict[str, RuleInfo] = {}
+    titles: dict[str, str] = {}
+    for target in targets:
+        for rule in target.rules:
+            found.setdefault(rule.id, rule)
+        titles |= target.titles
+    if not all(target.rules for target in targets):
+        found = {rule.id: rule for rule in current_rules()} | found
+        titles = current_titles() | titles
+    order = list(GROUPS)
+    groups = sorted(
+        {rule.id.rpartition("-")[0] for rule in found.values()},
+        key=lambda group: (order.index(group) if group in order else len(order), group),
+    )
+    rows = {
+        group: tuple(
+            (rule, tuple(_cell(rule, target) for target in targets))
+            for rule in found.values()
+            if rule.id.rpartition("-")[0] == group and rule.kind == "connector"
+        )
+        for group in groups
+    }
+    return Matrix(
+        tuple(targets),
+        tuple((f"{group}: {GROUPS.get(group, group)}", rows[group]) for group in groups if rows[group]),
+        tuple(rule for rule in found.values() if rule.kind == "library"),
+        titles,
+    )
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def failure_text(result: CheckResult, title: str) -> str:
+    """Return all that is known of a failure, for a terminal or a JUnit report."""
+    parts = [f"{result.check}: {result.message}"]
+    if result.remark:
+        parts.append(result.remark)
+    if title:
+        parts.append(f"promised: {title}")
+    parts += [f"wire log {name}:\n{_indented(map(str, entries))}" for name, entries in result.wire.items() if entries]
+    if result.callbacks:
+        parts.append(f"callback log:\n{_indented(result.callbacks)}")
+    if result.logs:
+        parts.append(f"logged on 'wsbridge':\n{_indented(result.logs)}")
+    if result.output.strip():
+        parts.append(f"the process wrote:\n{_indented(result.output.strip().splitlines())}")
+    if result.details.strip():
+        parts.append(result.details.strip())
+    return "\n\n".join(parts)
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return textwrap.indent("\n".join(lines), "  ")
+
+
+def verdict_line(target: SuiteResult) -> str:
+    """Return the outcome for a target in one line."""
+    counts = target.counts
+    words = [f"{counts['pass']} passed"]
+    unexpected = counts["fail"] - counts["known"]
+    words += [f"{unexpected} failed"] if unexpected else []
+    words += [f"{counts['known']} known to fail"] if counts["known"] else []
+    words += [f"{counts['deviation']} declared to deviate"] if counts["deviation"] else []
+    words += [f"{counts['unsupported']} unsupported and refused"] if counts["unsupported"] else []
+    words += [f"{len(target.problems)} problems"] if target.problems else []
+    conformant = "conformant" if target.conformant else "not conformant"
+    if target.conformant and counts["known"]:
+        conformant += " but for what is known"
+    return f"{conformant}: {', '.join(words)}"
+
+
+def packages_line(target: SuiteResult) -> str:
+    """Return the versions of what was checked, and the conditions, if any."""
+    found = [f"{name} {version}" for name, version in target.target.packages.items()]
+    if target.target.kind == "url" and target.target.location:
+        found.insert(0, f"Server: {target.target.location}")
+    under = f" under {target.conditions}" if str(target.conditions) else ""
+    return ", ".join(found) + under
+
+
+# ---- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
+    """Return a report as Markdown: the outcomes, the matrix, what failed or deviates, and what was run again.
+
+    Args:
+        targets: The results.
+        spec: Where the contract is, to link the rules to.
+    """
+    made = matrix(targets)
+    parts = [_summary(targets), f"{legend_line()}"]
+    names = [target.target.name for target in targets]
+    for title, rows in made.groups:
+        table = markdown_table(
+            ("rule", "what is promised", *names),
+            [(_linked(rule.id, spec), _escaped(rule.sentence), *map(_shown, cells)) for rule, cells in rows],
+        )
+        parts += [f"### {title}", table]
+    for heading, section in (
+        ("Failures", _failures(targets)),
+        ("Known failures", _known(targets)),
+        ("Deviations", _deviations(targets)),
+        ("Unsupported", _unsupported(targets)),
+        ("Run again", _run_again(targets)),
+    ):
+        parts += [f"### {heading}", section] if section else []
+    if made.library:
+        rules = ", ".join(_linked(rule.id, spec) for rule in made.library)
+        parts.append(f"Rules about wsbridge itself, which its own tests hold it to: {rules}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def legend_line() -> str:
+    """Return what the symbols mean, as one line of Markdown."""
+    return "; ".join(f"{SYMBOLS[state]} {meaning}" for state, meaning in LEGEND.items()) + "."
+
+
+def _summary(targets: Sequence[SuiteResult]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for target in targets:
+        counts = target.counts
+        failed = f"{counts['fail'] - counts['known']}" + (f" + {counts['known']} known" if counts["known"] else "")
+        rows.append(
+            (
+                _escaped(target.target.name),
+                _escaped(packages_line(target)),
+                "yes" if target.conformant else "**no**",
+                str(counts["pass"]),
+                failed,
+                str(counts["deviation"]),
+                str(counts["unsupported"]),
+            )
+        )
+    return markdown_table(
+        ("checked", "versions", "conformant", "passed", "failed", "declared deviations", "unsupported"), rows
+    )
+
+
+def _shown(cell: Cell) -> str:
+    if cell.state in ("pass", "unsupported", "unchecked"):
+        return cell.symbol
+    number = sum(result.verdict.value not in ("pass", "unsupported") for result in cell.results)
+    return f"{cell.symbol} {number}/{len(cell.results)}"
+
+
+def _failures(targets: Sequence[SuiteResult]) -> str:
+    lines = [f"- {t.target.name}: `{r.check}`: {_escaped(r.message)}" for t in targets for r in t.failures]
+    return "\n".join(lines + [f"- {t.target.name}: {_escaped(problem)}" for t in targets for problem in t.problems])
+
+
+def _known(targets: Sequence[SuiteResult]) -> str:
+    lines: list[str] = []
+    for target in targets:
+        for result in target.known_failures:
+            known = target.known_as(result.check)
+            assert known is not None
+            link = f" ({known.link})" if known.link else ""
+            lines.append(f"- {target.target.name}: `{result.check}`: {_escaped(known.reason)}{link}")
+    return "\n".join(lines)
+
+
+def _deviations(targets: Sequence[SuiteResult]) -> str:
+    return "\n".join(
+        f"- {target.target.name}: `{scenario}`: {_escaped(said['outcome'])}. {_escaped(said['tried'])}"
+        for target in targets
+        for scenario, said in target.target.deviations.items()
+    )
+
+
+def _unsupported(targets: Sequence[SuiteResult]) -> str:
+    lines: list[str] = []
+    for target in targets:
+        checks = [f"`{r.check}`" for r in target.results if r.verdict is Verdict.UNSUPPORTED]
+        lines += [f"- {target.target.name}: {', '.join(checks)}"] if checks else []
+    return "\n".join(lines)
+
+
+def _run_again(targets: Sequence[SuiteResult]) -> str:
+    return "\n".join(f"- {t.target.name}: `{r.check}`: {r.remark}" for t in targets for r in t.results if r.remark)
+
+
+def _linked(rule: str, spec: str) -> str:
+    return f"[{rule}]({spec}#{rule.lower()})" if spec and not rule.startswith("FRAME-") else rule
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+# ---- JUnit ----------------------------------------------------------------------------------------------------------
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(targets: Sequence[SuiteResult]) -> str:
+    """Return a report as JUnit XML: a suite for each target, a case for each check."""
+    root = ElementTree.Element("testsuites", name="wsbridge conformance")
+    for target in targets:
+        counts = target.counts
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=_xml(f"wsbridge conformance: {target.target.name}"),
+            tests=str(len(target.results) + len(target.problems)),
+            failures=str(len(target.failures) + len(target.problems)),
+            errors="0",
+            skipped=str(counts["known"]),
+            time=f"{target.seconds:.3f}",
+            timestamp=target.started.partition("+")[0],
+        )
+        for result in target.results:
+            _junit_case(suite, target, result)
+        for problem in target.problems:
+            case = ElementTree.SubElement(suite, "testcase", classname=_xml(target.target.name), name=_xml(problem))
+            ElementTree.SubElement(case, "failure", message=_xml(problem), type="problem")
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _junit_case(suite: ElementTree.Element, target: SuiteResult, result: CheckResult) -> None:
+    case = ElementTree.SubElement(
+        suite,
+        "testcase",
+        classname=_xml(f"{target.target.name}.{result.rule}"),
+        name=_xml(result.check),
+        time=f"{result.seconds:.3f}",
+    )
+    if (state := state_of(result, target)) == "known":
+        # what is expected to fail has no element of its own in JUnit; pytest reports it in this way too
+        known = target.known_as(result.check)
+        assert known is not None
+        reason = f"known to fail: {known.reason} {known.link}".rstrip()
+        ElementTree.SubElement(case, "skipped", type="known-failing", message=_xml(reason))
+    elif state == "fail":
+        element = ElementTree.SubElement(case, "failure", message=_xml(result.message), type=result.cause or "promise")
+        element.text = _xml(failure_text(result, target.titles.get(result.check, "")))
+    elif told := [*([f"{state}: {result.message}"] if state != "pass" else []), *filter(None, [result.remark])]:
+        ElementTree.SubElement(case, "system-out").text = _xml("; ".join(told))
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+# ---- HTML -----------------------------------------------------------------------------------------------------------
+
+
+def html(targets: Sequence[SuiteResult]) -> str:
+    """Return a report as one HTML page that needs nothing else: the matrix, and the logs of each failure."""
+    environment = Environment(
+        loader=PackageLoader("wsbridge.conformance"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["code"] = _code
+    made = matrix(targets)
+    used = {cell.state for _, rows in made.groups for _, cells in rows for cell in cells}
+    used |= {state_of(result, target) for target in targets for result in target.results}
+    return environment.get_template("report.html.j2").render(
+        matrix=made,
+        used=used,
+        symbols=SYMBOLS,
+        legend=LEGEND,
+        names=_NAMES,
+        ways={"sent": "client → server", "received": "client ← server", "note": ""},
+        checks_of=_checks_of,
+        state_of=state_of,
+        short_name=_short_name,
+        verdict_line=verdict_line,
+        packages_line=packages_line,
+    )
+
+
+def _short_name(target: SuiteResult) -> str:
+    """Return the end of a target's name that tells it from others: the class, or the address."""
+    name = target.target.name
+    return name.partition("://")[2] if "://" in name else name.rpartition(":")[2]
+
+
+def _checks_of(cells: Iterable[Cell]) -> list[str]:
+    """Return the checks that stand in any of a rule's cells."""
+    return list(dict.fromkeys(result.check for cell in cells for result in cell.results))
+
+
+def _code(text: str) -> Markup:
+    """Return Markdown's code in a sentence as HTML."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+# ---- the pages in docs/ ---------------------------------------------------------------------------------------------
+
+_SUPPORT = """
+# What each connector supports
+
+This page is made of the committed reports in [`reports/`](reports), by
+`python -m wsbridge.conformance.run.report --write-docs`. `python -m wsbridge.conformance.run.report --refresh` makes
+those anew; a test fails when page or reports are stale. What the rules say in full is in [the contract](spec.md), and
+how to run the suite in [conformance](conformance.md).
+"""
+
+
+def committed(root: Path) -> list[SuiteResult]:
+    """Return the committed reports of connectors of the project in ``root``: those that come with wsbridge first."""
+    paths = sorted(path for path in (root / REPORTS).glob("*.json") if path.stem not in stock.STOCK)
+    found = [result for path in paths for result in load_results(path)]
+    return sorted(
+        found, key=lambda r: (NAMES.index(r.target.name) if r.target.name in NAMES else len(NAMES), r.target.name)
+    )
+
+
+def committed_asgi(root: Path) -> list[SuiteResult]:
+    """Return the committed reports of `asgi_app`, in the order of the servers."""
+    paths = [root / REPORTS / f"{name}.json" for name in stock.STOCK]
+    return [result for path in paths if path.exists() for result in load_results(path)]
+
+
+def _filled(root: Path, path: Path, markers: tuple[str, str], text: str) -> str:
+    """Return a page with ``text`` between its markers.
+
+    Raises:
+        ValueError: It lacks them.
+    """
+    before, begin, rest = (root / path).read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not begin or not end:
+        raise ValueError(f"{path} lacks {markers[0]} and {markers[1]}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def documents(root: Path) -> dict[Path, str]:
+    """Return what is made of the committed reports, by its path in ``root``.
+
+    Raises:
+        ValueError: There is no report, one is damaged, or a page lacks its markers.
+    """
+    targets = committed(root)
+    if not targets:
+        raise ValueError(f"there are no reports in {root / REPORTS}")
+    summary = f"{_summary(targets)}\n\nRule by rule: [what each connector supports]({SUPPORT.as_posix()})."
+    pages = {
+        SUPPORT: f"{_SUPPORT.strip()}\n\n{markdown(targets, spec='spec.md')}",
+        README: _filled(root, README, MARKERS, summary),
+    }
+    if servers := committed_asgi(root):
+        pages[ASGI] = _filled(root, ASGI, ASGI_MARKERS, f"{costs.introduction(servers)}\n\n{costs.table(servers)}")
+    return pages
+
+
+def refresh(
+    root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object], missing: bool = False
+) -> bool:
+    """Check connectors and write their reports; return whether all are conformant."""
+    (root / REPORTS).mkdir(parents=True, exist_ok=True)
+    conformant = True
+    for name in [one for each in names for one in (stock.STOCK if each == "asgi" else (each,))]:
+
+        def progress(progress: Progress, name: str = name) -> None:
+            if progress.result is not None and progress.result.verdict is Verdict.FAIL:
+                tell(f"{name}: {failure_text(progress.result, '')}")
+
+        if name in stock.STOCK:
+            former = [one for one in committed_asgi(root) if missing and one.target.name == name]
+            result = costs.explained(stock.run(name, scale=scale, former=former[0] if former else None))
+            for failed in result.failures:
+                tell(f"{name}: {failure_text(failed, '')}")
+        else:
+            target, *packages = VARIANTS.get(name, (name,))
+            result = run(target, model=True, scale=scale, progress=progress)
+            if packages:
+                versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
+                result = replace(result, target=replace(result.target, name=name, packages=versions))
+        tell(f"{name}: {verdict_line(result)}")
+        for problem in result.problems:
+            tell(f"{name}: {problem}")
+        conformant &= result.conformant
+        (root / REPORTS / f"{name}.json").write_text(dump_results([result.stable()]), encoding="utf-8")
+    return conformant
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Refresh the committed reports, and write the pages that are made of them."""
+    parser = argparse.ArgumentParser(prog="python -m wsbridge.conformance.run.report", description=main.__doc__)
+    parser.add_argument(
+        "--refresh",
+        nargs="*",
+        metavar="NAME",
+        help="check these connectors, by default all that come with wsbridge, and write their reports and the pages",
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="of `asgi_app`, run only the checks that its reports lack"
+    )
+    parser.add_argument("--write-docs", action="store_true", help="write the pages alone")
+    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder; the current one")
+    parser.add_argument("--timeout-scale", type=float, default=1.0, metavar="X", help="stretch every time limit")
+    options = parser.parse_args(arguments)
+    if options.refresh is None and not options.write_docs:
+        parser.error("say --refresh or --write-docs")
+    conformant = True
+    if options.refresh is not None:
+        conformant = refresh(
+            options.root, options.refresh or NAMES, scale=options.timeout_scale, tell=print, missing=options.missing
+        )
+    for path, text in documents(options.root).items():
+        (options.root / path).write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+    return 0 if conformant else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""What can be checked: a connector by name, import path or class, or a running server by its URL."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import platform
+import sys
+import traceback
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlsplit
+
+from wsbridge.conformance.client.wire import Closed, HandshakeRefused, HandshakeRequest, Peer, WireError
+from wsbridge.conformance.run.bench import Target
+from wsbridge.errors import (
+    ConnectorConflictError,
+    ConnectorNotFoundError,
+    ConnectorNotInstalledError,
+    ConnectorVersionError,
+)
+from wsbridge.protocols import Connector
+from wsbridge.registry import connector_infos, load_connector
+
+__all__ = ["BrokenTargetError", "TargetError", "TargetInfo", "describe", "is_url", "resolve", "spec_of"]
+
+_PREFLIGHT = 5.0  # seconds for a running server to show that it serves the reference application
+
+
+class TargetError(ValueError):
+    """There is nothing to check: no such connector, nobody at the URL, or no reference application there."""
+
+
+class BrokenTargetError(Exception):
+    """There is a connector, but its module cannot be imported: every check of it fails.
+
+    Attributes:
+        details: The traceback, or what its process wrote.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """What a report says of a target.
+
+    Attributes:
+        name: The name, import path or URL, as it was asked for.
+        kind: ``connector`` or ``url``.
+        location: Where the class is, as ``module:Class``; the ``Server`` header for a URL.
+        features: What the connector declares to have.
+        deviations: What it declares to do otherwise, by scenario: the outcome, and why it could not be mended.
+        packages: The distributions that it comes from and rests on, with their versions.
+        python: The version of Python.
+        platform: The system that the suite ran on.
+    """
+
+    name: str
+    kind: str
+    location: str = ""
+    features: list[str] = field(default_factory=list[str])
+    deviations: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    packages: dict[str, str] = field(default_factory=dict[str, str])
+    python: str = ""
+    platform: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def is_url(spec: str) -> bool:
+    """Tell whether ``spec`` is a URL rather than the name of a connector."""
+    return "://" in spec
+
+
+def spec_of(connector: type[Any]) -> str:
+    """Return the import path of a class, or "" if it cannot be imported by one."""
+    path = f"{connector.__module__}:{connector.__qualname__}"
+    found: Any = sys.modules.get(connector.__module__)
+    for part in connector.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return path if found is connector and connector.__module__ != "__main__" else ""
+
+
+def resolve(target: str | type[Connector]) -> Target:
+    """Return what is to be checked; the connector is imported.
+
+    Raises:
+        TargetError: There is no such connector, or the URL is none that can be connected to.
+        BrokenTargetError: The connector's module cannot be imported.
+    """
+    if isinstance(target, str) and is_url(target):
+        return Target(target, url=_checked_url(target))
+    name = target if isinstance(target, str) else target.__qualname__
+    try:
+        if isinstance(target, str) and ":" in target:
+            _import_module(target.partition(":")[0])
+        return Target(name, load_connector(target))
+    except (
+        ConnectorNotFoundError,
+        ConnectorConflictError,
+        ConnectorNotInstalledError,
+        ConnectorVersionError,
+    ) as exc:
+        raise TargetError(str(exc)) from exc
+    except TypeError as exc:
+        if not isinstance(target, str) or ":" in target:  # it was imported before: the class is none
+            raise TargetError(str(exc)) from exc
+        raise _broken(exc) from exc
+    except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        raise _broken(exc) from exc
+
+
+def _import_module(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise  # another module is missing; the absence of this one is told by `load_connector`
+    except ValueError:
+        pass  # no name of a module: told by `load_connector` too
+
+
+def _broken(exc: BaseException) -> BrokenTargetError:
+    return BrokenTargetError(
+        f"the connector cannot be imported: {type(exc).__name__}: {exc}", "".join(traceback.format_exception(exc))
+    )
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as exc:
+        raise TargetError(f"{url!r} is no URL: {exc}") from exc
+    if parts.scheme != "ws" or not parts.hostname:
+        raise TargetError(f"{url!r} must be written as ws://host:port")
+    if parts.query or parts.fragment or parts.username or port == 0:
+        raise TargetError(f"{url!r} must be ws://host:port, with a path at most")
+    return url
+
+
+def describe(target: Target, name: str, *, scale: float = 1.0) -> TargetInfo:
+    """Return what a report says of ``target``; a running server is asked for the reference application.
+
+    Raises:
+        TargetError: Nobody is at the URL, or it serves no reference application.
+        BrokenTargetError: The connector's attributes are none that a connector has.
+    """
+    python, system = platform.python_version(), platform.platform()
+    if target.connector is None:
+        server = asyncio.run(_preflight(target, scale))
+        return TargetInfo(name, "url", server, packages=_versions("wsbridge"), python=python, platform=system)
+    try:
+        deviations = {scenario: asdict(deviation) for scenario, deviation in sorted(target.deviations.items())}
+        features = sorted(target.features)
+    except Exception as exc:
+        raise _broken(exc) from exc
+    location = f"{target.connector.__module__}:{target.connector.__qualname__}"
+    packages = _packages(name, target.connector)
+    return TargetInfo(name, "connector", location, features, deviations, packages, python, system)
+
+
+def _packages(name: str, connector: type[Any]) -> dict[str, str]:
+    """Return the versions of wsbridge, of the server, and of the distribution that the connector comes from."""
+    wanted = ["wsbridge"]
+    plain, _, distribution = name.partition("@")
+    infos = [info for info in connector_infos() if info.name == plain and distribution in ("", info.distribution)]
+    for info in infos:
+        wanted += [info.server] if info.server else _with_requirements(info.distribution)
+    if not infos:
+        module = connector.__module__.partition(".")[0]
+        for found in metadata.packages_distributions().get(module, []):
+            wanted += _with_requirements(found)
+    return _versions(*wanted)
+
+
+def _with_requirements(distribution: str) -> list[str]:
+    """Return a distribution and those that it requires itself, its extras left out."""
+    required = metadata.requires(distribution) or []
+    names = [text.replace("(", " ").split(";")[0] for text in required if "extra ==" not in text]
+    stripped = [name.split("[")[0].translate(str.maketrans("<>=!~@", "      ")).split() for name in names]
+    return [distribution, *(words[0] for words in stripped if words)]
+
+
+def _versions(*distributions: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(distributions):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+async def _preflight(target: Target, scale: float) -> str:
+    """Make sure that the server is there and serves the reference application; return how it names itself."""
+    url = target.url
+    parts = urlsplit(url)
+    host, port, path = parts.hostname or "", parts.port or 80, parts.path.rstrip("/")
+    try:
+        async with asyncio.timeout(_PREFLIGHT * scale):
+            peer = await Peer.open((host, port), timeout=_PREFLIGHT * scale)
+    except TimeoutError as exc:
+        raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
+    except OSError as exc:
+        raise TargetError(f"nobody listens at {url}: {os.strerror(exc.errno) if exc.errno else exc}") from exc
+    no_reference = f"{url} serves no reference application (docs/reference-app.md):"
+    try:
+        request = HandshakeRequest.build((host, port), target=f"{path}/echo")
+        await peer.send_raw(request.encode())
+        response = await peer.read_response()
+        peer.start_websocket(request, response)
+        await peer.send_text("wsbridge")
+        if (answer := await peer.receive_text()) != "wsbridge":
+            raise TargetError(f"{no_reference} {path}/echo answered {answer[:40]!r} to 'wsbridge'")
+    except HandshakeRefused as exc:
+        raise TargetError(f"{no_reference} {path}/echo answered {exc.response.status}") from exc
+    except Closed as exc:
+        raise TargetError(f"{no_reference} {path}/echo closed the connection") from exc
+    except (WireError, OSError, TimeoutError) as exc:
+        raise TargetError(f"{no_reference} {path}/echo: {exc}") from exc
+    finally:
+        await peer.aclose()
+    return response.header("Server") or ""

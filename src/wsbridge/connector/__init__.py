@@ -1,0 +1,84 @@
+"""All that an author of a connector imports, beside the public names of `wsbridge` itself.
+
+A connector derives from `BaseConnector` and `BaseSource`, and its channel from `TransportChannel`, `QueuedChannel` or
+`BaseChannel`; ``docs/writing-a-connector.md`` leads through it. Nothing else of the package is for authors: other
+modules, and names of these classes that the page does not list, change without notice. `CONNECTOR_API` counts the
+changes of what is here.
+"""
+
+from wsbridge._channel.channel import TURN, BaseChannel
+from wsbridge._channel.clock import Clock, Timer
+from wsbridge._channel.draining import Connection, plain_connection
+from wsbridge._channel.queued import QueuedChannel
+from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_writing
+from wsbridge._common.logs import PeersLogger, lower, shown
+from wsbridge._common.tasks import begin_later, later_turn
+from wsbridge.close import Initiator, is_valid_close_code
+from wsbridge.connector.accepting import Acceptor, Connect, refuse_waiting
+from wsbridge.connector.alpn import GRACE, REFUSAL
+from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
+from wsbridge.connector.base import ALL_FEATURES, BaseConnector, BaseSource, Mount, close_keywords
+from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
+from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
+from wsbridge.connector.sockets import BACKLOG, is_unix
+from wsbridge.http import closing, plain_response, says_close
+from wsbridge.options import check_seconds
+from wsbridge.protocols import CONNECTOR_API, Address, Deviation, Feature
+from wsbridge.upgrade import STREAM_VERSIONS
+
+__all__ = [
+    "ALL_FEATURES",
+    "BACKLOG",
+    "CONNECTOR_API",
+    "ENDED",
+    "GRACE",
+    "LARGE",
+    "MAX_HEAD",
+    "MAX_SIZE",
+    "NAME",
+    "REFUSAL",
+    "STREAM_VERSIONS",
+    "TURN",
+    "Acceptor",
+    "Address",
+    "Agreement",
+    "BaseChannel",
+    "BaseConnector",
+    "BaseSource",
+    "Clock",
+    "Connect",
+    "Connection",
+    "Deviation",
+    "Feature",
+    "FrameError",
+    "Initiator",
+    "MessageAssembler",
+    "Mount",
+    "OnTransport",
+    "PeersLogger",
+    "QueuedChannel",
+    "Taken",
+    "Timer",
+    "TransportChannel",
+    "abort",
+    "agree",
+    "begin_later",
+    "check_seconds",
+    "close_keywords",
+    "closing",
+    "declared",
+    "deflated_limit",
+    "end_writing",
+    "is_unix",
+    "is_valid_close_code",
+    "later_turn",
+    "lower",
+    "of_socket",
+    "of_transport",
+    "plain_connection",
+    "plain_response",
+    "refuse_waiting",
+    "says_close",
+    "shown",
+    "size_limit",
+]

@@ -1,0 +1,1 @@
+"""What two connectors share because their servers stand on the same library or protocol."""

@@ -1,0 +1,33 @@
+"""The answer to an HTTP/1 request behind which the connection ends, for servers whose own HTTP has none."""
+
+from __future__ import annotations
+
+import email.utils
+from http.client import responses
+
+from wsbridge import Response
+from wsbridge.connector import closing
+
+__all__ = ["final_response"]
+
+
+def final_response(response: Response, method: str) -> bytes:
+    """Return ``response`` to a request by ``method`` as it stands on the wire; the connection ends behind it.
+
+    Raises:
+        UnicodeEncodeError: A header is not latin-1.
+    """
+    lines = [f"HTTP/1.1 {response.status_code} {responses.get(response.status_code, '')}"]
+    names: set[str] = set()
+    for name, value in closing(response).headers:
+        lower = name.lower()
+        if lower not in ("content-length", "transfer-encoding"):
+            names.add(lower)
+            lines.append(f"{name}: {value}")
+    if "date" not in names:
+        lines.append(f"Date: {email.utils.formatdate(usegmt=True)}")
+    has_body = response.status_code not in (204, 304)
+    if has_body:
+        lines.append(f"Content-Length: {len(response.body)}")
+    head = "\r\n".join((*lines, "", "")).encode("latin-1")
+    return head + response.body if has_body and method != "HEAD" else head

@@ -1,0 +1,468 @@
+"""Frames of websockets' sans-I/O core, for the servers that stand on it: the websockets connector and uvicorn's.
+
+What is mended here is listed in the connectors' docstrings, whose lines are those of websockets 17.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, cast
+
+from websockets.exceptions import InvalidState, PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
+
+from wsbridge import Compression, Request, WebSocketOptions
+from wsbridge.connector import LARGE, MAX_SIZE, TransportChannel, agree, deflated_limit, size_limit
+from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
+
+__all__ = ["Channel", "FrameReader", "agree_on_deflate"]
+
+_TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+_CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
+_CONTROL = (_CLOSE, _PING, _PONG)
+_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
+_OPEN = State.OPEN
+_MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
+_SMALL = 4 * 1024  # bytes: fragments up to this size are put together
+_MAX_SMALL = 64 * 1024  # bytes of those that are
+_WINDOW_BITS, _MEMORY_LEVEL = 12, 5  # websockets' own defaults
+
+
+def _check_names() -> str:
+    """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
+    names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
+    limit = "max_message_size" if "max_message_size" in names else "max_size"
+    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "extensions", "reader"}
+    if missing := sorted(needed - names):
+        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
+    return limit
+
+
+_LIMIT_NAME = _check_names()
+
+
+class Channel(TransportChannel):
+    """A channel whose frames websockets' core makes and parses."""
+
+    __slots__ = ("_connection", "_protocol")
+
+    native: Any
+    closed_errors = (InvalidState,)
+
+    def opened(self, connection: FrameReader) -> None:
+        """Take the connection, when the 101 is written."""
+        self._connection = connection
+        self._protocol = connection.protocol
+        self._transport = connection.transport
+
+    def _send_text(self, text: str) -> Awaitable[object] | None:
+        data = text.encode()
+        size = len(data)
+        if size > LARGE and self._protocol.extensions:
+            return self._send_large(self._deflated(partial(self._framed, Frame(_TEXT, data)), self._write))
+        self._protocol.send_text(data)
+        self._written(size)
+        return None
+
+    def _send_binary(self, data: bytes) -> Awaitable[object] | None:
+        size = len(data)
+        if size > LARGE and self._protocol.extensions:
+            return self._send_large(self._deflated(partial(self._framed, Frame(_BINARY, data)), self._write))
+        self._protocol.send_binary(data)
+        self._written(size)
+        return None
+
+    def _framed(self, frame: Frame) -> bytes:
+        return frame.serialize(mask=False, extensions=self._protocol.extensions)
+
+    def _write(self, framed: bytes) -> None:
+        if self._protocol.state is not _OPEN:  # the core has answered the peer's close (SEND-6)
+            raise InvalidState("the connection is closing")
+        self._connection.send_data()
+        self._transport.write(framed)
+
+    def _is_full(self) -> bool:
+        return self._connection.paused
+
+    def _flush(self) -> None:
+        data = b"".join(self._protocol.data_to_send())
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _close(self, code: int | None, text: str) -> None:
+        if self._protocol.state is _OPEN:
+            self._protocol.send_close(code, text)
+        self._flush()
+
+    def _ping(self, payload: bytes) -> None:
+        self._protocol.send_ping(payload)
+        self._flush()
+
+    def _pong(self, payload: bytes) -> None:
+        self._protocol.send_pong(payload)
+        self._written(len(payload))
+
+    def _hold_reading(self) -> None:
+        self._connection.hold()
+
+    def _resume_reading(self) -> None:
+        self._connection.resume()
+
+
+class FrameReader(PieceReader):
+    """A mixin for the protocol class of a connection: reads it frame by frame, once `begin` was called, for a channel.
+
+    Before, everything that comes is kept unread. The class has `asyncio.Protocol`'s methods, and these attributes.
+    """
+
+    # beside the dictionary of the server's own class: beyond 30 names CPython shares no keys, which costs 1.3 KiB
+    __slots__ = (
+        "_feed",
+        "_is_deflated",
+        "_is_large",
+        "_kind",
+        "_large",
+        "_length",
+        "_opcode",
+        "_parts",
+        "_size",
+        "_started",
+        "_wanted",
+        "channel",
+        "limits",
+    )
+
+    protocol: Any  # ServerProtocol
+    loop: asyncio.AbstractEventLoop
+    paused: bool
+    """Whether the transport's buffer is full."""
+
+    channel: Channel | None
+    _feed: Callable[[str | bytes], None]
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.channel = None
+        self.limits: dict[int, int | None] = {}  # by opcode
+        self._started = False
+        self._kind: Opcode | None = None  # of the fragmented message that has begun
+        self._parts: list[bytes | bytearray] = []  # small ones are put together
+        self._size = 0
+        self._opcode: int | None = None  # of the frame whose head is read, until its length is known
+        self._length: int | None = None
+        self._is_deflated = False
+        self._large: _LargeFrame | None = None
+        self._wanted = 0  # bytes that the parser has asked for and not got, while `_read_exact` is in force
+        self._is_large = False  # more is unread than is parsed at once
+
+    def parse_unopened(self, data: bytes) -> None:
+        """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
+        raise NotImplementedError
+
+    def keep(self) -> None:
+        """See to what came before `begin`."""
+        raise NotImplementedError
+
+    def send_data(self) -> None:
+        """Write what the core has framed; the end, which is b"", is the channel's."""
+        data = b"".join(self.protocol.data_to_send())
+        if data and not self.transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
+            self.transport.write(data)
+
+    def begin(self, channel: Channel) -> None:
+        """Read for ``channel`` from now on; the 101 is written."""
+        channel.opened(self)
+        self.channel = channel
+        self._started = True
+        self._feed = channel.feed
+        setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
+        if self._unread:
+            self.transport.pause_reading()  # the end that may follow must not overtake it
+        self.loop.call_soon(self.resume)  # when on_open has begun
+
+    def agreed(self, options: WebSocketOptions[Any]) -> None:
+        """Take the limits and extensions that the channel will have."""
+        self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
+        self._limit()
+
+    def let_go(self) -> None:
+        """Forget the channel, which has ended."""
+        self.channel = None
+        if hasattr(self, "_feed"):
+            del self._feed
+        cast("dict[str, Any]", vars(self.protocol)).pop("recv_frame", None)
+        cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
+
+    # ---- receiving --------------------------------------------------------------------------------------------------
+
+    def _kept(self) -> None:
+        if not self._started:
+            self.keep()
+
+    def _parse(self, data: bytes) -> None:
+        protocol, channel, state = self.protocol, self.channel, self.protocol.state
+        if state is State.CLOSED:
+            return  # it came before the end, but was held back
+        if channel is None:
+            self.parse_unopened(data)
+            return
+        protocol.receive_data(data)
+        if state is _OPEN:
+            self.send_data()
+        else:
+            protocol.data_to_send()  # nothing goes out behind the close frame
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode is _PONG:
+                channel.pong_received(bytes(event.data))
+            elif event.opcode is _CLOSE and (close := protocol.close_rcvd) is not None:
+                channel.peer_closed(close.code if event.data else None, close.reason)
+        if protocol.parser_exc is not None and (sent := protocol.close_sent) is not None:
+            channel.failed(int(sent.code), sent.reason)
+
+    def _lacking(self) -> int:
+        return max(0, self._wanted - len(self.protocol.reader.buffer))
+
+    def _read(self) -> None:
+        is_large = self._started and self.channel is not None and len(self._unread) > PIECE
+        if is_large:
+            self._is_large = True
+            self._limit()
+        super()._read()
+        if self._is_large and not self._unread:
+            self._is_large = False
+            if self.channel is not None:
+                self._limit()
+
+    def _read_exact(self, size: int) -> Generator[None, None, Any]:
+        """Read for the parser, and note what it lacks.
+
+        Refuses a message by its first frame's head, where the parser's own limit is too high.
+        """
+        self._wanted = size
+        data = yield from StreamReader.read_exact(self.protocol.reader, size)
+        self._wanted = 0
+        if self._length is None:
+            self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
+            if self._opcode == _TEXT or self._opcode == _BINARY:
+                self._is_deflated = bool(data[0] & 0x40)
+            if self._length > 125:
+                return data  # the length itself comes next
+        elif self._length in (126, 127) and self._opcode is not None:
+            self._length = int.from_bytes(data)
+        else:
+            return data
+        kind = self._kind if self._opcode == _CONT else self._opcode
+        limit = None if kind is None else self.limits.get(kind)
+        if limit is not None:
+            left = limit - self._size
+            if self._length > (self._with_room(left) if self._is_deflated else left):
+                raise PayloadTooBig(self._length, limit)
+        self._opcode = None  # the rest is read as it comes
+        return data
+
+    def _frame_received(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        kind = self._kind
+        self._length = None
+        if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
+            data: bytes = frame.data  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+            self._feed(data.decode() if opcode is _TEXT else data)
+        elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
+            self._fragment_received(frame)
+        elif opcode is _PING and self.channel is not None:
+            self.channel.ping_received(bytes(frame.data))
+        else:
+            ServerProtocol.recv_frame(self.protocol, frame)
+
+    def _inflate_rest(self, frame: _LargeFrame) -> None:
+        """Inflate a large frame's payload outside the event loop, with the parser stopped after it (SEND-9)."""
+        self._large = frame
+        setattr(self.protocol.reader, "at_eof", self._until_inflated)  # noqa: B010
+        kind = self._kind if frame.opcode is _CONT else frame.opcode
+        limit = None if kind is None else self.limits.get(kind)
+        frame.limit = size_limit(limit) - self._size
+        self._wait_for(self.loop.run_in_executor(None, frame.inflation.go_on, frame.limit))
+
+    def _worked(self, work: asyncio.Future[Any]) -> None:
+        assert self._large is not None
+        self._large.error = work.exception()
+        self._parse(b"")  # which lets the parser go on
+
+    def _until_inflated(self) -> Generator[None, None, bool]:
+        """Begin the parser's next step with the frame that has been inflated; what is raised here fails the parser."""
+        reader = self.protocol.reader
+        while self._is_busy:
+            yield
+        frame, self._large = self._large, None
+        if frame is not None:
+            cast("dict[str, Any]", vars(reader)).pop("at_eof", None)
+            if self.channel is not None:
+                self._frame_received(frame.inflated())
+        return (yield from StreamReader.at_eof(reader))
+
+    def _fragment_received(self, frame: Frame) -> None:
+        if isinstance(frame, _LargeFrame):
+            self._inflate_rest(frame)
+            return
+        kind = self._kind
+        if kind is None:
+            if frame.opcode is _CONT:
+                raise ProtocolError("unexpected continuation frame")
+            kind = self._kind = frame.opcode
+        elif frame.opcode is not _CONT:
+            raise ProtocolError("expected a continuation frame")
+        data, parts = cast(bytes, frame.data), self._parts
+        self._size += len(data)
+        limit = self.limits[kind]
+        if limit is not None and self._size > limit:
+            raise PayloadTooBig(self._size, limit)
+        if len(data) > _SMALL:
+            parts.append(data)
+        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _MAX_SMALL:
+            parts[-1] += data
+        elif data:
+            parts.append(bytearray(data))
+        if frame.fin:
+            whole = b"".join(parts)
+            self._kind, self._parts, self._size = None, [], 0
+            self._feed(whole.decode() if kind is _TEXT else whole)
+        self._limit()
+
+    def _limit(self) -> None:
+        """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
+        limits = [size_limit(limit) for limit in self.limits.values()]
+        if self._kind is not None:
+            limits = limits[:1] if self._kind is _TEXT else limits[1:]
+        left = max(limits) - self._size
+        unlimited = max(limits) == MAX_SIZE
+        setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
+        # a message that is not deflated, though others are, has no need of room
+        if (
+            self._is_large
+            or left < _MAX_CONTROL
+            or min(limits) < max(limits)
+            or (self.protocol.extensions and not unlimited)
+        ):
+            setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
+        else:
+            cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
+
+    def _with_room(self, limit: int) -> int:
+        return deflated_limit(limit) if self.protocol.extensions else limit
+
+    def half_closed(self) -> None:
+        """Tell the channel that the peer sends no more."""
+        if self.channel is not None and self._started:
+            self.channel.half_closed()
+
+    def lost(self) -> None:
+        """Tell the channel that the connection is gone."""
+        channel = self.channel
+        self.let_go()
+        if channel is not None:
+            if self._started:
+                channel.connection_lost()
+            else:
+                channel.abandon()
+
+    def writing_paused(self) -> None:
+        """Hold back sends."""
+        if self.channel is not None and self._started:
+            self.channel.pause_writing()
+
+    def writing_resumed(self) -> None:
+        """Let sends go on."""
+        if self.channel is not None and not self.paused:
+            self.channel.resume_writing()
+
+
+def agree_on_deflate(protocol: ServerProtocol, request: Request, compression: bool | Compression) -> str | None:
+    """Give the core the extension that is agreed on; return what ``Sec-WebSocket-Extensions`` of the 101 says."""
+    agreement = agree(request, compression, window_bits=_WINDOW_BITS)
+    if agreement is None:
+        return None
+    settings = compression if isinstance(compression, Compression) else Compression()
+    protocol.extensions = [
+        _Deflate(
+            remote_no_context_takeover=agreement.client_no_context_takeover,
+            local_no_context_takeover=agreement.server_no_context_takeover,
+            remote_max_window_bits=agreement.client_max_window_bits or 15,
+            local_max_window_bits=agreement.server_max_window_bits or 15,
+            compress_settings={"memLevel": settings.memory_level or _MEMORY_LEVEL},
+        )
+    ]
+    return str(agreement)
+
+
+class _LargeFrame(Frame):
+    """A frame whose payload is not inflated yet, or only a part of it.
+
+    It is unfinished, to whoever looks, so that the way of small messages has nothing more to look at.
+    """
+
+    def __init__(self, frame: Frame, extension: _Deflate, inflation: Inflation) -> None:
+        super().__init__(frame.opcode, b"", False, False, frame.rsv2, frame.rsv3)
+        self.is_last = frame.fin
+        self.extension = extension
+        self.inflation = inflation
+        self.limit = 0
+        self.error: BaseException | None = None
+
+    def inflated(self) -> Frame:
+        """Return the frame, whose payload is inflated now.
+
+        Raises:
+            ProtocolError: It is not deflated.
+            PayloadTooBig: It is more than the limit.
+        """
+        if self.error is not None:
+            if not isinstance(self.error, zlib.error):
+                raise self.error
+            raise ProtocolError("decompression failed") from self.error
+        if self.inflation.size > self.limit:
+            raise PayloadTooBig(None, self.limit)
+        self.extension.go_on_with(self.inflation.inflater, is_last=self.is_last)
+        return Frame(self.opcode, self.inflation.data, self.is_last, False, self.rsv2, self.rsv3)
+
+
+class _Deflate(PerMessageDeflate):
+    """The extension, with what it inflates counted, what is large left for later, and blocks with BFINAL known."""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode is _CONT:
+            if frame.rsv1:
+                raise ProtocolError("RSV1 bit set in continuation frame")
+            if not self.decode_cont_data:
+                return frame
+        elif not frame.rsv1 or frame.opcode in _CONTROL:
+            return frame
+        elif self.remote_no_context_takeover:
+            self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+        self.decode_cont_data = not frame.fin
+        payload = bytes(frame.data) + _END_OF_MESSAGE if frame.fin else bytes(frame.data)
+        inflation = Inflation(self.decoder, payload, self.remote_max_window_bits)
+        try:
+            is_all = inflation.go_on(LARGE)
+        except zlib.error as exc:
+            raise ProtocolError("decompression failed") from exc
+        if not is_all:
+            return _LargeFrame(frame, self, inflation)
+        if max_size is not None and inflation.size > max_size:
+            raise PayloadTooBig(inflation.size, max_size)
+        self.go_on_with(inflation.inflater, is_last=frame.fin)
+        return Frame(frame.opcode, inflation.data, frame.fin, False, frame.rsv2, frame.rsv3)
+
+    def go_on_with(self, inflater: Any, *, is_last: bool) -> None:
+        """Take the inflater that a frame has left."""
+        if is_last and self.remote_no_context_takeover:
+            del self.decoder
+        else:
+            self.decoder = inflater
