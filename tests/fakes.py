@@ -14,7 +14,7 @@ from typing import Any, cast
 from wsbridge import Application, Request, Response, WebSocketOptions
 from wsbridge._channel.clock import Clock
 from wsbridge.close import Initiator
-from wsbridge.connector import BaseChannel, BaseConnector, BaseSource, QueuedChannel
+from wsbridge.connector import OVER, BaseChannel, BaseConnector, BaseSource, QueuedChannel
 
 
 class FakeTime:
@@ -133,7 +133,7 @@ class _FakeWriting(BaseChannel):
     def _pong(self, payload: bytes) -> None:
         self.wire.control("pong", payload)
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, half: bool) -> None:
         self.wire.written.append(("disconnect",))
 
     def _aborter(self) -> Callable[[], object]:
@@ -177,7 +177,7 @@ class PulledChannel(_FakeWriting):
         self._incoming.put_nowait((kind, arguments))
 
     async def _receive(self) -> None:
-        while not self._over:
+        while self._phase < OVER:
             kind, arguments = self._held or await self._incoming.get()
             self._held = None
             if kind == "end":
@@ -188,7 +188,7 @@ class PulledChannel(_FakeWriting):
                 self.running = None
 
     async def _read_ahead(self) -> None:
-        while self._held is None and not self._over:
+        while self._held is None and self._phase < OVER:
             kind, arguments = await self._incoming.get()
             if kind in ("text", "binary", "end"):
                 self._held = kind, arguments
@@ -199,7 +199,7 @@ class PulledChannel(_FakeWriting):
         waiting: deque[tuple[str, tuple[Any, ...]]] = self._incoming._queue  # type: ignore[attr-defined]
         for kind, arguments in waiting:
             if kind in _ENDS:
-                self._end_read(*_ENDS[kind](*arguments))
+                self.end_read(*_ENDS[kind](*arguments))
                 return
 
     def _report(self, kind: str, arguments: tuple[Any, ...]) -> Any:

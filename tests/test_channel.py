@@ -1158,7 +1158,7 @@ class ResetChannel(PushedChannel):
 
     __slots__ = ()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, half: bool) -> None:
         raise OSError(107, "Transport endpoint is not connected")
 
 

@@ -22,7 +22,7 @@ OF_THE_USER = ("cli/client.py", "conformance", "demo")
 
 MAY_BEGIN_AT_ONCE = {
     "connector/base.py": ["self._hurry.wait()"],  # it waits for an event, in whatever turn
-    "_channel/channel.py": ["coroutine"],  # a send: its caller waits for it
+    "_channel/sending.py": ["coroutine"],  # a send: its caller waits for it
     "serving.py": ["awaitable", "stop.wait()"],  # whichever ends first
     "_common/tasks.py": ["_one_turn_later(coroutine)", "coroutine"],
 }

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, BrokenConnector, breaks
+from wsbridge._channel.ending import HERE
 from wsbridge.http import Response, has_body
 
 logger = logging.getLogger("wsbridge")
@@ -34,7 +35,7 @@ class LogsPathsInFull(BrokenChannel):
     async def _callback_failed(self, error: BaseException) -> None:
         logger.error("a callback at %s failed", self._path, exc_info=error)  # type: ignore[attr-defined]
         if self._reason is None:  # type: ignore[attr-defined]
-            self._end_here(1011, "")  # type: ignore[attr-defined]
+            self._end(HERE, 1011, "")  # type: ignore[attr-defined]
 
 
 @breaks("LOG-2")
@@ -44,7 +45,7 @@ class LogsBadMessages(BrokenChannel):
     async def _callback_failed(self, error: BaseException) -> None:
         logger.warning("a message is bad: %s", error.__cause__, exc_info=error)
         if self._reason is None:  # type: ignore[attr-defined]
-            self._end_here(1007, "")  # type: ignore[attr-defined]
+            self._end(HERE, 1007, "")  # type: ignore[attr-defined]
 
 
 @breaks("LOG-3")
@@ -104,5 +105,5 @@ class TakesSmallHeadsAlone(BrokenConnector):
 class KeepsThePeersText(BrokenChannel):
     __slots__ = ()
 
-    def _begin_close(self, code: int | None, text: str, *, is_answer: bool = False) -> None:
-        super()._begin_close(code, "" if is_answer else text, is_answer=is_answer)
+    def _write_close(self: Any, code: int | None, text: str) -> None:
+        super()._write_close(code, "" if self._reason.initiator == "peer" else text)

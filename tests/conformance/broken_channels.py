@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, breaks
+from wsbridge._channel.ending import CLOSING, CUT, HERE, LOST, OPEN, OVER
 from wsbridge.close import close_reason
 from wsbridge.errors import ChannelNotOpenError, SendError
 
@@ -234,7 +235,7 @@ class IgnoresTheFormat(BrokenChannel):
 class DropsWhatComesBeforeTheEnd(BrokenChannel):
     __slots__ = ()
 
-    def _end_read(self: Any, code: int, text: str, initiator: str) -> None:
+    def _end_read(self: Any, code: int | None, text: str, initiator: str) -> None:
         if self._queue:  # an idle channel has none
             self._queue.clear()
         super()._end_read(code, text, initiator)
@@ -290,12 +291,12 @@ class RefusesAKindWithoutACallback(BrokenChannel):
 
     def text_received(self: Any, text: str) -> Any:
         if self._text is None and self._reason is None:
-            self._end_here(1003, "")
+            self._end(HERE, 1003, "")
         return super().text_received(text)
 
     def binary_received(self: Any, data: bytes) -> Any:
         if self._binary is None and self._reason is None:
-            self._end_here(1003, "")
+            self._end(HERE, 1003, "")
         return super().binary_received(data)
 
 
@@ -433,7 +434,7 @@ class EndsWithACancelledSend(BrokenChannel):
         try:
             return await sending
         except asyncio.CancelledError:
-            self._end_here(1011, "")
+            self._end(HERE, 1011, "")
             raise
 
 
@@ -444,19 +445,19 @@ class ClosesInFrontOfSends(BrokenChannel):
     __slots__ = ()
 
     async def send_text(self: Any, text: str) -> bool:
-        if self._gone:
+        if self._phase > OPEN:
             return False
         self._connector.loop.call_later(0.05, self._write_late, self._send_text, text)
         return True
 
     async def send_binary(self: Any, data: Any) -> bool:
-        if self._gone:
+        if self._phase > OPEN:
             return False
         self._connector.loop.call_later(0.05, self._write_late, self._send_binary, bytes(data))
         return True
 
     def _write_late(self: Any, send: Any, message: Any) -> None:
-        if not self._gone:
+        if self._phase is OPEN:
             send(message)
 
 
@@ -464,8 +465,8 @@ class ClosesInFrontOfSends(BrokenChannel):
 class WaitsForTheTimeoutWhenTheConnectionIsLost(BrokenChannel):
     __slots__ = ()
 
-    def _stop_sending(self: Any) -> None:
-        self._gone = self._slow = True
+    def _wake_senders(self: Any) -> None:
+        self._slow = True
 
 
 @breaks("SEND-6")
@@ -496,7 +497,7 @@ class KeepsAPongForTheEnd(BrokenChannel):
     def resume_writing(self: Any) -> None:
         due, self._pong_due = self._pong_due, None
         super().resume_writing()
-        if due is not None and not self._lost:
+        if due is not None and self._phase < LOST:
             self._write_quietly(self._pong, due)
 
 
@@ -566,7 +567,7 @@ class ClosesTwice(BrokenChannel):
 class ClosesWhileACallbackRuns(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
         first = self._reason is None
         super()._set_reason(code, text, initiator)
         if first and self.running is not None and self._options.on_close is not None:
@@ -589,10 +590,8 @@ class WaitsForEver(BrokenChannel):
 
     __slots__ = ()
 
-    def _begin_close(self: Any, code: int | None, text: str) -> None:
-        super()._begin_close(code, text)
-        if self._cut_at is not None:
-            self._cut_at += 60
+    def _begin_timeout(self: Any) -> float:
+        return float(super()._begin_timeout()) + 60
 
 
 @breaks("CLOSE-5")
@@ -611,7 +610,7 @@ class TellsTooLate(BrokenChannel):
 
     @property
     def reason(self: Any) -> Any:
-        return self._reason if self._over and self.running is None else None
+        return self._reason if self._phase >= OVER and self.running is None else None
 
     async def wait_closed(self: Any) -> Any:
         await super().wait_closed()
@@ -623,7 +622,7 @@ class TellsTooLate(BrokenChannel):
 class ReportsALossAsAnEmptyClose(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
         super()._set_reason(1005 if code == 1006 else code, text, initiator)
 
 
@@ -631,7 +630,7 @@ class ReportsALossAsAnEmptyClose(BrokenChannel):
 class ReportsEveryEndAsThePeers(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
         super()._set_reason(code, text, "peer" if initiator != "peer" else "network")
 
 
@@ -639,10 +638,10 @@ class ReportsEveryEndAsThePeers(BrokenChannel):
 class SpellsKeywordsInItsOwnWay(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: Any) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: Any) -> None:
         keywords = {key: name.upper() for key, name in self._connector.close_keywords.items()}
         if self._reason is None:
-            reason = close_reason(code, text, initiator, {code: f"CODE_{code}", **keywords})
+            reason = close_reason(code or 1005, text, initiator, {code or 1005: f"CODE_{code}", **keywords})
             super()._set_reason(code, text, initiator)
             self._reason = reason
 
@@ -651,7 +650,7 @@ class SpellsKeywordsInItsOwnWay(BrokenChannel):
 class NamesNoPrivateCode(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: Any) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: Any) -> None:
         first = self._reason is None
         super()._set_reason(code, text, initiator)
         if first and self._reason.name in ("private", "registered", "unknown"):
@@ -662,7 +661,7 @@ class NamesNoPrivateCode(BrokenChannel):
 class TheLastEndWins(BrokenChannel):
     __slots__ = ()
 
-    def _set_reason(self: Any, code: int, text: str, initiator: str) -> None:
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
         self._reason = None
         super()._set_reason(code, text, initiator)
 
@@ -672,7 +671,7 @@ class ThePeersCloseWins(BrokenChannel):
     __slots__ = ()
 
     def peer_closed(self: Any, code: int | None, text: str) -> None:
-        if not self._over:
+        if self._phase < OVER:
             self._reason = None
         super().peer_closed(code, text)
 
@@ -687,7 +686,7 @@ class SwallowsWhatCallbacksRaise(BrokenChannel):
     async def _callback_failed(self: Any, error: BaseException) -> None:
         self.running = None
         if self._reason is None:
-            self._end_here(1000, "")
+            self._end(HERE, 1000, "")
 
 
 @breaks("ERR-1")
@@ -711,7 +710,7 @@ class StopsAtWhatOnErrorRaises(BrokenChannel):
             if asyncio.iscoroutine(result):
                 await result
         except (Exception, asyncio.CancelledError):
-            self._cut()
+            self._end(CUT, 1006, "")
 
 
 @breaks("ERR-3")
@@ -751,13 +750,13 @@ class LimitsAreOneByteLower(BrokenChannel):
     def text_received(self: Any, text: str) -> Any:
         limit = self._options.max_text_size
         if limit is not None and len(text.encode()) >= limit and self._reason is None:
-            self._end_here(1009, "")
+            self._end(HERE, 1009, "")
         return super().text_received(text)
 
     def binary_received(self: Any, data: bytes) -> Any:
         limit = self._options.max_binary_size
         if limit is not None and len(data) >= limit and self._reason is None:
-            self._end_here(1009, "")
+            self._end(HERE, 1009, "")
         return super().binary_received(data)
 
 
@@ -765,7 +764,7 @@ class LimitsAreOneByteLower(BrokenChannel):
 class IsNeverIdle(BrokenChannel):
     __slots__ = ()
 
-    def _tick_idle(self: Any, now: float, idle_timeout: float) -> float:
+    def _idle_until(self: Any, now: float, idle_timeout: float) -> float:
         return now + idle_timeout
 
 
@@ -773,11 +772,11 @@ class IsNeverIdle(BrokenChannel):
 class IsIdleWhileACallbackRuns(BrokenChannel):
     __slots__ = ()
 
-    def _tick_idle(self: Any, now: float, idle_timeout: float) -> float:
+    def _idle_until(self: Any, now: float, idle_timeout: float) -> float:
         running, self.running = self.running, None
         self._activity = min(self._activity, now - idle_timeout)
         try:
-            return float(super()._tick_idle(now, idle_timeout))
+            return float(super()._idle_until(now, idle_timeout))
         finally:
             self.running = running
 
@@ -788,9 +787,9 @@ class TakesAnyPong(BrokenChannel):
 
     __slots__ = ()
 
-    def _tick_ping(self: Any, now: float, ping_at: float) -> float:
+    def _is_pong_late(self: Any, now: float) -> bool:
         self._pong_by = None
-        return float(super()._tick_ping(now, ping_at))
+        return False
 
 
 @breaks("LIM-3")
@@ -805,17 +804,17 @@ class NeverPings(BrokenChannel):
 class WaitsForEverForASlowPeer(BrokenChannel):
     __slots__ = ()
 
-    def _tick_send(self: Any, now: float, send_timeout: float) -> float:
-        return now + send_timeout
+    def _is_stalled(self: Any, now: float, send_timeout: float) -> bool:
+        return False
 
 
 @breaks("LIM-4")
 class TakesSlowForStuck(BrokenChannel):
     __slots__ = ()
 
-    def _tick_send(self: Any, now: float, send_timeout: float) -> float:
+    def _is_stalled(self: Any, now: float, send_timeout: float) -> bool:
         self._unsent = self._unsent_bytes()
-        return float(super()._tick_send(now, send_timeout))
+        return bool(super()._is_stalled(now, send_timeout))
 
 
 @breaks("FLOW-1")
@@ -861,7 +860,7 @@ class PilesUpPongs(BrokenChannel):
     __slots__ = ()
 
     def ping_received(self: Any, payload: bytes) -> None:
-        if not (self._close_begun or self._lost):
+        if self._phase < CLOSING:
             self._pong(payload)
 
 

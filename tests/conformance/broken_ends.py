@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, breaks
+from wsbridge._channel.ending import OVER
 
 
 @breaks("CLOSE-6")
@@ -15,21 +16,21 @@ class TellsOfTheEndAfterTheMessages(BrokenChannel):
 
     __slots__ = ()
 
-    def _end_read(self: Any, code: int, text: str, initiator: str) -> None:
-        if self._queue and self._reason is None:
-            self._stop_sending()
-            self._connector.loop.call_later(0.01, self._end_read, code, text, initiator)
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
+        if self._queue and self._reason is None and not self._dropping and initiator != "local":
+            self._connector.loop.call_later(0.01, self._set_reason, code, text, initiator)
         else:
-            super()._end_read(code, text, initiator)
+            super()._set_reason(code, text, initiator)
 
 
 @breaks("CLOSE-10")
 class AnExceptionChangesTheReason(BrokenChannel):
     __slots__ = ()
 
-    def _end_or_drop(self: Any, code: int, text: str) -> None:
+    async def _callback_failed(self: Any, error: BaseException) -> None:
         self._reason = None
-        super()._end_or_drop(code, text)
+        self._set_reason(1011, "", "local")
+        await super()._callback_failed(error)
 
 
 @breaks("CLOSE-10")
@@ -53,7 +54,7 @@ class DeliversWhateverWaits(BrokenChannel):
         pass
 
     async def _receive(self: Any) -> None:
-        while not self._over:
+        while self._phase < OVER:
             await asyncio.sleep(0.02)
             queue, self._queue = list(self._queue), type(self._queue)()
             for message in queue:

@@ -290,8 +290,11 @@ class TellsBehindTheMessages(TellsOfTheEndAfterTheMessages):
 class PingsNobodyWhoIsHeldBack(BrokenChannel):
     __slots__ = ()
 
-    def _tick_ping(self: Any, now: float, ping_at: float) -> float:
-        return now + 0.25 if self.running is not None else float(super()._tick_ping(now, ping_at))
+    def _next_ping(self: Any, now: float) -> bool:
+        if self.running is None:
+            return bool(super()._next_ping(now))
+        self._ping_at = now + 0.25
+        return False
 
 
 @breaks_stream("STREAM-9")

@@ -7,8 +7,10 @@ from abc import abstractmethod
 from collections import deque
 from typing import Any, ClassVar, cast
 
-from wsbridge._channel.channel import TURN, BaseChannel
+from wsbridge._channel.channel import BaseChannel
+from wsbridge._channel.ending import OPEN, OVER
 from wsbridge._channel.host import Host
+from wsbridge._channel.sending import TURN
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 
@@ -93,7 +95,7 @@ class QueuedChannel(BaseChannel):
                     left, self._refused = TURN, 0
                     await asyncio.sleep(0)
             self._emptied()
-            if self._over:
+            if self._phase >= OVER:
                 return
             message = result = None  # an idle channel should not keep the last one alive
             queue = self._queue = _EMPTY  # nor this frame the deque
@@ -102,7 +104,7 @@ class QueuedChannel(BaseChannel):
 
     def _emptied(self) -> None:
         """Read on; tell that what came before the end is delivered."""
-        if self._gone:
+        if self._phase > OPEN:
             self._tell_end()
         if self._held:
             self._held = False
@@ -144,8 +146,7 @@ class QueuedChannel(BaseChannel):
         self._corked = 0
         self._flush()
 
-    def _set_over(self) -> None:
-        super()._set_over()
+    def _nothing_more(self) -> None:
         if self._held:  # after a cut nobody empties the queue, and who reads must get to the end
             self._held = False
             self._resume_reading()

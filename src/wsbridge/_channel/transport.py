@@ -96,8 +96,8 @@ class TransportChannel(OnTransport, QueuedChannel):
 
     __slots__ = ("_transport",)
 
-    def _disconnect(self) -> None:
-        if not self._failed:
+    def _disconnect(self, *, half: bool) -> None:
+        if not half:
             self._transport.close()
         elif self._transport.can_write_eof():
             end_writing(self._transport)

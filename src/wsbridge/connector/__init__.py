@@ -6,10 +6,12 @@ modules, and names of these classes that the page does not list, change without 
 changes of what is here.
 """
 
-from wsbridge._channel.channel import TURN, BaseChannel
+from wsbridge._channel.channel import BaseChannel
 from wsbridge._channel.clock import Clock, Timer
 from wsbridge._channel.draining import Connection, plain_connection
+from wsbridge._channel.ending import CLOSING, FAILED, LOST, OPEN, OVER, STOPPED, Phase
 from wsbridge._channel.queued import QueuedChannel
+from wsbridge._channel.sending import TURN
 from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_writing
 from wsbridge._common.logs import PeersLogger, lower, shown
 from wsbridge._common.tasks import begin_later, later_turn
@@ -29,14 +31,20 @@ from wsbridge.upgrade import STREAM_VERSIONS
 __all__ = [
     "ALL_FEATURES",
     "BACKLOG",
+    "CLOSING",
     "CONNECTOR_API",
     "ENDED",
+    "FAILED",
     "GRACE",
     "LARGE",
+    "LOST",
     "MAX_HEAD",
     "MAX_SIZE",
     "NAME",
+    "OPEN",
+    "OVER",
     "REFUSAL",
+    "STOPPED",
     "STREAM_VERSIONS",
     "TURN",
     "Acceptor",
@@ -56,6 +64,7 @@ __all__ = [
     "Mount",
     "OnTransport",
     "PeersLogger",
+    "Phase",
     "QueuedChannel",
     "Taken",
     "Timer",

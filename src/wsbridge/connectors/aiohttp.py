@@ -8,7 +8,7 @@ Mends, with public names of aiohttp only:
 - ``receive()`` closes the connection itself on an error, and a ``close()`` from another task skips the close handshake
   (web_ws.py): `_WebSocket.close` does nothing, close frames are written as frames.
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
-  cancels all: ``writer_limit`` is out of reach, and `_Channel._send_later` waits before the frame is written.
+  cancels all: ``writer_limit`` is out of reach, and `_Watch` tells the channel, whose sends wait before that.
 - A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
 - A half-close goes unnoticed while bytes are unsent: `_Watch` stands before aiohttp's protocol.
 - After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
@@ -56,8 +56,10 @@ from aiohttp.log import server_logger
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import (
     ALL_FEATURES,
+    CLOSING,
     ENDED,
     NAME,
+    OVER,
     TURN,
     BaseChannel,
     BaseConnector,
@@ -67,7 +69,6 @@ from wsbridge.connector import (
     Taken,
     abort,
     agree,
-    begin_later,
     close_keywords,
     deflated_limit,
     end_writing,
@@ -124,7 +125,6 @@ class _WebSocket(web.WebSocketResponse):
 class _Channel(OnTransport, BaseChannel):
     __slots__ = (
         "_deflates",
-        "_draining",
         "_failure",
         "_heads",
         "_held",
@@ -152,7 +152,6 @@ class _Channel(OnTransport, BaseChannel):
         self._failure: BaseException | None = None  # what was read before the connection was lost, and not told yet
         self._queue: deque[tuple[WSMessage, int]] = getattr(getattr(self.native, _READER), _BUFFER)
         self._rest: _Rest | None = None
-        self._draining: asyncio.Task[None] | None = None
         self._is_ahead = False
         self._heads: _Heads | None = None
         watch = _Watch(self._transport, self)
@@ -162,10 +161,10 @@ class _Channel(OnTransport, BaseChannel):
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
-        if self._over or self._close_begun:
+        if self._phase >= CLOSING:
             return
         self.look_for_end()
-        self._end_read(1006, "", "network")
+        self.end_read(1006, "", "network")
         if self.running is None or (self._is_ahead and self._held is None):
             self._transport.abort()
         else:
@@ -174,67 +173,33 @@ class _Channel(OnTransport, BaseChannel):
     def lost_behind_messages(self) -> None:
         """Take it that the connection is gone, though messages that came before may not be delivered."""
         self.look_for_end()
-        self._end_read(1006, "", "network")
+        self.end_read(1006, "", "network")
 
     def look_for_end(self) -> None:
         for message, _ in self._queue:
             if message.type is WSMsgType.CLOSE:
                 if _is_valid(message.data):
-                    self._end_read(message.data or 1005, message.extra or "", "peer")
+                    self.end_read(message.data or 1005, message.extra or "", "peer")
                 else:
-                    self._end_read(1002, "", "local")
+                    self.end_read(1002, "", "local")
                 return
         self.keep_failure()
         if self._failure is not None:
-            self._end_read(self._code_of(self._failure), "", "local")
+            self.end_read(self._code_of(self._failure), "", "local")
 
     def _send_text(self, text: str) -> Awaitable[object]:
-        if self._deflates or self._protocol.writing_paused:
-            return self._send_with_care(text.encode(), _TEXT)
-        return self._send_frame(text.encode(), _TEXT)
+        data = text.encode()
+        if self._deflates and len(data) > _SYNC_DEFLATE:
+            return self._send_large(self._send_frame(data, _TEXT))
+        return self._send_frame(data, _TEXT)
 
     def _send_binary(self, data: bytes) -> Awaitable[object]:
-        if self._deflates or self._protocol.writing_paused:
-            return self._send_with_care(data, _BINARY)
+        if self._deflates and len(data) > _SYNC_DEFLATE:
+            return self._send_large(self._send_frame(data, _BINARY))
         return self._send_frame(data, _BINARY)
 
-    def _send_with_care(self, data: bytes, kind: WSMsgType) -> Awaitable[object]:
-        if self._protocol.writing_paused:
-            return self._send_later(data, kind)
-        if self._deflates and (len(data) > _SYNC_DEFLATE or self._inflight):
-            return self._send_large(self._send_frame(data, kind))
-        return self._send_frame(data, kind)
-
     def _is_full(self) -> bool:
-        return self._draining is not None
-
-    async def _send_later(self, data: bytes, kind: WSMsgType) -> None:
-        self._hold_senders()
-        if not await self._ready_to_send():
-            raise ConnectionResetError("the channel ended")
-        await self._send_with_care(data, kind)
-
-    def _hold_senders(self) -> None:
-        if self._draining is None and self._protocol.writing_paused and not self._gone:
-            self.pause_writing()
-            self._draining = begin_later(self._connector.loop, self._drain())
-
-    def _next_sender(self) -> None:
-        self._hold_senders()  # what the last one wrote may have filled the buffer
-        super()._next_sender()
-
-    async def _drain(self) -> None:
-        try:
-            while self._protocol.writing_paused:
-                await self._writer.drain()
-                if self._transport.is_closing():  # a loss ends the wait like a drained buffer
-                    self._stop_sending()
-                    break
-        except OSError:
-            self._stop_sending()
-        finally:
-            self._draining = None
-            self.resume_writing()
+        return self._protocol.writing_paused
 
     def _close(self, code: int | None, text: str) -> None:
         payload = b"" if code is None else struct.pack("!H", code) + text.encode()
@@ -250,10 +215,10 @@ class _Channel(OnTransport, BaseChannel):
     def _pong(self, payload: bytes) -> None:
         _run_now(self.native.pong(payload))
 
-    def _disconnect(self) -> None:
-        # Over TLS aiohttp closes when the handler returns: behind a second close no abort works (asyncio/sslproto.py).
+    def _disconnect(self, *, half: bool) -> None:
+        # Over TLS aiohttp closes when the handler returns: after a second close no abort works (asyncio/sslproto.py).
         if self._transport.can_write_eof():
-            if self._failed:
+            if half:
                 end_writing(self._transport)
             else:
                 self._transport.close()
@@ -262,7 +227,7 @@ class _Channel(OnTransport, BaseChannel):
         receive, queue = self.native.receive, self._queue
         message: WSMessage | None
         left = TURN
-        while not self._over:
+        while self._phase < OVER:
             left -= 1
             if not left:
                 left, self._refused = TURN, 0
@@ -288,7 +253,7 @@ class _Channel(OnTransport, BaseChannel):
     async def _read_ahead(self) -> None:
         self._is_ahead = True
         try:
-            while self._held is None and not self._over:
+            while self._held is None and self._phase < OVER:
                 message = await self.native.receive()
                 if message.type is _TEXT or message.type is _BINARY:
                     self._held = message
@@ -299,7 +264,6 @@ class _Channel(OnTransport, BaseChannel):
 
     async def _control_received(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
-            self._hold_senders()
             self.ping_received(message.data)
         elif message.type is WSMsgType.PONG:
             self.pong_received(message.data)
@@ -365,9 +329,13 @@ class _Watch(asyncio.BaseProtocol):
 
     def pause_writing(self) -> None:
         self._native.pause_writing()
+        if (channel := self._channel()) is not None:
+            channel.pause_writing()
 
     def resume_writing(self) -> None:
         self._native.resume_writing()
+        if (channel := self._channel()) is not None:
+            channel.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if (channel := self._channel()) is not None:

@@ -52,6 +52,9 @@ from wsbridge import (
     WebSocketOptions,
 )
 from wsbridge.connector import (
+    LOST,
+    OPEN,
+    OVER,
     STREAM_VERSIONS,
     TURN,
     BaseChannel,
@@ -105,6 +108,7 @@ class Channel(BaseChannel):
         "_interrupted",
         "_puts",
         "_senders_in",
+        "_stalled_since",
         "_turn",
         "_waits",
     )
@@ -112,10 +116,12 @@ class Channel(BaseChannel):
     native: Scope
     is_pulled = True
 
-    def opened(self, receive: Receive, send: Send) -> None:
-        """Take the connection, when the 101 is written."""
-        self._gets = receive
-        self._puts = send
+    def __init__(
+        self, connector: BaseConnector, request: Request, options: WebSocketOptions[Any], subprotocol: str | None
+    ) -> None:
+        super().__init__(connector, request, options, subprotocol)
+        self._gets: Receive = _ended
+        self._puts: Send = cast(Send, _ended)
         self._held: deque[Event] = deque()  # read ahead, and not delivered yet
         self._ended = False  # a disconnect was received: nothing more may be
         self._waits: asyncio.Task[Any] | None = None  # who waits in receive()
@@ -124,11 +130,16 @@ class Channel(BaseChannel):
         self._turn = asyncio.Lock()
         self._interrupted = False
         self._senders_in: dict[asyncio.Task[Any], bool] = {}  # who waits in send(), and whether it was interrupted
+        self._stalled_since = 0.0
         self._events: set[asyncio.Task[None]] = set()
 
-    def _release(self) -> None:
-        super()._release()
-        self._gets = self._puts = cast(Any, _ended)  # an application may keep the channel, but nothing of the server's
+    def opened(self, receive: Receive, send: Send) -> None:
+        """Take the connection, when the 101 is written."""
+        self._gets = receive
+        self._puts = send
+
+    def _let_go(self) -> None:
+        self._gets = self._puts = cast(Any, _ended)
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
@@ -143,13 +154,13 @@ class Channel(BaseChannel):
         """Send an event, when those before it are sent (FLOW-2), and let the clock see that it is under way (LIM-4)."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         if not self._senders_in:
-            self._stalled = self._connector.clock.time()
+            now = self._stalled_since = self._connector.clock.time()
             if self._timer is None:
-                self._arm(self._stalled + self._glance())
+                self._arm(now + self._glance())
         self._senders_in[task] = False
         try:
             async with self._turn:
-                if self._gone:
+                if self._phase > OPEN:
                     raise ConnectionResetError("the channel ended")
                 await self._puts(event)
         except asyncio.CancelledError:
@@ -158,43 +169,26 @@ class Channel(BaseChannel):
             task.uncancel()
             raise ConnectionResetError("the channel ended") from None
         except Exception:
-            if self._gone:  # what a server raises behind the end says nothing more
+            if self._phase > OPEN:  # what a server raises behind the end says nothing more
                 raise ConnectionResetError("the channel ended") from None
             raise
         finally:
             del self._senders_in[task]
-            self._stalled = self._connector.clock.time()
-        if self._lost:
+            self._stalled_since = self._connector.clock.time()
+        if self._phase is LOST:
             raise ConnectionResetError("the channel was cut off")
 
-    def tick(self, now: float) -> float | None:
-        """As `BaseChannel.tick`, and LIM-4 for sends that the server holds back."""
+    def _looked_at(self) -> None:
         self._look_ahead(1)
-        send_timeout = self._options.send_timeout
-        due: float | None = None
-        if self._senders_in and not self._lost:
-            if send_timeout is not None and now - self._stalled >= send_timeout:
-                self._stop_sending()
-                self._set_reason(1008, "send timeout", "local")
-                self._cut()
-            else:
-                due = now + self._glance()
-        timer = self._timer
-        when = super().tick(now)
-        if due is not None:
-            self._timer = timer
-        return due if when is None else when if due is None else min(when, due)
 
-    def _glance(self) -> float:
-        """Return the seconds between two looks at a channel that sends."""
-        send_timeout = self._options.send_timeout
-        return _GLANCE if send_timeout is None else min(_GLANCE, send_timeout / 4)
+    def _held_since(self) -> float | None:
+        return self._stalled_since if self._senders_in else None
 
     def _look_ahead(self, limit: int) -> None:
         """Read on while a callback sends: most servers take messages for a peer that left (SEND-1)."""
         self._ahead_limit = max(limit, self._ahead_limit)
         is_read = self._waits is not None or self._ahead is not None or not self._has_room()
-        if self.running is not None and not (is_read or self._over or self._ended or self._events):
+        if self.running is not None and not (is_read or self._phase >= OVER or self._ended or self._events):
             self._ahead = begin_later(self._connector.loop, self._read_next())
 
     def look_for_end(self) -> None:
@@ -221,12 +215,12 @@ class Channel(BaseChannel):
             self.connection_lost()
         except Exception as exc:
             logger.debug("the server did not take the close of channel %s", self.id, exc_info=exc)
-            if event["code"] == 1000 or self._over:
+            if event["code"] == 1000 or self._phase >= OVER:
                 self.connection_lost()
             else:
                 await self._put_close({**event, "code": 1000})  # better than none
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, half: bool) -> None:
         pass  # the server does, when the application returns
 
     def _aborter(self) -> Callable[[], object]:
@@ -262,7 +256,7 @@ class Channel(BaseChannel):
 
     async def _receive(self) -> None:
         left = TURN
-        while not self._over:
+        while self._phase < OVER:
             left -= 1
             if not left:
                 left, self._refused = TURN, 0
@@ -294,7 +288,7 @@ class Channel(BaseChannel):
                 self.running = None
 
     async def _after_interrupt(self) -> None:
-        while self._events and not self._over:  # a close is under way: granian waits for whoever receives
+        while self._events and self._phase < OVER:  # a close is under way: granian waits for whoever receives
             await self._unless_interrupted(asyncio.wait(self._events))
 
     async def _read_ahead(self) -> None:
@@ -304,7 +298,7 @@ class Channel(BaseChannel):
 
     async def _read_next(self) -> None:
         """Read events, and hold those that are messages, and the end that comes after them."""
-        while self._has_room() and not (self._over or self._ended):
+        while self._has_room() and not (self._phase >= OVER or self._ended):
             event = None if self._events else await self._get()
             if event is None:
                 await self._after_interrupt()
@@ -313,7 +307,7 @@ class Channel(BaseChannel):
             elif event["type"] == "websocket.disconnect" and self._held:
                 self._ended = True
                 self._held.append(event)
-                self._end_read(*self._end_of(event))
+                self.end_read(*self._end_of(event))
             else:
                 self._other_event(event)
 
@@ -323,8 +317,7 @@ class Channel(BaseChannel):
             self._disconnected(event)
         else:
             logger.error("the server sent %s to channel %s, which has no place there", shown(str(event)), self.id)
-            if self._reason is None:
-                self._end_here(1011, "")
+            self.close(1011)
 
     def _disconnected(self, event: Event) -> None:
         """Take the end."""
@@ -332,7 +325,7 @@ class Channel(BaseChannel):
         if initiator == "peer":
             self.peer_closed(None if code == 1005 else code, text)
         else:
-            self._end_read(code, text, initiator)
+            self.end_read(code, text, initiator)
             self.connection_lost()
 
     def _end_of(self, event: Event) -> tuple[int, str, Initiator]:
@@ -346,8 +339,7 @@ class Channel(BaseChannel):
         is_violation = (code == 1002 and event.get("reason")) or (code == 1007 and "reason" in event)
         return code, event.get("reason") or "", "local" if is_violation else "peer"
 
-    def _set_over(self) -> None:
-        super()._set_over()
+    def _nothing_more(self) -> None:
         self._interrupt()
         for task, is_interrupted in self._senders_in.items():
             if not is_interrupted:  # the server may hold it back for ever (SEND-6)

@@ -49,6 +49,7 @@ from wsbridge import Application, Request, Response, UnsupportedOptionError, Web
 from wsbridge.connector import (
     BACKLOG,
     ENDED,
+    OVER,
     BaseChannel,
     BaseSource,
     Initiator,
@@ -130,7 +131,7 @@ class _Channel(asgi.Channel):
             return  # our close waits for what is under way
         if has_waited or now - self._looked > _LOOK:
             self._looked = now
-            if self._over or (self._ends is not None and has_ended(self._ends)):
+            if self._phase >= OVER or (self._ends is not None and has_ended(self._ends)):
                 raise ConnectionResetError("the peer has left")  # what it has sent before is still delivered
 
     async def _put_close(self, event: asgi.Event) -> None:
@@ -153,8 +154,8 @@ class _Channel(asgi.Channel):
             return 1006, "", "network"
         return code, "", "peer"
 
-    def _release(self) -> None:
-        super()._release()
+    def _let_go(self) -> None:
+        super()._let_go()
         ends = self._ends
         with contextlib.suppress(OSError):
             if ends is not None and (found := look(ends)) is not None:  # granian writes what is left, for ever

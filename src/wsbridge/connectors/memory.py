@@ -83,8 +83,8 @@ class _Channel(QueuedChannel):
     def _pong(self, payload: bytes) -> None:
         self.native.put_control(Pong(payload))
 
-    def _disconnect(self) -> None:
-        self.native.disconnect(is_half=self._failed)
+    def _disconnect(self, *, half: bool) -> None:
+        self.native.disconnect(is_half=half)
 
     def _aborter(self) -> Callable[[], object]:
         return self.native.abort

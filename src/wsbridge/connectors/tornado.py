@@ -411,10 +411,9 @@ class _Channel(QueuedChannel):
 
     async def answered(self) -> None:
         """Wait until the close frame is written, which may have to wait for sends (SEND-6)."""
-        if self._closing is not None:
-            await asyncio.wait((self._closing,))
+        await self.close_written()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, *, half: bool) -> None:
         """`_read` does."""
 
     def _drainable(self) -> Connection | None:

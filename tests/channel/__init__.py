@@ -1,0 +1,1 @@
+"""The heart of a channel, without a server or an event loop."""
