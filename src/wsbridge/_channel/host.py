@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from wsbridge._channel.clock import Clock
 from wsbridge.protocols import Feature
@@ -14,7 +14,15 @@ __all__ = ["Host"]
 
 
 class Host(Protocol):
-    """The connector as a channel sees it; `wsbridge.connector.BaseConnector` is one."""
+    """The connector as a channel sees it; `wsbridge.connector.BaseConnector` is one.
+
+    Attributes:
+        features: What its server can do.
+        close_keywords: Its server's own names of close codes (CLOSE-9).
+    """
+
+    features: ClassVar[frozenset[Feature]]
+    close_keywords: ClassVar[Mapping[int, str]]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -24,16 +32,6 @@ class Host(Protocol):
     @property
     def clock(self) -> Clock:
         """The one clock of all its channels."""
-        ...
-
-    @property
-    def features(self) -> frozenset[Feature]:
-        """What its server can do."""
-        ...
-
-    @property
-    def close_keywords(self) -> Mapping[int, str]:
-        """Its server's own names of close codes (CLOSE-9)."""
         ...
 
     @property
