@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from benchmarks.page import page, targets
 from benchmarks.plan import Finding, Report
 from benchmarks.stats import Ratio, Verdict

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from wsbridge.conformance import stock
+from tools import stock
+from tools.reports import committed_asgi
 from wsbridge.conformance.contract.check import Check
 from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import committed_asgi
 from wsbridge.conformance.run.runner import Verdict, run_check
 
 pytest.importorskip("hypercorn")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tools import stock
+from tools.reports import committed_asgi
 from wsbridge import Application, WebSocketOptions
-from wsbridge.conformance import stock
 from wsbridge.conformance.client import wire
 from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import committed_asgi
 from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
