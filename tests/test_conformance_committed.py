@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_conformance_report import LEFT, RULES
-from tools import costs, reports, stock
+from tests.test_conformance_report import LEFT, RIGHT, RULES
+from tools import committed, costs, reports, stock
 from wsbridge.conformance import Session, SuiteResult, Verdict
 from wsbridge.conformance.doors.suite import MODEL_CHECK
-from wsbridge.conformance.run.result import dump_results
 from wsbridge.conformance.run.runner import CheckResult
 from wsbridge.conformance.run.target import TargetInfo
 
 ROOT = Path(__file__).parents[1]
 
 
+# ---- their form -----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_has_a_line_for_each_result_that_is_more_than_a_pass(tmp_path: Path) -> None:
+    committed.save(tmp_path, {"left": LEFT, "right": RIGHT})
+    assert committed.load(tmp_path) == {"left": LEFT.stable(), "right": RIGHT.stable()}
+    checks = [["HS-1", "plain", "odd"], ["RECV-1", "exact"], ["RECV-10", "parts"]]
+    assert json.loads((tmp_path / committed.CHECKS).read_text()) == checks
+    assert (tmp_path / "right.json").read_text().split("\n") == [
+        "{",
+        ' "target": {',
+        '  "name": "ws://127.0.0.1:1",',
+        '  "kind": "url",',
+        '  "location": "Right/1",',
+        '  "packages": {"wsbridge": "0.1.0"}',
+        " },",
+        ' "known": {',
+        '  "HS-1": {"reason": "not yet", "link": "https://example.org/1"}',
+        " },",
+        ' "passed": 1,',
+        ' "not run": [',
+        '  ["RECV-1", "exact"],',
+        '  ["RECV-10", "parts"]',
+        " ],",
+        ' "results": [',
+        '  {"check": "HS-1/odd", "verdict": "fail", "message": "no 426", "cause": "promise"}',
+        " ]",
+        "}",
+        "",
+    ]
+
+
+def test_checks_are_in_the_order_of_the_suite(tmp_path: Path) -> None:
+    ids = [*(check.id for check in Session.applicable(is_url=False)), MODEL_CHECK]
+    results = tuple(CheckResult(id, id.partition("/")[0], Verdict.PASS) for id in ids)
+    one, all_but_one = SuiteResult(RIGHT.target, results[7:8]), SuiteResult(RIGHT.target, results[:7] + results[8:])
+    committed.save(tmp_path, {"one": one, "others": all_but_one})
+    assert committed.load(tmp_path) == {"one": one, "others": all_but_one}
+    committed.save(tmp_path, {"reversed": SuiteResult(RIGHT.target, results[::-1])})
+    assert committed.load(tmp_path)["reversed"] == SuiteResult(RIGHT.target, results)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"odd"', '"odd", "never-run"'),
+        ('"plain", ', ""),
+        ('"exact"', '"exactly"'),
+        ("[[", "["),
+    ],
+)
+def test_a_report_counts_what_passed(tmp_path: Path, before: str, after: str) -> None:
+    """So that no check is taken for one that passed because it stands in the list."""
+    committed.save(tmp_path, {"left": LEFT})
+    path = tmp_path / committed.CHECKS
+    path.write_text(json.dumps(json.loads(path.read_text())).replace(before, after))
+    with pytest.raises(ValueError, match="is damaged"):
+        committed.load(tmp_path)
+
+
+def test_a_check_has_one_result(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two results of one check"):
+        committed.save(tmp_path, {"left": replace(LEFT, results=LEFT.results[:1] * 2)})
+
+
+# ---- the pages ------------------------------------------------------------------------------------------------------
+
+
 def project(tmp_path: Path, *results: SuiteResult) -> Path:
-    folder = tmp_path / reports.REPORTS
-    folder.mkdir(parents=True)
-    for result in results:
-        (folder / f"{result.target.name}.json").write_text(dump_results([result]))
+    committed.save(tmp_path / reports.REPORTS, {result.target.name: result for result in results})
     (tmp_path / "README.md").write_text(f"before\n{reports.MARKERS[0]}\nold\n{reports.MARKERS[1]}\nafter\n")
     return tmp_path
 
@@ -66,11 +132,22 @@ def test_refresh_checks_the_connectors_and_writes(tmp_path: Path, monkeypatch: p
     root = project(tmp_path)
     assert reports.main(["--refresh", "aiohttp", "--root", str(root), "--timeout-scale", "2"]) == 0
     assert [(name, options["model"], options["scale"]) for name, options in asked] == [("aiohttp", True, 2.0)]
-    assert (root / "docs/reports/aiohttp.json").read_text() == dump_results([named("aiohttp").stable()])
+    assert committed.load(root / reports.REPORTS) == {"aiohttp": named("aiohttp").stable()}
     assert reports.main(["--refresh", "--root", str(root)]) == 1  # tornado's is not conformant
     assert [name for name, _ in asked[1:]] == [reports.VARIANTS.get(name, (name,))[0] for name in reports.NAMES]
-    assert {path.name for path in (root / "docs/reports").iterdir()} == {f"{name}.json" for name in reports.NAMES}
-    assert {result.target.name for result in reports.committed(root)} - {"left"} == {*reports.NAMES} - {"tornado"}
+    assert {*committed.load(root / reports.REPORTS)} == {*reports.NAMES}
+    targets = {result.target.name for result in reports.connector_reports(root)}
+    assert targets == {*reports.NAMES, "left"} - {"tornado"}
+
+
+def test_a_new_check_has_not_run_on_what_is_not_refreshed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = CheckResult("RECV-1/new", "RECV-1", Verdict.PASS, 0.1)
+    monkeypatch.setattr(reports, "run", lambda name, **_: replace(named(name), results=(*named(name).results, new)))
+    root = project(tmp_path, named("tornado"), named("aiohttp"))
+    assert reports.main(["--refresh", "aiohttp", "--root", str(root)]) == 0
+    written = committed.load(root / reports.REPORTS)
+    found = {name: [one.check for one in report.results] for name, report in written.items()}
+    assert found == {"aiohttp": ["HS-1/plain", "RECV-1/new"], "tornado": ["HS-1/plain"]}
 
 
 def failed(name: str, check: str, message: str) -> SuiteResult:
@@ -102,14 +179,14 @@ def test_what_a_server_costs_is_told_by_its_failures(tmp_path: Path, monkeypatch
     assert "| what happens | rules | hypercorn |" in page
     assert "| checks that hold |  | 0 of 1 |" in page
     assert "| the peer closes with an empty frame | CLOSE-7 | 1006 by `network` |" in page
-    (result,) = reports.committed_asgi(root)
+    (result,) = reports.asgi_reports(root)
     assert [known.reason for known in result.known.values()] == [
         "the peer closes with an empty frame: 1006 by `network`"
     ]
-    assert [one.target.name for one in reports.committed(root)] == ["aiohttp"]
+    assert [one.target.name for one in reports.connector_reports(root)] == ["aiohttp"]
 
     assert reports.main(["--refresh", "asgi-hypercorn", "--missing", "--root", str(root)]) == 0
-    assert formers == [None, result]
+    assert formers == [None, replace(result, known={})]
 
     # a failure that no cost tells of is one
     assert reports.main(["--refresh", "asgi-granian", "--root", str(root)]) == 1
@@ -131,7 +208,7 @@ ASGI_HINT = f"{HINT} asgi --missing"
 @pytest.mark.parametrize("name", reports.NAMES)
 def test_the_committed_report_is_fresh(name: str) -> None:
     """Of the checks that there are now, each once; how they ended is the suite's business."""
-    found = {result.target.name: result for result in reports.committed(ROOT)}
+    found = {result.target.name: result for result in reports.connector_reports(ROOT)}
     assert name in found, HINT
     checks = [result.check for result in found[name].results]
     model = [check for check in checks if check == MODEL_CHECK]
@@ -143,7 +220,7 @@ def test_the_committed_report_is_fresh(name: str) -> None:
 @pytest.mark.parametrize("name", stock.STOCK)
 def test_the_committed_report_of_an_asgi_server_is_fresh(name: str) -> None:
     """Of the checks that there are now, each once, and every failure with a reason that a user can read."""
-    found = {result.target.name: result for result in reports.committed_asgi(ROOT)}
+    found = {result.target.name: result for result in reports.asgi_reports(ROOT)}
     assert name in found, ASGI_HINT
     result = found[name]
     assert [one.check for one in result.results] == [check.id for check in stock.checks()], ASGI_HINT

@@ -19,14 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
-from tools import costs, stock
+from tools import committed, costs, stock
 from wsbridge.conformance.doors.suite import Progress, run
 from wsbridge.conformance.run.report import failure_text, markdown, summary, verdict_line
-from wsbridge.conformance.run.result import SuiteResult, dump_results, load_results
+from wsbridge.conformance.run.result import SuiteResult
 from wsbridge.conformance.run.runner import Verdict
 from wsbridge.registry import SERVERS
 
-__all__ = ["NAMES", "VARIANTS", "committed", "committed_asgi", "documents", "main", "refresh"]
+__all__ = ["NAMES", "VARIANTS", "asgi_reports", "connector_reports", "documents", "main", "refresh"]
 
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"uvicorn-wsproto": ("wsbridge.connectors.uvicorn_wsproto:Connector", "uvicorn", "wsproto")}
@@ -52,19 +52,18 @@ full is in [the contract](spec.md), and how to run the suite in [conformance](co
 """
 
 
-def committed(root: Path) -> list[SuiteResult]:
+def connector_reports(root: Path) -> list[SuiteResult]:
     """Return the committed reports of connectors of the project in ``root``: those that come with wsbridge first."""
-    paths = sorted(path for path in (root / REPORTS).glob("*.json") if path.stem not in stock.STOCK)
-    found = [result for path in paths for result in load_results(path)]
+    found = [report for name, report in committed.load(root / REPORTS).items() if name not in stock.STOCK]
     return sorted(
         found, key=lambda r: (NAMES.index(r.target.name) if r.target.name in NAMES else len(NAMES), r.target.name)
     )
 
 
-def committed_asgi(root: Path) -> list[SuiteResult]:
-    """Return the committed reports of `asgi_app`, in the order of the servers."""
-    paths = [root / REPORTS / f"{name}.json" for name in stock.STOCK]
-    return [result for path in paths if path.exists() for result in load_results(path)]
+def asgi_reports(root: Path) -> list[SuiteResult]:
+    """Return the committed reports of `asgi_app`, in the order of the servers; a failure that a cost tells is known."""
+    found = committed.load(root / REPORTS)
+    return [costs.explained(found[name]) for name in stock.STOCK if name in found]
 
 
 def _filled(root: Path, path: Path, markers: tuple[str, str], text: str) -> str:
@@ -86,7 +85,7 @@ def documents(root: Path) -> dict[Path, str]:
     Raises:
         ValueError: There is no report, one is damaged, or a page lacks its markers.
     """
-    targets = committed(root)
+    targets = connector_reports(root)
     if not targets:
         raise ValueError(f"there are no reports in {root / REPORTS}")
     table = f"{summary(targets)}\n\nRule by rule: [what each connector supports]({SUPPORT.as_posix()})."
@@ -94,7 +93,7 @@ def documents(root: Path) -> dict[Path, str]:
         SUPPORT: f"{_SUPPORT.strip()}\n\n{markdown(targets, spec='spec.md')}",
         README: _filled(root, README, MARKERS, table),
     }
-    if servers := committed_asgi(root):
+    if servers := asgi_reports(root):
         pages[ASGI] = _filled(root, ASGI, ASGI_MARKERS, f"{costs.introduction(servers)}\n\n{costs.table(servers)}")
     return pages
 
@@ -103,7 +102,7 @@ def refresh(
     root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object], missing: bool = False
 ) -> bool:
     """Check connectors and write their reports; return whether all are conformant."""
-    (root / REPORTS).mkdir(parents=True, exist_ok=True)
+    reports = committed.load(root / REPORTS)
     conformant = True
     for name in [one for each in names for one in (stock.STOCK if each == "asgi" else (each,))]:
 
@@ -112,8 +111,8 @@ def refresh(
                 tell(f"{name}: {failure_text(progress.result, '')}")
 
         if name in stock.STOCK:
-            former = [one for one in committed_asgi(root) if missing and one.target.name == name]
-            result = costs.explained(stock.run(name, scale=scale, former=former[0] if former else None))
+            result = costs.explained(stock.run(name, scale=scale, former=reports.get(name) if missing else None))
+            reports[name] = replace(result, known={})  # which `asgi_reports` tells by the costs that there are then
             for failed in result.failures:
                 tell(f"{name}: {failure_text(failed, '')}")
         else:
@@ -122,11 +121,12 @@ def refresh(
             if packages:
                 versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
                 result = replace(result, target=replace(result.target, name=name, packages=versions))
+            reports[name] = result
         tell(f"{name}: {verdict_line(result)}")
         for problem in result.problems:
             tell(f"{name}: {problem}")
         conformant &= result.conformant
-        (root / REPORTS / f"{name}.json").write_text(dump_results([result.stable()]), encoding="utf-8")
+        committed.save(root / REPORTS, reports)
     return conformant
 
 
