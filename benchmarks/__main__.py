@@ -14,7 +14,6 @@ Exit status: 0 when it was measured, whatever the verdicts; 1 when the run, or a
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -59,7 +58,7 @@ def main() -> int:
         asked += ["--connector", *args.connector] * bool(args.connector)
         command = " ".join(["tox run -e bench", *["--"] * bool(asked), *asked])
         whole = {"command": command, "machine": facts, "settings": SETTINGS, **found.as_json()}
-        args.json.write_text(json.dumps(whole, indent=1) + "\n")
+        args.json.write_text(report.figures(whole))
     return 1 if found.void else 0
 
 

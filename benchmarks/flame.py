@@ -1,7 +1,7 @@
 """Flame graphs of the echo of 64 bytes, by py-spy: where the time of a server goes.
 
 Example:
-    python -m benchmarks.flame --connector aiohttp websockets --folder docs/performance
+    python -m benchmarks.flame --connector aiohttp websockets
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.flame"
     )
     parser.add_argument("--connector", nargs="+", default=connectors())
-    parser.add_argument("--folder", type=Path, default=Path("docs/performance"))
+    parser.add_argument("--folder", type=Path, default=Path(), help="where flame-CONNECTOR.svg goes; the current one")
     parser.add_argument("--rate", type=int, default=200, help="samples a second")
     args = parser.parse_args()
     if shutil.which("py-spy") is None:

@@ -9,16 +9,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import chart
 from benchmarks.plan import Finding, Report
 from benchmarks.report import HEAD, cells, table, text
 from benchmarks.stats import Ratio
 from benchmarks.why import reason
-
-OURS, NATIVE, OTHER = "#1f6f8b", "#c9a227", "#9a9a9a"
 
 
 def read(path: Path) -> tuple[Report, dict[str, Any]]:
@@ -37,55 +35,8 @@ def _median(report: Report, workload: str, name: str, key: str = "us") -> float 
     return None if not turns else statistics.median(turn[key] for turn in turns)
 
 
-def _bars(path: Path, title: str, label: str, rows: Sequence[tuple[str, float]]) -> None:
-    """Draw horizontal bars, wsbridge's in its own colour."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.32 * len(rows)), layout="constrained")
-    names = [name for name, _ in rows]
-    values = [value for _, value in rows]
-    colours = [
-        OURS if name.startswith("wsbridge") else NATIVE if name.startswith("native") else OTHER for name in names
-    ]
-    bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel(label)
-    axes.set_title(title, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
-def _lines(path: Path, title: str, label: str, series: dict[str, list[tuple[float, float]]], **options: str) -> None:
-    """Draw lines, a native one dashed, in the colour of wsbridge's on that server."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
-    colours = {}
-    for name, points in series.items():
-        server = name.partition("-")[2]
-        colours.setdefault(server, f"C{len(colours)}")
-        style = "--" if name.startswith("native") else "-"
-        axes.plot(*zip(*points, strict=True), style, marker="o", color=colours[server], label=name)
-    axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel(options["x"])
-    axes.set_ylabel(label)
-    axes.set_title(title, loc="left")
-    axes.legend(fontsize="small", ncols=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-
-
 def charts(report: Report, folder: Path) -> dict[str, str]:
     """Draw what there are figures for; return the titles by the names of the files."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "wsbridge"
     drawn: dict[str, str] = {}
     cost = "server CPU, microseconds for each message"
     for name, workload, title, key, label in (
@@ -102,7 +53,7 @@ def charts(report: Report, folder: Path) -> dict[str, str]:
         if name == "frameworks":
             rows.sort(key=lambda row: row[1])
         if rows:
-            _bars(folder / f"{name}.svg", title, label, rows)
+            (folder / f"{name}.svg").write_text(chart.bars(title, label, rows))
             drawn[f"{name}.svg"] = title
     growth = report.samples.get("growth", {})
     if growth:
@@ -112,19 +63,14 @@ def charts(report: Report, folder: Path) -> dict[str, str]:
             series[subject] = [
                 (float(key.split()[-1]), statistics.median(turn[key] for turn in turns)) for key in steps
             ]
-        drawn["growth.svg"] = "A message when more and more channels talk, 10 messages under way"
-        _lines(
-            folder / "growth.svg",
-            drawn["growth.svg"],
-            cost,
-            series,
-            x="open channels",
-        )
+        title = "A message when more and more channels talk, 10 messages under way"
+        (folder / "growth.svg").write_text(chart.lines(title, ("open channels", cost), series))
+        drawn["growth.svg"] = title
         rows = [
             (subject, statistics.median(turn["bytes"] for turn in turns) / 1024) for subject, turns in growth.items()
         ]
         drawn["memory.svg"] = "Memory of an idle channel"
-        _bars(folder / "memory.svg", drawn["memory.svg"], "KiB", rows)
+        (folder / "memory.svg").write_text(chart.bars(drawn["memory.svg"], "KiB", rows))
     return drawn
 
 

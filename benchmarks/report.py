@@ -5,8 +5,10 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.plan import Finding, Report
+from tools.lines import as_lines
 
 PACKAGES = [
     *("wsbridge", "aiohttp", "websockets", "tornado", "picows", "uvloop", "uvicorn", "starlette", "fastapi"),
@@ -31,6 +33,11 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             facts[package] = "not installed"
     return facts
+
+
+def figures(whole: dict[str, Any]) -> str:
+    """Return all figures of a run as JSON, a line for each finding and for the rounds of each subject."""
+    return as_lines(whole, 2, {"samples": 1})
 
 
 def number(value: float | None) -> str:

@@ -1,10 +1,9 @@
-"""Reports: what they say of each verdict, and that the committed ones and the pages made of them are fresh."""
+"""Reports: what they say of each verdict."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from importlib import resources
@@ -14,11 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from wsbridge.conformance import Session, SuiteResult, Verdict, costs, stock
+from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client.wire import LogEntry
 from wsbridge.conformance.run import report
 from wsbridge.conformance.run.known import Known
-from wsbridge.conformance.run.result import RuleInfo, dump_results
+from wsbridge.conformance.run.result import RuleInfo
 from wsbridge.conformance.run.runner import CheckResult
 from wsbridge.conformance.run.target import TargetInfo
 
@@ -197,6 +196,11 @@ def test_the_text_of_a_failure_has_all_that_is_known() -> None:
     ]
 
 
+def test_the_legend_names_every_symbol() -> None:
+    assert set(report.LEGEND) == set(report.SYMBOLS)
+    assert re.findall("[✔✘⚠≈⊘·]", report.legend_line()) == list(report.SYMBOLS.values())
+
+
 # ---- JUnit ----------------------------------------------------------------------------------------------------------
 
 
@@ -286,151 +290,3 @@ def test_a_link_that_is_none_stays_text() -> None:
     page = _Page(report.html([SuiteResult(RIGHT.target, RIGHT.results, RULES, known=known)]))
     assert page.references == []
     assert "javascript:alert(1)" in page.text
-
-
-# ---- the pages in docs/ ---------------------------------------------------------------------------------------------
-
-
-def project(tmp_path: Path, *results: SuiteResult) -> Path:
-    folder = tmp_path / report.REPORTS
-    folder.mkdir(parents=True)
-    for result in results:
-        (folder / f"{result.target.name}.json").write_text(dump_results([result]))
-    (tmp_path / "README.md").write_text(f"before\n{report.MARKERS[0]}\nold\n{report.MARKERS[1]}\nafter\n")
-    return tmp_path
-
-
-def named(name: str) -> SuiteResult:
-    return SuiteResult(TargetInfo(name, "connector"), LEFT.results[:1], RULES)
-
-
-def test_the_pages_are_made_of_the_committed_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = project(tmp_path, named("zebra"), named("tornado"), named("aiohttp"))
-    assert report.main(["--write-docs", "--root", str(root)]) == 0
-    assert capsys.readouterr().out == "wrote docs/support.md\nwrote README.md\n"
-    support, readme = (root / "docs/support.md").read_text(), (root / "README.md").read_text()
-    assert "| rule | what is promised | aiohttp | tornado | zebra |" in support
-    assert readme.startswith(f"before\n{report.MARKERS[0]}\n| checked |")
-    assert readme.endswith(f"(docs/support.md).\n{report.MARKERS[1]}\nafter\n")
-    assert "old" not in readme
-    assert report.documents(root) == {Path("docs/support.md"): support, Path("README.md"): readme}
-
-
-def test_pages_cannot_be_made_of_nothing(tmp_path: Path) -> None:
-    root = project(tmp_path)
-    with pytest.raises(ValueError, match="there are no reports"):
-        report.documents(root)
-    shutil.rmtree(root / "docs")
-    root = project(tmp_path, named("aiohttp"))
-    (root / "README.md").write_text("no markers")
-    with pytest.raises(ValueError, match="lacks"):
-        report.documents(root)
-
-
-def test_refresh_checks_the_connectors_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, Any]]] = []
-
-    def run(name: str, **options: Any) -> SuiteResult:
-        asked.append((name, options))
-        return LEFT if name == "tornado" else named(name)
-
-    monkeypatch.setattr(report, "run", run)
-    root = project(tmp_path)
-    assert report.main(["--refresh", "aiohttp", "--root", str(root), "--timeout-scale", "2"]) == 0
-    assert [(name, options["model"], options["scale"]) for name, options in asked] == [("aiohttp", True, 2.0)]
-    assert (root / "docs/reports/aiohttp.json").read_text() == dump_results([named("aiohttp").stable()])
-    assert report.main(["--refresh", "--root", str(root)]) == 1  # tornado's is not conformant
-    assert [name for name, _ in asked[1:]] == [report.VARIANTS.get(name, (name,))[0] for name in report.NAMES]
-    assert {path.name for path in (root / "docs/reports").iterdir()} == {f"{name}.json" for name in report.NAMES}
-    assert {result.target.name for result in report.committed(root)} - {"left"} == {*report.NAMES} - {"tornado"}
-
-
-def failed(name: str, check: str, message: str) -> SuiteResult:
-    result = CheckResult(check, check.partition("/")[0], Verdict.FAIL, 0.1, message, "traceback", cause="promise")
-    return SuiteResult(TargetInfo(name, "connector", packages={"wsbridge": "1", "hypercorn": "0.18"}), (result,))
-
-
-def test_what_a_server_costs_is_told_by_its_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {
-        "asgi-hypercorn": failed(
-            "asgi-hypercorn", "CLOSE-7/the-peer-closed-with-an-empty-frame", "got (1006, 'network')"
-        ),
-        "asgi-granian": failed("asgi-granian", "RECV-1/texts-are-str", "expected 'a', got 'b'"),
-    }
-    formers: list[SuiteResult | None] = []
-
-    def run(name: str, scale: float, former: SuiteResult | None) -> SuiteResult:
-        formers.append(former)
-        return found[name]
-
-    monkeypatch.setattr(stock, "run", run)
-    root = project(tmp_path, named("aiohttp"))
-    (root / "docs/asgi.md").write_text(f"top\n{report.ASGI_MARKERS[0]}\nold\n{report.ASGI_MARKERS[1]}\nend\n")
-    assert report.main(["--refresh", "asgi-hypercorn", "--root", str(root)]) == 0
-    page = (root / "docs/asgi.md").read_text()
-    assert page.startswith(f"top\n{report.ASGI_MARKERS[0]}\nThe 1 checks that bind `asgi_app`")
-    assert page.endswith(f"{report.ASGI_MARKERS[1]}\nend\n")
-    assert "hypercorn 0.18" in page
-    assert "| what happens | rules | hypercorn |" in page
-    assert "| checks that hold |  | 0 of 1 |" in page
-    assert "| the peer closes with an empty frame | CLOSE-7 | 1006 by `network` |" in page
-    (result,) = report.committed_asgi(root)
-    assert [known.reason for known in result.known.values()] == [
-        "the peer closes with an empty frame: 1006 by `network`"
-    ]
-    assert [one.target.name for one in report.committed(root)] == ["aiohttp"]
-
-    assert report.main(["--refresh", "asgi-hypercorn", "--missing", "--root", str(root)]) == 0
-    assert formers == [None, result]
-
-    # a failure that no cost tells of is one
-    assert report.main(["--refresh", "asgi-granian", "--root", str(root)]) == 1
-    assert costs.cost_of("asgi-granian", found["asgi-granian"].results[0]) is None
-    assert ("asgi-hypercorn", costs.COSTS[0]) not in costs.unseen([result])
-    assert len(costs.unseen([result])) == sum(len(cost.servers) for cost in costs.COSTS) - 1
-
-
-def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        report.main([])
-    assert "say --refresh or --write-docs" in capsys.readouterr().err
-
-
-HINT = "run: python -m wsbridge.conformance.run.report --refresh"
-ASGI_HINT = f"{HINT} asgi --missing"
-
-
-@pytest.mark.parametrize("name", report.NAMES)
-def test_the_committed_report_is_fresh(name: str) -> None:
-    """Of the checks that there are now, each once; how they ended is the suite's business."""
-    found = {result.target.name: result for result in report.committed(ROOT)}
-    assert name in found, HINT
-    checks = [result.check for result in found[name].results]
-    model = [check for check in checks if check == report.MODEL_CHECK]
-    assert sorted(checks) == sorted([*(check.id for check in Session.applicable(is_url=False)), *model]), HINT
-    assert found[name].conformant, HINT
-    assert found[name] == found[name].stable()
-
-
-@pytest.mark.parametrize("name", stock.STOCK)
-def test_the_committed_report_of_an_asgi_server_is_fresh(name: str) -> None:
-    """Of the checks that there are now, each once, and every failure with a reason that a user can read."""
-    found = {result.target.name: result for result in report.committed_asgi(ROOT)}
-    assert name in found, ASGI_HINT
-    result = found[name]
-    assert [one.check for one in result.results] == [check.id for check in stock.checks()], ASGI_HINT
-    assert result.conformant, ASGI_HINT
-    assert result == costs.explained(result).stable(), ASGI_HINT
-    assert [cost for server, cost in costs.unseen([result]) if server == name] == []
-
-
-def test_the_pages_are_fresh() -> None:
-    for path, text in report.documents(ROOT).items():
-        assert (ROOT / path).read_text(encoding="utf-8") == text, (
-            "run: python -m wsbridge.conformance.run.report --write-docs"
-        )
-
-
-def test_the_legend_names_every_symbol() -> None:
-    assert set(report.LEGEND) == set(report.SYMBOLS)
-    assert re.findall("[✔✘⚠≈⊘·]", report.legend_line()) == list(report.SYMBOLS.values())

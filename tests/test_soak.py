@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import soak
 
+from benchmarks import soak
 from tests.processes import INSTALLED, running
 from wsbridge.registry import load_connector
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from wsbridge.conformance import stock
+from tools import stock
+from tools.reports import asgi_reports
 from wsbridge.conformance.contract.check import Check
 from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import committed_asgi
 from wsbridge.conformance.run.runner import Verdict, run_check
 
 pytest.importorskip("hypercorn")
@@ -44,7 +44,7 @@ class OverHttp2(stock.Hypercorn):
 
 
 def checks() -> list[Check]:
-    (report,) = (result for result in committed_asgi(ROOT) if result.target.name == "asgi-hypercorn")
+    (report,) = (result for result in asgi_reports(ROOT) if result.target.name == "asgi-hypercorn")
     passed = {result.check for result in report.results if result.verdict is Verdict.PASS}
     return [check for check in stock.checks() if check.rule in RULES and check.id in passed]
 

@@ -9,9 +9,10 @@ import pytest
 from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
 
+from tools.reports import VARIANTS
 from wsbridge.conformance.contract.check import Check, all_checks
 from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import VARIANTS, failure_text
+from wsbridge.conformance.run.report import failure_text
 from wsbridge.conformance.run.runner import Verdict, run_check
 from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tools import stock
+from tools.reports import asgi_reports
 from wsbridge import Application, WebSocketOptions
-from wsbridge.conformance import stock
 from wsbridge.conformance.client import wire
 from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import committed_asgi
 from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
@@ -23,7 +23,7 @@ RULES = {"HS-1", "HS-3", "RECV-1", "SEND-3", "CLOSE-4", "OPEN-9"}  # which take 
 def test_the_report_tells_what_is_so(name: str) -> None:
     for package in stock.STOCK[name].packages:
         pytest.importorskip(package)
-    (report,) = (result for result in committed_asgi(ROOT) if result.target.name == name)
+    (report,) = (result for result in asgi_reports(ROOT) if result.target.name == name)
     told = {result.check: result.verdict for result in report.results if result.rule in RULES}
     target = Target(name, stock.STOCK[name])
     found = {
@@ -43,7 +43,7 @@ def test_descriptors_that_a_server_leaves_are_its_own() -> None:
 
 
 def test_only_what_a_report_lacks_is_run() -> None:
-    (former,) = (result for result in committed_asgi(ROOT) if result.target.name == "asgi-hypercorn")
+    (former,) = (result for result in asgi_reports(ROOT) if result.target.name == "asgi-hypercorn")
     gone = next(index for index, result in enumerate(former.results) if result.check == "RECV-1/texts-are-str")
     lacking = replace(former, results=former.results[:gone] + former.results[gone + 1 :])
     again = stock.run("asgi-hypercorn", former=lacking)

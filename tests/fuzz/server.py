@@ -11,9 +11,8 @@ import logging
 import sys
 from typing import Any
 
-from benchmarks.soak import held
-
 import wsbridge
+from benchmarks.soak import held
 from wsbridge import Application, WebSocketChannel, WebSocketOptions
 
 LIMIT = 64 * 1024

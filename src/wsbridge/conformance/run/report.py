@@ -1,46 +1,33 @@
-"""Reports of results: one HTML page, JUnit XML, Markdown; and the pages in ``docs/`` that are made of committed ones.
-
-``python -m wsbridge.conformance.run.report --refresh`` checks all connectors that come with wsbridge and writes
-``docs/reports/NAME.json``; ``--write-docs`` makes ``docs/support.md``, the matrix in ``README.md`` and the table of
-ASGI servers in ``docs/asgi.md`` of those. ``--refresh asgi`` checks `asgi_app` on all of those, ``asgi-NAME`` on one;
-``--missing`` only by new checks.
-"""
+"""Reports of results: one HTML page, JUnit XML, Markdown."""
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from wsbridge.conformance import costs, stock
 from wsbridge.conformance.contract.catalogue import GROUPS
 from wsbridge.conformance.contract.rule import markdown_table
-from wsbridge.conformance.doors.suite import MODEL_CHECK, Progress, current_rules, current_titles, run
-from wsbridge.conformance.run.result import RuleInfo, SuiteResult, dump_results, load_results
+from wsbridge.conformance.doors.suite import current_rules, current_titles
+from wsbridge.conformance.run.result import RuleInfo, SuiteResult
 from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.registry import SERVERS
 
 __all__ = [
-    "MODEL_CHECK",
     "SYMBOLS",
     "Cell",
     "Matrix",
-    "documents",
     "failure_text",
     "html",
     "junit",
     "markdown",
     "matrix",
+    "summary",
 ]
 
 SYMBOLS: Mapping[str, str] = MappingProxyType(
@@ -69,21 +56,6 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "unchecked": "not checked",
     }
 )
-
-VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"uvicorn-wsproto": ("wsbridge.connectors.uvicorn_wsproto:Connector", "uvicorn", "wsproto")}
-)
-"""What has a report of its own and no entry point: where it is, and the packages that it rests on."""
-
-NAMES = (*SERVERS, *VARIANTS, "memory")
-"""What has a committed report, in the order of the pages."""
-
-REPORTS = Path("docs", "reports")
-SUPPORT = Path("docs", "support.md")
-README = Path("README.md")
-ASGI = Path("docs", "asgi.md")
-MARKERS = ("<!-- support matrix: begin -->", "<!-- support matrix: end -->")
-ASGI_MARKERS = ("<!-- asgi servers: begin -->", "<!-- asgi servers: end -->")
 
 
 # ---- the matrix -----------------------------------------------------------------------------------------------------
@@ -233,7 +205,7 @@ def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
         spec: Where the contract is, to link the rules to.
     """
     made = matrix(targets)
-    parts = [_summary(targets), f"{legend_line()}"]
+    parts = [summary(targets), f"{legend_line()}"]
     names = [target.target.name for target in targets]
     for title, rows in made.groups:
         table = markdown_table(
@@ -260,7 +232,8 @@ def legend_line() -> str:
     return "; ".join(f"{SYMBOLS[state]} {meaning}" for state, meaning in LEGEND.items()) + "."
 
 
-def _summary(targets: Sequence[SuiteResult]) -> str:
+def summary(targets: Sequence[SuiteResult]) -> str:
+    """Return the outcome for each target as a Markdown table."""
     rows: list[tuple[str, ...]] = []
     for target in targets:
         counts = target.counts
@@ -435,126 +408,3 @@ def _code(text: str) -> Markup:
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
     )
-
-
-# ---- the pages in docs/ ---------------------------------------------------------------------------------------------
-
-_SUPPORT = """
-# What each connector supports
-
-This page is made of the committed reports in [`reports/`](reports), by
-`python -m wsbridge.conformance.run.report --write-docs`. `python -m wsbridge.conformance.run.report --refresh` makes
-those anew; a test fails when page or reports are stale. What the rules say in full is in [the contract](spec.md), and
-how to run the suite in [conformance](conformance.md).
-"""
-
-
-def committed(root: Path) -> list[SuiteResult]:
-    """Return the committed reports of connectors of the project in ``root``: those that come with wsbridge first."""
-    paths = sorted(path for path in (root / REPORTS).glob("*.json") if path.stem not in stock.STOCK)
-    found = [result for path in paths for result in load_results(path)]
-    return sorted(
-        found, key=lambda r: (NAMES.index(r.target.name) if r.target.name in NAMES else len(NAMES), r.target.name)
-    )
-
-
-def committed_asgi(root: Path) -> list[SuiteResult]:
-    """Return the committed reports of `asgi_app`, in the order of the servers."""
-    paths = [root / REPORTS / f"{name}.json" for name in stock.STOCK]
-    return [result for path in paths if path.exists() for result in load_results(path)]
-
-
-def _filled(root: Path, path: Path, markers: tuple[str, str], text: str) -> str:
-    """Return a page with ``text`` between its markers.
-
-    Raises:
-        ValueError: It lacks them.
-    """
-    before, begin, rest = (root / path).read_text(encoding="utf-8").partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not begin or not end:
-        raise ValueError(f"{path} lacks {markers[0]} and {markers[1]}")
-    return f"{before}{begin}\n{text}\n{end}{after}"
-
-
-def documents(root: Path) -> dict[Path, str]:
-    """Return what is made of the committed reports, by its path in ``root``.
-
-    Raises:
-        ValueError: There is no report, one is damaged, or a page lacks its markers.
-    """
-    targets = committed(root)
-    if not targets:
-        raise ValueError(f"there are no reports in {root / REPORTS}")
-    summary = f"{_summary(targets)}\n\nRule by rule: [what each connector supports]({SUPPORT.as_posix()})."
-    pages = {
-        SUPPORT: f"{_SUPPORT.strip()}\n\n{markdown(targets, spec='spec.md')}",
-        README: _filled(root, README, MARKERS, summary),
-    }
-    if servers := committed_asgi(root):
-        pages[ASGI] = _filled(root, ASGI, ASGI_MARKERS, f"{costs.introduction(servers)}\n\n{costs.table(servers)}")
-    return pages
-
-
-def refresh(
-    root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object], missing: bool = False
-) -> bool:
-    """Check connectors and write their reports; return whether all are conformant."""
-    (root / REPORTS).mkdir(parents=True, exist_ok=True)
-    conformant = True
-    for name in [one for each in names for one in (stock.STOCK if each == "asgi" else (each,))]:
-
-        def progress(progress: Progress, name: str = name) -> None:
-            if progress.result is not None and progress.result.verdict is Verdict.FAIL:
-                tell(f"{name}: {failure_text(progress.result, '')}")
-
-        if name in stock.STOCK:
-            former = [one for one in committed_asgi(root) if missing and one.target.name == name]
-            result = costs.explained(stock.run(name, scale=scale, former=former[0] if former else None))
-            for failed in result.failures:
-                tell(f"{name}: {failure_text(failed, '')}")
-        else:
-            target, *packages = VARIANTS.get(name, (name,))
-            result = run(target, model=True, scale=scale, progress=progress)
-            if packages:
-                versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
-                result = replace(result, target=replace(result.target, name=name, packages=versions))
-        tell(f"{name}: {verdict_line(result)}")
-        for problem in result.problems:
-            tell(f"{name}: {problem}")
-        conformant &= result.conformant
-        (root / REPORTS / f"{name}.json").write_text(dump_results([result.stable()]), encoding="utf-8")
-    return conformant
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Refresh the committed reports, and write the pages that are made of them."""
-    parser = argparse.ArgumentParser(prog="python -m wsbridge.conformance.run.report", description=main.__doc__)
-    parser.add_argument(
-        "--refresh",
-        nargs="*",
-        metavar="NAME",
-        help="check these connectors, by default all that come with wsbridge, and write their reports and the pages",
-    )
-    parser.add_argument(
-        "--missing", action="store_true", help="of `asgi_app`, run only the checks that its reports lack"
-    )
-    parser.add_argument("--write-docs", action="store_true", help="write the pages alone")
-    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder; the current one")
-    parser.add_argument("--timeout-scale", type=float, default=1.0, metavar="X", help="stretch every time limit")
-    options = parser.parse_args(arguments)
-    if options.refresh is None and not options.write_docs:
-        parser.error("say --refresh or --write-docs")
-    conformant = True
-    if options.refresh is not None:
-        conformant = refresh(
-            options.root, options.refresh or NAMES, scale=options.timeout_scale, tell=print, missing=options.missing
-        )
-    for path, text in documents(options.root).items():
-        (options.root / path).write_text(text, encoding="utf-8")
-        print(f"wrote {path}")
-    return 0 if conformant else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What `asgi_app` loses on each ASGI server, told so that a user can read it: `COSTS` groups what the suite finds.
 
-A failure of the suite on one of `wsbridge.conformance.stock` belongs to the first cost whose pattern its check and
+A failure of the suite on one of `tools.stock` belongs to the first cost whose pattern its check and
 message match. One that matches none is a failure like any other; that fails the test of the committed reports, and so
 does a cost that no failure shows.
 """
@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tools.stock import STOCK
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.contract.rule import markdown_table
 from wsbridge.conformance.run.known import Known
 from wsbridge.conformance.run.result import SuiteResult
 from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.stock import STOCK
 
 __all__ = ["COSTS", "Cost", "cost_of", "explained", "table", "unseen"]
 
