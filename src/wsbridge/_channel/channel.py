@@ -309,7 +309,7 @@ class BaseChannel(Sending):
         try:
             self._opened = True
             self._set_slow()
-            self._begin_times(pings="ping" in self._connector.features)
+            self._begin_times(pings=self._connector.can("ping"))
             opening = not self._connector.is_stopping
             if not opening:
                 self.shut_down()  # stopped between the handshake and here: nothing was told to the application (STOP-5)
@@ -378,7 +378,7 @@ class BaseChannel(Sending):
 
     @property
     def _close_keywords(self) -> Mapping[int, str]:
-        return self._connector.close_keywords
+        return self._connector.keywords
 
     def _reason_is_known(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -52,7 +52,7 @@ class Deadlines(Ending):
         self._pong_by: float | None = None
         self._write_paused = False
         self._stalled = 0.0
-        self._unsent = 0
+        self._unsent: int = 0
 
     # ---- what the rest of the channel fills --------------------------------------------------------------------------
 

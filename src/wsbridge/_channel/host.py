@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from wsbridge._channel.clock import Clock
 from wsbridge.protocols import Feature
@@ -14,15 +14,7 @@ __all__ = ["Host"]
 
 
 class Host(Protocol):
-    """The connector as a channel sees it; `wsbridge.connector.BaseConnector` is one.
-
-    Attributes:
-        features: What its server can do.
-        close_keywords: Its server's own names of close codes (CLOSE-9).
-    """
-
-    features: ClassVar[frozenset[Feature]]
-    close_keywords: ClassVar[Mapping[int, str]]
+    """The connector as a channel sees it; `wsbridge.connector.BaseConnector` is one."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -32,6 +24,15 @@ class Host(Protocol):
     @property
     def clock(self) -> Clock:
         """The one clock of all its channels."""
+        ...
+
+    @property
+    def keywords(self) -> Mapping[int, str]:
+        """Its server's own names of close codes (CLOSE-9)."""
+        ...
+
+    def can(self, feature: Feature, /) -> bool:
+        """Tell whether its server has a feature."""
         ...
 
     @property

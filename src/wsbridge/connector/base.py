@@ -379,6 +379,15 @@ class BaseConnector(ABC):
         return self._clock
 
     @property
+    def keywords(self) -> Mapping[int, str]:
+        """The server's own names of close codes (CLOSE-9)."""
+        return self.close_keywords
+
+    def can(self, feature: Feature) -> bool:
+        """Tell whether the server has a feature."""
+        return feature in self.features
+
+    @property
     def is_stopping(self) -> bool:
         """Whether no more channels may open."""
         return self._closed or self._stopping is not None
