@@ -284,7 +284,7 @@ class FakeConnector(BaseConnector):
     """
 
     name = "fake"
-    connector_api = 1
+    connector_api = 2
     close_keywords = MappingProxyType({1000: "all-fine"})
     native_option_names = frozenset(("backlog",))
 

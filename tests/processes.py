@@ -40,7 +40,7 @@ from wsbridge.connector import BaseConnector
 
 class Connector(BaseConnector):
     name = "stub"
-    connector_api = 1
+    connector_api = 2
     answer = b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n"
 
     async def _start(self, sockets):

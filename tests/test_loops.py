@@ -39,7 +39,7 @@ class Stub(BaseConnector):
     """Listens, and answers nobody."""
 
     name = "stub"
-    connector_api = 1
+    connector_api = 2
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         pass

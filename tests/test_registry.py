@@ -31,7 +31,7 @@ Install = Callable[..., None]
 CONNECTOR = """
 class Connector:
     name = "fake"
-    connector_api = 1
+    connector_api = 2
     async def start(self): ...
     async def stop(self): ...
 """
@@ -403,14 +403,29 @@ def test_reg_4_what_is_no_connector(install: Install) -> None:
 
 @pytest.mark.rule("REG-5")
 def test_reg_5_another_version_of_the_interface(install: Install) -> None:
-    install("fake-dist", {"fake": "fake_module:Connector"}, modules={"fake_module": CONNECTOR.replace("= 1", "= 7")})
+    install("fake-dist", {"fake": "fake_module:Connector"}, modules={"fake_module": CONNECTOR.replace("= 2", "= 7")})
 
     with pytest.raises(ConnectorVersionError) as caught:
         load_connector("fake")
 
     assert str(caught.value) == (
-        "the connector 'fake' was written for version 7 of the connector interface; this wsbridge has version 1"
+        "the connector 'fake' was written for version 7 of the connector interface; this wsbridge has version 2. "
+        "docs/writing-a-connector.md tells what has changed"
     )
+
+
+@pytest.mark.rule("REG-5")
+def test_reg_5_a_connector_that_lacks_a_part() -> None:
+    class Half(BaseConnector):
+        name = "half"
+        connector_api = 2
+
+        async def _stop(self) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"Half' lacks _start; docs/writing-a-connector\.md tells what is to be filled$"
+    ):
+        load_connector(Half)
 
 
 @pytest.mark.rule("REG-5")
@@ -418,5 +433,5 @@ def test_reg_5_a_connector_that_does_not_say_for_which_interface() -> None:
     class Silent(BaseConnector):
         name = "silent"
 
-    with pytest.raises(TypeError, match=r"connector_api, the version of the connector interface .* \(now 1\)$"):
+    with pytest.raises(TypeError, match=r"connector_api, the version of the connector interface .* \(now 2\)$"):
         load_connector(Silent)

@@ -25,7 +25,7 @@ class Stub(BaseConnector):
     """Listens, and answers nobody."""
 
     name = "stub"
-    connector_api = 1
+    connector_api = 2
     log: list[str]
     slow_stop = False
 

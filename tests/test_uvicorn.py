@@ -69,7 +69,7 @@ def test_an_implementation_is_a_class() -> None:
     assert type(uvicorn_wsproto.Connector(APP)) is uvicorn_wsproto.Connector
 
     class Own(Connector):
-        connector_api = 1
+        connector_api = 2
 
     for own, ws in ((Own, "wsproto"), (uvicorn_wsproto.Connector, "websockets-sansio")):
         with pytest.raises(UnsupportedOptionError, match=ws):

@@ -37,7 +37,7 @@ def _module(name: str) -> Any:
 class Stock(asgi.Connector):
     """A server that runs `asgi_app`."""
 
-    connector_api = 1
+    connector_api = 2
     title: ClassVar[str]
     """As it stands in the table."""
     packages: ClassVar[tuple[str, ...]]

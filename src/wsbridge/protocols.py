@@ -34,7 +34,7 @@ __all__ = [
     "WebSocketChannel",
 ]
 
-CONNECTOR_API = 1
+CONNECTOR_API = 2
 """The version of the interface between wsbridge and its connectors (REG-5)."""
 
 handler_of: ContextVar[tuple[object, object] | None] = ContextVar("wsbridge.handler_of", default=None)

@@ -24,6 +24,7 @@ from wsbridge.protocols import CONNECTOR_API, Connector
 __all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
 
 ENTRY_POINT_GROUP = "wsbridge.connectors"
+_PAGE = "docs/writing-a-connector.md"
 
 OWN_DISTRIBUTION = "wsbridge"
 
@@ -225,8 +226,10 @@ def _checked(found: object, asked: str) -> type[Any]:
     if written_for != CONNECTOR_API:
         raise ConnectorVersionError(
             f"the connector {asked!r} was written for version {written_for} of the connector interface; "
-            f"this wsbridge has version {CONNECTOR_API}"
+            f"this wsbridge has version {CONNECTOR_API}. {_PAGE} tells what has changed"
         )
+    if missing := ", ".join(sorted(getattr(found, "__abstractmethods__", ()))):
+        raise TypeError(f"the connector {asked!r} lacks {missing}; {_PAGE} tells what is to be filled")
     return found
 
 

@@ -70,9 +70,13 @@ class BrokenChannel:
 
     __slots__ = ()
 
+    overrides_internals = True
+
 
 class BrokenConnector(BaseConnector if TYPE_CHECKING else object):  # type: ignore[misc]
     """Its methods are put over those of the connector."""
+
+    overrides_internals = True
 
 
 def _with_channels(connector: type[Any], over: type[Any]) -> type[Any]:

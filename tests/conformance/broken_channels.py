@@ -235,10 +235,10 @@ class IgnoresTheFormat(BrokenChannel):
 class DropsWhatComesBeforeTheEnd(BrokenChannel):
     __slots__ = ()
 
-    def _end_read(self: Any, code: int | None, text: str, initiator: str) -> None:
-        if self._queue:  # an idle channel has none
+    def _set_reason(self: Any, code: int | None, text: str, initiator: str) -> None:
+        if self._queue and self._reason is None and initiator != "local":  # an idle channel has none
             self._queue.clear()
-        super()._end_read(code, text, initiator)
+        super()._set_reason(code, text, initiator)
 
 
 @breaks("HS-11", base="tornado")

@@ -338,7 +338,7 @@ class TicksWithoutChannels(BrokenConnector):
 
 @breaks("THR-1")
 class StopsFromAnyLoop(BrokenConnector):
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
         pass
 
 

@@ -197,7 +197,7 @@ def belong_to_no_loop() -> None:
     def set_loop(self: Any) -> None:
         self._loop = self._loop or asyncio.get_running_loop()
 
-    base.BaseConnector._check_loop = lambda self: None
+    base.BaseConnector.check_loop = lambda self: None
     base.BaseConnector._set_loop = set_loop
 
 

@@ -21,6 +21,7 @@ from wsbridge._channel.clock import Timer
 from wsbridge._channel.draining import Connection, unacknowledged
 from wsbridge._channel.ending import ABANDONED, CUT, FAILING, HERE, LOSS, LOST, NOTED, OVER, PEER
 from wsbridge._channel.host import Host
+from wsbridge._channel.published import CHANNEL, check_names
 from wsbridge._channel.sending import PING, Sending
 from wsbridge._common.callbacks import check_callback
 from wsbridge._common.logs import log_failure
@@ -91,8 +92,15 @@ class BaseChannel(Sending):
     closed_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """The server's exceptions that mean that the peer is gone, beside `OSError`."""
 
+    overrides_internals: ClassVar[bool] = False
+    """Whether a class may redefine what is not published: for tests of wsbridge itself."""
+
     is_pulled: ClassVar[bool] = False
     """Whether the server is asked for messages, so that somebody must read while ``on_open`` runs."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_names(cls, CHANNEL)
 
     def __init__(
         self,

@@ -92,8 +92,8 @@ class QueuedChannel(BaseChannel):
                     self.running = None
                 left -= 1
                 if not left:
-                    left, self._refused = TURN, 0
-                    await asyncio.sleep(0)
+                    left = TURN
+                    await self.give_way()
             self._emptied()
             if self._phase >= OVER:
                 return

@@ -191,6 +191,11 @@ class Sending(Deadlines):
         if not self._inflight:
             self._sends_ended()
 
+    async def give_way(self) -> None:
+        """Let all else have its turn: to be awaited after each `TURN` messages that are delivered (FLOW-3)."""
+        self._refused = 0
+        await asyncio.sleep(0)
+
     async def close_written(self) -> None:
         """Wait until a close frame that waits for sends is written, or has no connection left (SEND-6)."""
         if self._close_waits is not None:

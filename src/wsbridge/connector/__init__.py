@@ -15,7 +15,7 @@ from wsbridge._channel.sending import TURN
 from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_writing
 from wsbridge._common.logs import PeersLogger, lower, shown
 from wsbridge._common.tasks import begin_later, later_turn
-from wsbridge.close import Initiator, is_valid_close_code
+from wsbridge.close import Initiator, close_reason, is_valid_close_code
 from wsbridge.connector.accepting import Acceptor, Connect, refuse_waiting
 from wsbridge.connector.alpn import GRACE, REFUSAL
 from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
@@ -74,6 +74,7 @@ __all__ = [
     "begin_later",
     "check_seconds",
     "close_keywords",
+    "close_reason",
     "closing",
     "declared",
     "deflated_limit",

@@ -21,6 +21,7 @@ from werkzeug.datastructures import Headers
 from wsbridge._channel.channel import BaseChannel
 from wsbridge._channel.clock import Clock, Timer
 from wsbridge._channel.draining import Connection, Drain
+from wsbridge._channel.published import CONNECTOR, check_names
 from wsbridge._common.logs import shown
 from wsbridge._common.proxies import forwarded, forwarded_hosts, parse_networks
 from wsbridge._common.tasks import begin_later
@@ -69,6 +70,10 @@ class BaseSource(ABC):
 
     A subclass holds what its server needs and fills `_make_channel`.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_names(cls, CONNECTOR)
 
     def __init__(self, connector: BaseConnector, request: Request) -> None:
         self.connector = connector
@@ -143,6 +148,12 @@ class BaseConnector(ABC):
     """Whether `answering` gets names of connections, which nobody else keeps."""
     has_tls: ClassVar[bool] = True
     """Whether its server takes an `ssl.SSLContext`."""
+    overrides_internals: ClassVar[bool] = False
+    """Whether a class may redefine what is not published: for tests of wsbridge itself."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        check_names(cls, CONNECTOR)
 
     def __init__(
         self,
@@ -332,7 +343,7 @@ class BaseConnector(ABC):
         if self._stopping is None:
             if not self._running:
                 return
-            self._check_loop()
+            self.check_loop()
             self._stopped_by = asyncio.current_task()
             self._stopping = begin_later(self.loop, self._stop_all(self._current_channel()))
         await self._wait_for_stop(self._stopping)
@@ -456,6 +467,11 @@ class BaseConnector(ABC):
             self._warned_of_http2 = True
             logger.warning(alpn.WARNING, self.name)
         return True
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what some ended connection still brings is being dropped."""
+        return bool(self._drains)
 
     def _drained(self, drain: Drain | alpn.Refusal) -> None:
         if (timer := self._drains.pop(drain, None)) is not None:
@@ -652,7 +668,7 @@ class BaseConnector(ABC):
         """Return a clock for the loop that it runs in now."""
         return Clock(self.loop)
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
         """In debug mode, refuse calls from another thread or loop (THR-1)."""
         if self.loop.get_debug() and asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(
@@ -681,13 +697,17 @@ class BaseConnector(ABC):
             await asyncio.wait((stopping,), timeout=4 * _ABANDON_AFTER)
             raise
 
+    def reopen(self) -> None:
+        """Take new channels again, after a `stop_mount`: a framework may start the application that holds it anew."""
+        self._closed = False
+
     async def stop_mount(self) -> None:
         """End what `Mount` has begun, and take no more."""
         self._closed = True
         if self._stopping is None:
             if not self._channels and not self._handshakes:
                 return
-            self._check_loop()
+            self.check_loop()
             self._stopped_by = asyncio.current_task()
             self._stopping = begin_later(self.loop, self._stop_mounted(self._current_channel()))
         await self._wait_for_stop(self._stopping)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import Headers
 
 from wsbridge import CloseReason, Response
-from wsbridge.close import close_reason
-from wsbridge.connector import Initiator
+from wsbridge.connector import Initiator, close_reason
 
 if TYPE_CHECKING:
     from wsbridge.connectors.memory import _Channel

@@ -230,9 +230,9 @@ class _Channel(OnTransport, BaseChannel):
         while self._phase < OVER:
             left -= 1
             if not left:
-                left, self._refused = TURN, 0
+                left = TURN
                 if queue:
-                    await asyncio.sleep(0)  # receive() does not suspend while there is something (FLOW-3)
+                    await self.give_way()  # receive() does not suspend while there is something (FLOW-3)
             if self._held is None:
                 message = await receive()
             else:
@@ -497,7 +497,7 @@ class Connector(BaseConnector):
     """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
 
     name = "aiohttp"
-    connector_api = 1
+    connector_api = 2
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations = AIOHTTP

@@ -259,8 +259,8 @@ class Channel(BaseChannel):
         while self._phase < OVER:
             left -= 1
             if not left:
-                left, self._refused = TURN, 0
-                await asyncio.sleep(0)  # nobody says that receive() suspends (FLOW-3)
+                left = TURN
+                await self.give_way()  # nobody says that receive() suspends (FLOW-3)
             event: Event | None
             if self._held:
                 event = self._held.popleft()
@@ -375,7 +375,7 @@ class Connector(BaseConnector):
     """
 
     name = "asgi"
-    connector_api = 1
+    connector_api = 2
     features = frozenset(("size-limit",))
 
     def __init__(self, app: Application, *, server_pings: bool = False, **options: Any) -> None:
@@ -415,10 +415,6 @@ class Connector(BaseConnector):
 
     async def _stop(self) -> None:
         pass
-
-    def reopen(self) -> None:
-        """Take channels again: a new lifespan began."""
-        self._closed = False
 
     # ---- one scope --------------------------------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class Connector(asgi.Connector):
     """Serves by granian's ASGI worker."""
 
     name = "granian"
-    connector_api = 1
+    connector_api = 2
     features = frozenset(("size-limit", "unix-socket"))
     deviations = DEVIATIONS
     keeps_answered = True
@@ -240,6 +240,7 @@ class Connector(asgi.Connector):
         self._tasks = set()
         self._opening = set()
         self.descriptors = Descriptors()
+        self._listening = sockets
         self._serves = True
         for number, sock in enumerate(sockets, 1):
             self._start_worker(number, sock)
@@ -317,7 +318,7 @@ class Connector(asgi.Connector):
         while self.loop.time() < self._last and are_open(self.addresses):  # noqa: ASYNC110
             await asyncio.sleep(_GLANCE)
         for _ in range(round(_WAIT / _STEP)):
-            if not self._drains:
+            if not self.is_draining:
                 break
             await asyncio.sleep(_STEP)
         cut_all(self.addresses)
@@ -329,7 +330,7 @@ class Connector(asgi.Connector):
         if self._threads:
             await asyncio.wait(self._threads, timeout=_WAIT)
         await _until_ended([thread.result() for thread in self._threads if thread.done()])
-        refuse_waiting(self._sockets, _REFUSAL)
+        refuse_waiting(self._listening, _REFUSAL)
         if self._opening:
             for task in self._opening:  # nothing of granian's wakes them any more
                 task.cancel()

@@ -229,7 +229,7 @@ class Connector(asgi.Connector):
     """Serves by hypercorn. ``native_options``: attributes of `hypercorn.Config`."""
 
     name = "hypercorn"
-    connector_api = 1
+    connector_api = 2
     features = ALL_FEATURES - {"fragments", "mount"}
     close_keywords = close_keywords({code.name: code for code in CloseReason})
     native_option_names: ClassVar[frozenset[str]] = frozenset(

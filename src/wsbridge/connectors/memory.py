@@ -122,7 +122,7 @@ class Connector(BaseConnector):
     """
 
     name = "memory"
-    connector_api = 1
+    connector_api = 2
     has_wire = False
     features: ClassVar[frozenset[Feature]] = frozenset(("size-limit", "ping"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("window", "ignore_compression"))
@@ -202,7 +202,7 @@ class Connector(BaseConnector):
         """
         if not self._listens:
             raise ConnectionRefusedError("the memory connector does not run: start it first")
-        self._check_loop()
+        self.check_loop()
         connection = Connection(self.loop, request, self.window, auto_pong=auto_pong, auto_close=auto_close)
         context = copy_context()
         context.run(_CURRENT.set, (self, connection))

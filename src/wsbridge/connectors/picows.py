@@ -407,7 +407,7 @@ class Connector(BaseConnector):
     """
 
     name = "picows"
-    connector_api = 1
+    connector_api = 2
     features = ALL_FEATURES - {"compression", "fragments", "mount", "unix-socket"}
     close_keywords = close_keywords({code.name: code.value or 1005 for code in WSCloseCode})  # NO_INFO is 0
     native_option_names: ClassVar[frozenset[str]] = frozenset(("read_buffer_init_size",))

@@ -718,7 +718,7 @@ class Connector(BaseConnector):
     """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
 
     name = "tornado"
-    connector_api = 1
+    connector_api = 2
     features = BaseConnector.features | frozenset[Feature](("mount",))
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names = frozenset(("chunk_size", "max_body_size", "max_header_size"))

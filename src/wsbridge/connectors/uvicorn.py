@@ -265,7 +265,7 @@ class Connector(asgi.Connector):
     """
 
     name = "uvicorn"
-    connector_api = 1
+    connector_api = 2
     features = ALL_FEATURES - {"fragments", "mount"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))

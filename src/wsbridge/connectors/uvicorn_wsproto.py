@@ -93,7 +93,7 @@ class Connector(uvicorn.Connector):
     """As `wsbridge.connectors.uvicorn.Connector`, with ``"wsproto"`` for its implementation."""
 
     name = "uvicorn-wsproto"
-    connector_api = 1
+    connector_api = 2
     compression_settings = frozenset()
     implementation = "wsproto"
     protocol_class = _Protocol

@@ -365,7 +365,7 @@ class Connector(BaseConnector):
     """Serves by websockets' `ServerConnection`. ``native_options``: ``write_limit`` and ``logger`` of its ``serve``."""
 
     name = "websockets"
-    connector_api = 1
+    connector_api = 2
     features = ALL_FEATURES - {"fragments"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))

@@ -154,7 +154,7 @@ class Connector(BaseConnector):
     """Serves by Sanic's own server. ``native_options``: two settings of `sanic.config.Config`."""
 
     name = "sanic"
-    connector_api = 1
+    connector_api = 2
     features = BaseConnector.features - {"compression"}
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     deviations: ClassVar[Mapping[str, Deviation]] = MappingProxyType(

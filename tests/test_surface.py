@@ -1,0 +1,160 @@
+"""What connectors use of wsbridge is published, and stands in `wsbridge.connector`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+
+import wsbridge
+import wsbridge.connector
+from tests.fakes import FakeConnector, PushedChannel
+from wsbridge._channel.published import CHANNEL, CONNECTOR, PAGE, own_names
+from wsbridge.connector import BaseChannel, BaseConnector, BaseSource, TransportChannel
+
+ROOT = Path(__file__).parent.parent
+SOURCE = Path(wsbridge.__file__).parent
+SANIC = ROOT / "examples" / "wsbridge-sanic" / "src" / "wsbridge_sanic" / "__init__.py"
+CONNECTORS = sorted((SOURCE / "connectors").rglob("*.py"))
+FILES = [*CONNECTORS, SANIC]
+PUBLISHED: Mapping[type, Mapping[str, str]] = {BaseChannel: CHANNEL, BaseConnector: CONNECTOR, BaseSource: CONNECTOR}
+
+IMPORTS_MORE = {
+    "memory.py": {"wsbridge.testing"},  # its client is what tests use
+}
+"""What a connector imports beside what every author may."""
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsbridge":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "wsbridge")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_connector_imports_what_every_author_may(path: Path) -> None:
+    allowed = {"wsbridge": set(wsbridge.__all__), "wsbridge.connector": set(wsbridge.connector.__all__)}
+    more = IMPORTS_MORE.get(path.name, set[str]())
+    others = [
+        f"{module}.{name}"
+        for module, name in _imports(path)
+        if name not in allowed.get(module, ())
+        and not (module.startswith("wsbridge.connectors") and path != SANIC)
+        and not module.startswith(tuple(more) or ("-",))
+    ]
+    assert others == []
+
+
+def _classes(module: ModuleType) -> Iterator[type]:
+    for kind in vars(module).values():
+        if inspect.isclass(kind) and kind.__module__ == module.__name__:
+            yield kind
+
+
+def _uses(kind: type) -> Iterator[str]:
+    """Yield the names with an underscore that a class's methods use of themselves."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            of = node.value
+            is_super = isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "super"
+            if is_super or (isinstance(of, ast.Name) and of.id in ("self", "cls")):
+                yield node.attr
+
+
+def _reaches(path: Path) -> Iterator[str]:
+    """Yield the names with an underscore that are used of something else than oneself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            of = ast.unparse(node.value)
+            if of not in ("self", "cls", "super()"):
+                yield f"{of}.{node.attr}"
+
+
+def _module(path: Path) -> ModuleType:
+    if path == SANIC:
+        pytest.importorskip("sanic")
+        sys.path.insert(0, str(SANIC.parent.parent))
+        try:
+            return importlib.import_module("wsbridge_sanic")
+        finally:
+            sys.path.pop(0)
+    name = ".".join(("wsbridge", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    try:
+        return importlib.import_module(name)
+    except ImportError as exc:
+        pytest.skip(f"its server is not installed: {exc}")
+
+
+def _names(base: type, kind: type) -> set[str]:
+    """Return wsbridge's own names with an underscore of a class, those included that its ``__init__`` sets."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+    written = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return set(own_names(kind)) | {node.attr for node in written if node.attr.startswith("_")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_connector_uses_published_names_alone(path: Path) -> None:
+    found: list[str] = []
+    classes = list(_classes(_module(path)))
+    for kind in classes:
+        for base, published in PUBLISHED.items():
+            if issubclass(kind, base):
+                used = (set(_uses(kind)) & _names(base, kind)) - set(published)
+                found += [f"{kind.__qualname__}: {name}" for name in sorted(used)]
+    of_bases = set(own_names(TransportChannel)) | _names(BaseConnector, BaseConnector)
+    of_bases -= set(CHANNEL) | set(CONNECTOR)
+    of_here = {name for kind in classes for name in {*vars(kind), *_uses(kind)}}
+    found += [what for what in _reaches(path) if what.rpartition(".")[2] in of_bases - of_here]
+    assert found == []
+
+
+@pytest.mark.parametrize(("kind", "published"), [(TransportChannel, CHANNEL), (BaseConnector, CONNECTOR)])
+def test_what_is_published_is_there(kind: type, published: Mapping[str, str]) -> None:
+    there = own_names(kind) | own_names(BaseSource) | {"_transport"}
+    assert set(published) - there == set()
+
+
+def test_the_page_lists_what_is_published() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert [name for name in (*CHANNEL, *CONNECTOR) if f"`{name}" not in text] == []
+
+
+@pytest.mark.rule("REG-5")
+def test_a_channel_that_redefines_what_is_not_published_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Mine defines _end, _timer, which wsbridge keeps.*writing-a-connector\.md"):
+
+        class Mine(PushedChannel):
+            __slots__ = ("_mine", "_timer")
+
+            overrides_internals = False
+
+            def _end(self, *arguments: Any) -> bool:
+                return False
+
+
+@pytest.mark.rule("REG-5")
+def test_a_connector_that_redefines_what_is_not_published_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Mine defines _stop_all, which wsbridge keeps"):
+
+        class Mine(FakeConnector):
+            async def _stop_all(self, caller: Any) -> None:
+                pass
+
+
+def test_a_name_of_ones_own_is_nobodys_matter() -> None:
+    class Mine(FakeConnector):
+        def _mine(self) -> int:
+            return 1
+
+    assert cast(Any, Mine)._mine(None) == 1
