@@ -98,9 +98,13 @@ def _module(path: Path) -> ModuleType:
 
 def _names(base: type, kind: type) -> set[str]:
     """Return wsbridge's own names with an underscore of a class, those included that its ``__init__`` sets."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-    written = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
-    return set(own_names(kind)) | {node.attr for node in written if node.attr.startswith("_")}
+    names = set(own_names(kind))
+    for above in base.__mro__:
+        if above.__module__.startswith("wsbridge."):
+            nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(above))))
+            written = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+            names |= {node.attr for node in written if node.attr.startswith("_")}
+    return names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

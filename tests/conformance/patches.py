@@ -22,6 +22,7 @@ from wsbridge.http import Response
 wsbridge: Any = importlib.import_module("wsbridge")
 application: Any = importlib.import_module("wsbridge.application")
 base: Any = importlib.import_module("wsbridge.connector.base")
+handling: Any = importlib.import_module("wsbridge.connector.handling")
 channel: Any = importlib.import_module("wsbridge._channel.channel")
 codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
@@ -69,7 +70,7 @@ def hand_over_a_frozen_context() -> None:
     async def frozen(context: Any, *arguments: Any) -> Any:
         return await execute({key: context[key] for key in ("request", "response")}, *arguments)
 
-    base.execute = frozen
+    handling.execute = frozen
 
 
 @patch("CTX-2")
@@ -79,7 +80,7 @@ def enter_backwards() -> None:
     def backwards(context: Any, interceptors: Any, *arguments: Any) -> Any:
         return execute(context, [*interceptors][::-1], *arguments)
 
-    base.execute = interceptor.execute = backwards
+    handling.execute = interceptor.execute = backwards
 
 
 @patch("CTX-4")

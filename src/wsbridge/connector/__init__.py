@@ -19,9 +19,11 @@ from wsbridge.close import Initiator, close_reason, is_valid_close_code
 from wsbridge.connector.accepting import Acceptor, Connect, refuse_waiting
 from wsbridge.connector.alpn import GRACE, REFUSAL
 from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
-from wsbridge.connector.base import ALL_FEATURES, BaseConnector, BaseSource, Mount, close_keywords
+from wsbridge.connector.base import BaseConnector, BaseSource, close_keywords
+from wsbridge.connector.configured import ALL_FEATURES
 from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
 from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
+from wsbridge.connector.mount import Mount
 from wsbridge.connector.sockets import BACKLOG, is_unix
 from wsbridge.http import closing, plain_response, says_close
 from wsbridge.options import check_seconds
