@@ -19,7 +19,6 @@ from wsbridge import Application, Connector, WebSocketChannel, WebSocketOptions,
 from wsbridge.cli import Exit
 from wsbridge.tls import Certificate, TLSFileError
 
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 trustme = pytest.importorskip("trustme")
 
 pytestmark = pytest.mark.rule("STOP-14")
@@ -243,6 +242,7 @@ def test_run_takes_it_and_a_hangup_loads_it_again(files: Files) -> None:
 
 
 async def open_channel(url: str, trust: ssl.SSLContext) -> tuple[Any, str]:
+    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
     host, _, port = url.partition("://")[2].partition(":")
     peer = await wire.Peer.connect((host, int(port)), target="/echo", ssl=trust, timeout=TIMEOUT)
     assert peer._tls is not None
@@ -292,6 +292,7 @@ async def serves(process: Process, count: int) -> str:
 @pytest.mark.parametrize("workers", [0, 2], ids=["one-process", "workers"])
 @pytest.mark.parametrize("hangup", [False, True], ids=["look", "hangup"])
 async def test_wsbridge_serve_takes_what_is_renewed(files: Files, app_dir: Path, workers: int, hangup: bool) -> None:
+    pytest.importorskip("websockets")
     options = [*files.options, *([f"--workers={workers}"] if workers else [])]
     async with serving(app_dir, *options, connector="websockets") as process:
         url = await serves(process, workers or 1)

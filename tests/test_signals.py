@@ -24,8 +24,6 @@ from wsbridge import Application, Connector, ConnectorStateError, WebSocketOptio
 from wsbridge._process.signals import Stopped, end_at_signals, handling, held_back, stop_signals
 from wsbridge.cli import Exit
 
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
-
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -458,6 +456,7 @@ TELLS = ECHO.replace("on_open=on_open,", "on_open=on_open, on_close=on_close,").
 @pytest.mark.parametrize("options", [[], ["--workers=2"], ["--grace=0.1"]], ids=["one-process", "workers", "grace"])
 @each_connector
 async def test_stop_12_a_hangup_cuts_nothing_off(app_dir: Path, connector: str, options: list[str]) -> None:
+    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
     (app_dir / "echo.py").write_text(TELLS)
     async with serving(app_dir, *options, connector=connector) as process:
         url = await process.url()
