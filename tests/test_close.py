@@ -145,6 +145,7 @@ async def test_a_close_may_be_awaited_and_need_not_be() -> None:
     assert list(await asyncio.gather(BEGUN, BEGUN)) == [None, None]
     async with asyncio.timeout(5):
         await asyncio.wait_for(BEGUN, 5)
+    assert "the close has begun" in repr(BEGUN)  # which is what a REPL, or a debugger, shows of `channel.close()`
 
 
 @pytest.mark.rule("CLOSE-1", "OPEN-1")

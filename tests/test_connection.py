@@ -269,6 +269,25 @@ async def test_a_sender_that_is_cancelled_leaves_nobody_waiting(caplog: pytest.L
     assert channel.closes == 1
 
 
+@pytest.mark.rule("CONN-3")
+async def test_a_sender_that_is_cancelled_gives_up_what_nobody_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    channel = Channel()
+    channel.hold()
+    connection = connect(channel)
+    before = asyncio.all_tasks()
+    for text in "abc":
+        assert connection.put_nowait(text) is None
+    await passes()
+    (sender,) = asyncio.all_tasks() - before
+    sender.cancel()  # as at the end of a loop
+    await asyncio.wait((sender,))
+    channel.let_go()
+    await passes()
+    assert (channel.sent, sender.cancelled()) == ([], True)
+    assert connection.put_nowait("d") is CLOSED
+    assert caplog.records == []
+
+
 class Numbers:
     """Numbers in binary messages."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 from typing import Any
 
 import pytest
+from werkzeug.datastructures import Headers
 
 from wsbridge import Request, Response
-from wsbridge.http import plain_response
+from wsbridge.http import check_headers, plain_response
 
 pytestmark = pytest.mark.rule("HS-2")
 
@@ -148,6 +151,32 @@ def test_a_path_is_that_below_the_mount(target: str, root_path: str, path: str) 
     assert (made.path, made.raw_path, made.root_path) == (path, target, root_path)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_client_certificate_is_told_where_one_was_asked_for(asked: bool) -> None:
+    trustme: Any = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("server.example").configure_cert(server)
+    authority.issue_cert("client.example", common_name="a client").configure_cert(client)
+    authority.configure_trust(server)
+    authority.configure_trust(client)
+    server.verify_mode = ssl.CERT_REQUIRED if asked else ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = server.wrap_bio(to_server, to_client, server_side=True)
+    other = client.wrap_bio(to_client, to_server, server_hostname="server.example")
+    for side in (other, tls) * 3:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+
+    certificate = request(scheme="wss", tls=tls).client_certificate
+
+    if asked:
+        assert certificate is not None
+        assert (("commonName", "a client"),) in certificate["subject"]
+    else:
+        assert certificate is None
+
+
 def test_a_frameworks_path_parameters_are_copied() -> None:
     given = {"room": "7"}
     made = request(path_params=given)
@@ -195,3 +224,21 @@ def test_a_plain_response_says_no_more_than_its_status() -> None:
         b"Service Unavailable\n",
         "1",
     )
+
+
+@pytest.mark.rule("HS-7", "HS-8")
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("", "v", "'' cannot be sent: names have"),
+        ("X Y", "v", "'X Y' cannot be sent: names have"),
+        ("X:", "v", "'X:' cannot be sent: names have"),
+        ("X\u00e9", "v", "cannot be sent: names have"),
+        ("X", "a\0b", r"'X' cannot be sent: no value may have '\\x00'"),
+        ("X", "\u20ac", "'X' cannot be sent: no value may have '\u20ac'"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_as_it_is_is_named(name: str, value: str, wrong: str) -> None:
+    check_headers(Headers([("X-Fine", "any \u00e9 value\t!"), ("X-Fine", "")]))
+    with pytest.raises(ValueError, match=wrong):
+        check_headers(Headers([("X-Fine", "v"), (name, value)]))

@@ -336,6 +336,15 @@ def test_reg_3_a_connector_that_fails_to_import_raises_its_own_error(
     assert not isinstance(caught.value, ConnectorNotInstalledError)
 
 
+@pytest.mark.rule("REG-3")
+def test_reg_3_a_source_tree_that_is_not_installed_names_the_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "OWN_DISTRIBUTION", "wsbridge-that-nobody-has-installed")
+
+    assert registry.install_command("picows", "picows") == (
+        'pip install ".[picows]" (in a checkout of wsbridge) or pip install picows'
+    )
+
+
 @pytest.mark.rule("REG-4")
 def test_reg_4_two_distributions_with_one_name(install: Install) -> None:
     install("dist-one", {"same": "one_module:Connector"}, modules={"one_module": CONNECTOR})

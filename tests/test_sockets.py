@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from wsbridge._channel.transport import aborter
 from wsbridge.connector import sockets
-from wsbridge.connector.sockets import bind, listen, socket_address
+from wsbridge.connector.sockets import bind, check_sockets, listen, reserve, socket_address
 
 pytestmark = pytest.mark.rule("STOP-1")
 
@@ -232,6 +233,105 @@ async def test_who_cannot_listen_is_told_where() -> None:
 
         with Refused(fileno=os.dup(sock.fileno())) as refused, pytest.raises(OSError, match=rf"port {port}: taken"):
             listen([refused])
+
+
+async def test_where_no_other_system_needs_it_a_port_is_not_closed_to_its_own_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Linux alone lets two bind one port by SO_REUSEADDR, so that it is turned off there until the socket listens."""
+    with closing(await bind("127.0.0.1", 0)) as (sock,):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+        listen([sock])
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+    monkeypatch.setattr(sockets.sys, "platform", "darwin")
+    with closing(await bind("127.0.0.1", 0)) as (sock,):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+
+
+# ---- shared with other processes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("STOP-13")
+async def test_a_port_is_reserved_for_those_that_share_it() -> None:
+    with closing(await reserve("127.0.0.1", 0)) as (held,):
+        port = held.getsockname()[1]
+        assert not connects_to(("127.0.0.1", port))
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}") as raised:
+            await bind("127.0.0.1", port)
+        assert raised.value.errno == errno.EADDRINUSE
+        with closing(await bind("127.0.0.1", port, reuse_port=True)) as workers:
+            listen(workers)
+            assert connects_to(("127.0.0.1", port))
+
+
+@pytest.mark.rule("STOP-13")
+async def test_a_port_that_others_share_is_reserved_only_if_that_is_said() -> None:
+    with closing(await bind("127.0.0.1", 0, reuse_port=True)) as others:
+        listen(others)
+        port = others[0].getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}") as raised:
+            await reserve("127.0.0.1", port)
+        assert raised.value.errno == errno.EADDRINUSE
+        with closing(await reserve("127.0.0.1", port, shared=True)) as (held,):
+            assert held.getsockname()[1] == port
+            assert held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0
+
+
+# ---- handed in --------------------------------------------------------------------------------------------------------
+
+
+def bound_to_loopback(kind: int = socket.SOCK_STREAM) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def closed() -> socket.socket:
+    sock = bound_to_loopback()
+    sock.close()
+    return sock
+
+
+@pytest.mark.rule("STOP-15")
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda: 3, TypeError, "sockets must be a sequence of sockets, not one with 3"),
+        (closed, ValueError, "sockets must be open: "),
+        (lambda: bound_to_loopback(socket.SOCK_DGRAM), ValueError, "sockets must be stream sockets of TCP or Unix: "),
+        (socket.socket, ValueError, "sockets must be bound: "),
+        (lambda: socket.socket(socket.AF_UNIX), ValueError, "sockets must be bound: "),
+    ],
+    ids=["number", "closed", "datagrams", "unbound", "unbound-unix"],
+)
+def test_what_is_handed_in_must_be_listenable(make: Callable[[], Any], error: type[Exception], said: str) -> None:
+    with bound_to_loopback() as right:
+        check_sockets([])
+        check_sockets([right])
+        with contextlib.ExitStack() as stack:
+            given = make()
+            if isinstance(given, socket.socket):
+                stack.enter_context(given)
+            with pytest.raises(error, match=f"^{said}"):
+                check_sockets([right, given])
+
+
+@pytest.mark.rule("STOP-15")
+def test_what_is_connected_cannot_be_listened_on() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        pytest.raises(ValueError, match="^sockets must be for listening, and not connected: "),
+    ):
+        check_sockets([listener, client])
+
+
+@pytest.mark.rule("STOP-15")
+def test_a_number_or_a_single_socket_is_no_sequence_of_them() -> None:
+    with bound_to_loopback() as sock:
+        for given in (sock, 3, None, iter([sock])):
+            with pytest.raises(TypeError, match="^sockets must be a sequence of sockets, not "):
+                check_sockets(given)  # type: ignore[arg-type]
 
 
 async def test_a_transport_that_has_sent_its_rest_and_ended_can_be_cut() -> None:

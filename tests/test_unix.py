@@ -113,6 +113,33 @@ async def test_of_two_that_are_bound_the_first_is_told_that_its_file_is_gone(tmp
     second.close()
 
 
+async def test_a_file_that_is_gone_before_it_listens_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    bound = await UnixSocket.bind(str(path))
+    path.unlink()
+    with pytest.raises(OSError, match="removed or replaced") as raised:
+        await bound.listen()
+    assert raised.value.errno == errno.EADDRINUSE
+    assert bound.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0
+    bound.close()
+
+
+async def test_a_directory_that_cannot_be_read_may_be_bound_in_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of mode 0o300, in which who is not root can make a file and look at none."""
+
+    def refuse(path: str, flags: int) -> int:
+        assert path == str(tmp_path)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("wsbridge.connector.unix.os.open", refuse)
+    bound = await UnixSocket.bind(str(tmp_path / "s"))
+    await bound.listen()
+    assert connects_to(tmp_path / "s")
+    bound.close()
+
+
 async def test_the_file_of_a_successor_stays(tmp_path: Path) -> None:
     path = tmp_path / "s"
     bound = await UnixSocket.bind(str(path))
@@ -190,6 +217,13 @@ def test_owners_are_users_and_groups() -> None:
     for wrong, said in ((":", "USER"), ("", "USER"), ("no such user", "no user"), (":no such group", "no group")):
         with pytest.raises(ValueError, match=f"unix_owner: .*{said}"):
             parse_owner(wrong)
+
+
+def test_a_system_without_users_by_number_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert parse_owner("1:2") == (1, 2)
+    with pytest.raises(ValueError, match=r"^unix_owner: this system has no users by number$"):
+        parse_owner("root")
 
 
 async def test_who_looks_at_a_path_waits_for_who_does(tmp_path: Path) -> None:
