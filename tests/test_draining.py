@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -106,11 +107,72 @@ async def test_a_peer_that_ended_first(pair: tuple[socket.socket, socket.socket]
         assert await reading == size
 
 
+async def test_the_end_of_a_peer_that_reads_on_waits_for_what_the_server_still_writes(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    server, peer = pair
+    size = await fill(server)
+    async with draining(server, unsent=1) as begun:
+        peer.shutdown(socket.SHUT_WR)
+        while not begun.drain._is_ended_by_peer:  # noqa: ASYNC110  (nobody else is told of it)
+            await asyncio.sleep(0)
+        reading = asyncio.create_task(until_end(peer))
+        await until_written(server)
+        assert not begun.ended.done()  # which the system has room for, and the server has not written yet
+        begun.unsent = 0
+        await begun.end()
+        server.close()
+        assert await reading == size
+
+
+async def until_written(server: socket.socket) -> None:
+    """Return when the system takes more of the server, and has told so."""
+    while not select.select([], [server], [], 0)[1]:
+        await asyncio.sleep(0.001)
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_what_the_server_has_read_first_is_no_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    server, peer = pair
+    loop = asyncio.get_running_loop()
+    async with draining(server) as begun:
+        peer.sendall(b"late")
+        read = loop.create_future()
+        loop.call_soon(lambda: read.set_result(server.recv(100)))  # before the look at what is readable is acted on
+        assert await read == b"late"
+        await asyncio.sleep(0)
+        assert not begun.ended.done()
+        peer.close()
+        await begun.end()
+
+
+async def test_a_reset_that_came_before_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    server, peer = pair
+    reset(peer)
+    ended: list[Drain] = []
+    drain = Drain(asyncio.get_running_loop(), server, lambda: 0, ended.append)
+    assert ended == [drain]
+    assert drain.is_over
+
+
+async def test_a_reset_before_the_rest_is_written_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    server, peer = pair
+    async with draining(server, unsent=1) as begun:
+        reset(peer)
+        await begun.end()
+
+
+def reset(peer: socket.socket) -> None:
+    """End a connection by a reset."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+
+
 async def test_a_reset_ends_it(pair: tuple[socket.socket, socket.socket]) -> None:
     server, peer = pair
     async with draining(server) as begun:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        peer.close()
+        reset(peer)
         await begun.end()
 
 
@@ -129,6 +191,31 @@ async def test_a_closed_socket_cannot_be_drained(pair: tuple[socket.socket, sock
     server.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         Draining(server)
+
+
+async def test_where_sockets_have_handles_nothing_is_drained(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, peer = pair
+    monkeypatch.setattr("wsbridge._channel.draining.os", Nt())
+    with pytest.raises(NotImplementedError, match="handle"):
+        Draining(server)
+    monkeypatch.undo()
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+    with pytest.raises(NotImplementedError):
+        Draining(server)
+    server.close()
+    assert await until_end(peer) == 0  # no second descriptor holds it open
+
+
+class Nt:
+    """Stands for the module `os` on Windows, as far as it is asked there."""
+
+    name = "nt"
+
+
+def refuse(*arguments: object) -> None:
+    raise NotImplementedError
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from wsbridge import Application, UnsupportedOptionError, WebSocketOptions
-from wsbridge._channel.draining import Drain
 from wsbridge.cli import Exit, cli
 from wsbridge.cli.client import _interrupts
 from wsbridge.connector.sockets import bind, socket_address
@@ -133,27 +132,6 @@ def test_without_sockets_for_children_their_options_are_refused(monkeypatch: pyt
     outcome = CliRunner().invoke(cli, ["serve", "echo:app", option])
     assert outcome.exit_code == Exit.USAGE
     assert f"{option.partition('=')[0]} needs a Unix system, such as Linux or macOS" in outcome.output
-
-
-async def test_where_sockets_have_handles_nothing_is_drained(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    ended: list[Drain] = []
-    one, other = socket.socketpair()
-    with one, other:
-        monkeypatch.setattr("wsbridge._channel.draining.os", _Nt())
-        with pytest.raises(NotImplementedError):
-            Drain(loop, one, lambda: 0, ended.append)
-        monkeypatch.undo()
-        monkeypatch.setattr(loop, "add_reader", _refuse)
-        with pytest.raises(NotImplementedError):
-            Drain(loop, one, lambda: 0, ended.append)
-    assert ended == []
-
-
-class _Nt:
-    """Stands for the module `os` on Windows, as far as it is asked there."""
-
-    name = "nt"
 
 
 def _refuse(*arguments: object) -> None:

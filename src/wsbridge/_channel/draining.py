@@ -18,7 +18,13 @@ Connection: TypeAlias = tuple[socket.socket, Callable[[], int]]
 _CHUNK = 64 * 1024  # bytes
 _INT = struct.Struct("i")
 
-if sys.platform == "linux":
+if sys.platform != "linux":
+
+    def unacknowledged(sock: socket.socket) -> int:
+        """Return how many bytes the peer's system has not taken; -1 where this system does not tell."""
+        return -1
+
+else:
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
@@ -28,12 +34,6 @@ if sys.platform == "linux":
             return int(_INT.unpack(ioctl(sock.fileno(), TIOCOUTQ, b"\0" * _INT.size))[0])
         except (OSError, ValueError):  # no kind of socket that knows, or closed meanwhile
             return 0
-
-else:
-
-    def unacknowledged(sock: socket.socket) -> int:
-        """Return how many bytes the peer's system has not taken; -1 where this system does not tell."""
-        return -1
 
 
 def plain_connection(transport: asyncio.Transport) -> Connection | None:
@@ -105,13 +105,18 @@ class Drain:
             self._sock.close()
             raise
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, maybe as soon as it began: the peer had reset the connection."""
+        return self._sock.fileno() < 0
+
     def tick(self, now: float) -> None:
         """End it: the time is over."""
         self.close()
 
     def close(self) -> None:
         """End it now; twice does nothing."""
-        if self._sock.fileno() >= 0:
+        if not self.is_over:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()

@@ -40,11 +40,9 @@ _LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than wait
 _REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 
-_started: Callable[..., Any]
+_started: Callable[..., Any] = asyncio.Task
 if sys.version_info >= (3, 12):
     _started = partial(asyncio.Task, eager_start=True)  # at once: a turn less for each connection
-else:
-    _started = asyncio.Task
 _ENDED = frozenset(  # errors of a connection that waited, not of the socket that listens: accept(2) of Linux
     getattr(errno, name)
     for name in (

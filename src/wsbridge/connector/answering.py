@@ -23,7 +23,12 @@ ENDED: Taken = (False, 0)
 
 _BYTES_ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked: linux/tcp.h
 
-if sys.platform == "linux":
+if sys.platform != "linux":
+
+    def _progress(sock: Any) -> int:
+        return 0  # this system does not tell
+
+else:
 
     def _progress(sock: Any) -> int:
         try:
@@ -31,11 +36,6 @@ if sys.platform == "linux":
             return int(_BYTES_ACKED.unpack(info)[0])
         except (OSError, struct.error):  # a Unix socket
             return -unacknowledged(sock)
-
-else:
-
-    def _progress(sock: Any) -> int:
-        return 0  # this system does not tell
 
 
 class Answers(Generic[T]):

@@ -99,7 +99,8 @@ class Channels(Configured):
             drain = Drain(self.loop, sock, unsent, self._drained)
         except (OSError, NotImplementedError):
             return  # it is closed, or cannot be watched: then it ends when the server closes it
-        self._drains[drain] = self.clock.at(until, drain)
+        if not drain.is_over:
+            self._drains[drain] = self.clock.at(until, drain)
 
     def drain_answered(self, connection: Connection | None) -> None:
         """As `drain`, for a request whose body is not read: without it the answer might be lost (HS-16)."""
