@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
@@ -118,6 +120,75 @@ async def test_a_stop_that_is_cancelled_cuts_a_start_short(times: int) -> None:
     assert isinstance(starting.exception(), ConnectorStateError)
     assert script.said == ["enter", "cancelled"]
     await connector.stop()
+
+
+@pytest.mark.rule("STOP-10")
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_start_that_is_cancelled_leaves_nothing_behind_and_nothing_in_the_log(times: int) -> None:
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    script = Script(entering=asyncio.Event())
+    connector = FakeConnector(script.app, shutdown_timeout=3600)
+    starting = asyncio.create_task(connector.start())
+    while not script.said:  # noqa: ASYNC110  (turns of the loop are what it takes)
+        await asyncio.sleep(0)
+    for _ in range(times):
+        starting.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait((starting,))
+    assert starting.cancelled()
+    assert script.said == ["enter", "cancelled"]
+    del starting
+    gc.collect()
+    assert unhandled == []
+    script.entering = None
+    await connector.start()
+    await connector.stop()
+    assert script.said[2:] == ["enter", "leave"]
+
+
+@pytest.mark.rule("STOP-10")
+@pytest.mark.parametrize("first", ["start", "_start_all"])
+async def test_the_end_of_a_loop_cancels_a_start_in_any_order(first: str) -> None:
+    """As `asyncio.run` does, which takes all tasks in the order of a set."""
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    script = Script(entering=asyncio.Event())
+    connector = FakeConnector(script.app)
+    before = asyncio.all_tasks()
+    starting = asyncio.create_task(connector.start())
+    while not script.said:  # noqa: ASYNC110  (turns of the loop are what it takes)
+        await asyncio.sleep(0)
+    tasks = {task.get_coro().__name__: task for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
+    assert set(tasks) == {"start", "_start_all", "_run"}
+    tasks.pop(first).cancel()
+    for name in tasks:
+        tasks[name].cancel()
+    await asyncio.wait((starting,))
+    assert starting.cancelled()
+    del starting, tasks
+    gc.collect()
+    assert (script.said, unhandled, connector.addresses) == (["enter", "cancelled"], [], ())
+    await connector.stop()
+
+
+@pytest.mark.rule("STOP-6", "STOP-10")
+async def test_a_cancellation_that_the_lifespan_itself_raises_ends_the_start() -> None:
+    async def other() -> None:
+        await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def waits(app: Application) -> AsyncGenerator[None]:
+        task = asyncio.create_task(other())
+        task.cancel()
+        await task
+        yield
+
+    connector = FakeConnector(Application([], lifespan=waits))
+    for _ in range(2):  # nothing is left of the first
+        with pytest.raises(asyncio.CancelledError):
+            await connector.start()
+        assert (connector.calls, connector.addresses) == ([], ())
 
 
 @pytest.mark.rule("STOP-10")

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["begin_later", "later_turn"]
+__all__ = ["begin_later", "later_turn", "retrieve"]
 
 T = TypeVar("T")
 
@@ -40,3 +40,9 @@ async def later_turn(loop: asyncio.AbstractEventLoop) -> None:
     """Return in a later turn than that which made the task, for what a server makes the task of."""
     if loop.get_task_factory() is not None:
         await asyncio.sleep(0)
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Take what a task raised, for one whose result nobody is left to ask for: asyncio would log it."""
+    if not task.cancelled():
+        task.exception()

@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 
 from wsbridge._channel.channel import BaseChannel
 from wsbridge._channel.published import CONNECTOR, check_names
-from wsbridge._common.tasks import begin_later
+from wsbridge._common.tasks import begin_later, retrieve
 from wsbridge.application import Application
 from wsbridge.connector.accepting import Acceptor, Connect, TransportAcceptor
 from wsbridge.connector.sockets import adopt, bind, listen, socket_address
@@ -176,9 +176,8 @@ class BaseConnector(Stopping):
         try:
             await asyncio.wait((starting,))
         except asyncio.CancelledError:
+            starting.add_done_callback(retrieve)  # or that it was stopped would be logged
             await self.stop()
-            if starting.done() and not starting.cancelled():
-                starting.exception()  # or that it was stopped would be logged
             raise
         if self._stopping is not None:
             await asyncio.wait((self._stopping,))  # so that nothing is left when this raises (STOP-10)
