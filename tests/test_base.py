@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeConnector, FakeSource, PulledChannel, PushedChannel, handshake, passes
+from tests.fakes import HANDSHAKE, FakeConnector, FakeSource, PulledChannel, PushedChannel, handshake, passes
 from tests.virtual_time import in_virtual_time
 from wsbridge import (
     Application,
@@ -160,6 +160,48 @@ def test_connector_options_that_cannot_be_honoured_are_refused() -> None:
         Poor(app, native_options={"backlog": 7})
     with pytest.raises(UnsupportedOptionError, match=r"native_options\['nagle'\].*backlog"):
         FakeConnector(app, native_options={"backlog": 7, "nagle": True})
+
+
+@pytest.mark.rule("LIM-5")
+def test_a_server_that_takes_no_context_refuses_tls() -> None:
+    class WithoutTLS(FakeConnector):
+        has_tls = False
+
+    WithoutTLS(Application([]))
+    with pytest.raises(UnsupportedOptionError, match="cannot honour ssl: its server takes no SSLContext"):
+        WithoutTLS(Application([]), ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
+@pytest.mark.rule("LIM-5")
+@pytest.mark.parametrize(
+    ("lacking", "option", "said"),
+    [
+        ("AF_UNIX", {"unix_path": "/tmp/s"}, "unix_path: Python has no Unix sockets on this system; listen on a port"),
+        ("SO_REUSEPORT", {"reuse_port": True}, "reuse_port: this system has no SO_REUSEPORT; give each process a port"),
+    ],
+)
+def test_what_this_system_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, lacking: str, option: dict[str, Any], said: str
+) -> None:
+    serving(**option)
+    monkeypatch.delattr(socket, lacking)
+    with pytest.raises(UnsupportedOptionError, match=rf"^the fake connector cannot honour {said}$"):
+        serving(**option)
+
+
+@pytest.mark.rule("STOP-15")
+@pytest.mark.parametrize(
+    "option",
+    [{"host": "localhost"}, {"port": 80}, {"unix_path": "/tmp/s"}, {"reuse_port": True}],
+    ids=lambda o: next(iter(o)),
+)
+def test_sockets_that_are_handed_in_stand_alone(option: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert serving(sockets=[listener]).sockets == (listener,)
+        with pytest.raises(
+            ValueError, match="sockets are bound already: leave out host, port, unix_path and reuse_port"
+        ):
+            serving(sockets=[listener], **option)
 
 
 @pytest.mark.rule("LIM-5")
@@ -375,6 +417,32 @@ async def test_a_request_that_becomes_no_channel_gets_a_response(
     assert connector.channels == ()
 
 
+@pytest.mark.rule("HS-17")
+async def test_a_head_that_is_too_large_is_431() -> None:
+    connector = serving(max_head_size=1024)
+    size = len("GET / HTTP/1.1\r\n\r\n") + sum(len(f"{name}: {value}\r\n") for name, value in HANDSHAKE.items())
+    for extra, status in ((1024 - size, 101), (1025 - size, 431)):
+        outcome = await connector.request(handshake(X="x" * (extra - len("X: \r\n"))))
+        assert getattr(outcome, "status_code", 101) == status
+    query = await connector.request(handshake(f"/?{'q' * (1024 - size - 1)}"))
+    assert isinstance(query, BaseChannel)
+    assert (await refused(connector, target=f"/?{'q' * (1024 - size)}")).status_code == 431
+    for channel in connector.channels:
+        channel.abandon()
+
+
+@pytest.mark.rule("HS-9")
+async def test_a_cancellation_that_a_stage_itself_raises_is_500(caplog: pytest.LogCaptureFixture) -> None:
+    async def waits(context: Context) -> None:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    connector = FakeConnector(Application([("/", [Interceptor(name="waits", enter=waits)])]))
+    assert (await refused(connector)).status_code == 500
+    assert errors(caplog) == ["the request for '/' failed"]
+
+
 @pytest.mark.rule("HS-8")
 async def test_headers_for_the_101_are_kept_for_it() -> None:
     def enter(context: Context) -> None:
@@ -494,6 +562,27 @@ async def test_a_trusted_proxy_tells_scheme_and_address() -> None:
         ("wss", ("198.51.100.7", 0), "198.51.100.7"),
         ("ws", None, None),
     ]
+
+
+@pytest.mark.rule("HS-2", "HS-15")
+@pytest.mark.parametrize("on_unix_socket", [False, True])
+async def test_a_peer_without_an_address_is_a_proxy_on_a_unix_socket_alone(
+    tmp_path: Path, on_unix_socket: bool
+) -> None:
+    """Where a port is served, it is a peer whose connection has ended already."""
+    seen: list[Any] = []
+
+    def enter(context: Context) -> None:
+        seen.append(context["request"].remote_address)
+        context["response"] = Response()
+
+    app = Application([], interceptors=[Interceptor(name="look", enter=enter)])
+    where: dict[str, Any] = {"unix_path": str(tmp_path / "s")} if on_unix_socket else {}
+    async with FakeConnector(app, trusted_proxies=["unix"], **where) as connector:
+        request = handshake(X_Forwarded_For="198.51.100.7")
+        request.remote_address = None
+        await connector.request(request)
+    assert seen == [("198.51.100.7", 0) if on_unix_socket else None]
 
 
 @pytest.mark.rule("HS-10")

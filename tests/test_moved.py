@@ -30,7 +30,7 @@ def test_a_name_of_an_old_module_is_that_of_the_new_one(module: str, name: str) 
 
 
 def test_the_warning_shows_the_line_that_is_to_be_changed() -> None:
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="import it from there") as caught:
         from wsbridge.base import Mount  # noqa: F401
     assert {warning.filename for warning in caught} == {__file__}
 

@@ -41,7 +41,14 @@ def test_an_origin_is_split_with_its_default_port(origin: str, parts: tuple[str,
     [
         *("", "null", "a.example", "//a.example", "http://", "http:///", "file://", "http://a.example/", "http://a?b"),
         *("http://a#b", "http://u@a.example", "http://a.example:", "http://a.example:port", "http://a.example:65536"),
-        *("http://a b", "http://a.example http://b.example", "http://[::1", "http://[::g]", "http://[1:::2]", "http://::1"),
+        *(
+            "http://a b",
+            "http://a.example http://b.example",
+            "http://[::1",
+            "http://[::g]",
+            "http://[1:::2]",
+            "http://::1",
+        ),
         *("1a://b", "http://a\\b", "http://\xfc.example", "http://a.example\n"),
     ],
 )

@@ -248,7 +248,7 @@ async def test_where_no_other_system_needs_it_a_port_is_not_closed_to_its_own_ki
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
 
 
-# ---- shared with other processes --------------------------------------------------------------------------------------
+# ---- shared with other processes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.rule("STOP-13")
@@ -277,7 +277,7 @@ async def test_a_port_that_others_share_is_reserved_only_if_that_is_said() -> No
             assert held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0
 
 
-# ---- handed in --------------------------------------------------------------------------------------------------------
+# ---- handed in -------------------------------------------------------------------------------------------------------
 
 
 def bound_to_loopback(kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -321,7 +321,7 @@ def test_what_is_connected_cannot_be_listened_on() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,
-        pytest.raises(ValueError, match="^sockets must be for listening, and not connected: "),
+        pytest.raises(ValueError, match=r"^sockets must be for listening, and not connected: "),
     ):
         check_sockets([listener, client])
 
@@ -330,7 +330,7 @@ def test_what_is_connected_cannot_be_listened_on() -> None:
 def test_a_number_or_a_single_socket_is_no_sequence_of_them() -> None:
     with bound_to_loopback() as sock:
         for given in (sock, 3, None, iter([sock])):
-            with pytest.raises(TypeError, match="^sockets must be a sequence of sockets, not "):
+            with pytest.raises(TypeError, match=r"^sockets must be a sequence of sockets, not "):
                 check_sockets(given)  # type: ignore[arg-type]
 
 
