@@ -164,9 +164,8 @@ class Acceptor(ABC):
 
     def _pause(self) -> None:
         """Accept nothing for a while: a socket that cannot be accepted from is ready all the time."""
-        if self._resume is None:
-            self._unwatch()
-            self._resume = self._loop.call_later(_PAUSE, self._go_on)
+        self._unwatch()
+        self._resume = self._loop.call_later(_PAUSE, self._go_on)
 
     def _go_on(self) -> None:
         self._resume = None
