@@ -6,21 +6,25 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
+import ssl
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.certificates import contexts
 from tests.fakes import FakeTime
 from wsbridge import Application, WebSocketOptions
 from wsbridge._channel.clock import Clock
 from wsbridge._channel.transport import Anchor, anchor
+from wsbridge.connector import accepting
 from wsbridge.connector.accepting import Acceptor, TransportAcceptor, refuse_waiting
-from wsbridge.connector.answering import Answers, of_transport
+from wsbridge.connector.answering import ENDED, Answers, of_socket, of_transport
 from wsbridge.connector.sockets import BACKLOG
 from wsbridge.registry import load_connector
 
@@ -36,6 +40,12 @@ class Listening(socket.socket):
         self.bind(("127.0.0.1", 0))
         self.listen(100)
         self.setblocking(False)
+
+    def dup_listening(self) -> socket.socket:
+        """Return a second descriptor, as a connector has of a socket that is handed in."""
+        sock = socket.socket(fileno=os.dup(self.fileno()))
+        sock.setblocking(False)
+        return sock
 
     def accept(self) -> Any:
         if self.errors:
@@ -150,6 +160,82 @@ async def test_a_stop_accepts_all_who_wait(listening: Listening) -> None:
     await acceptor.abort()
 
 
+async def test_two_sockets_pause_together(caplog: pytest.LogCaptureFixture) -> None:
+    """Both are ready in the same turn; what is short is short for both."""
+    with Listening() as first, Listening() as second:
+        acceptor = Taking(asyncio.get_running_loop(), [first, second])
+        acceptor.start()
+        first.errors = second.errors = [errno.EMFILE, errno.EMFILE]
+        with clients(first, 2), clients(second, 2):
+            await asyncio.sleep(0)
+            await until(lambda: errors(caplog))
+            assert len(first.errors) == 1  # the other was not asked
+            await until(lambda: len(acceptor.taken) == 4)
+        acceptor.stop()
+        await acceptor.abort()
+
+
+@pytest.mark.rule("STOP-9")
+async def test_a_shortage_at_the_stop_is_logged_and_pauses_nothing(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    acceptor = Taking(asyncio.get_running_loop(), [listening])
+    acceptor.start()
+    with clients(listening, 1) as (client,):
+        listening.errors = [errno.EMFILE]
+        acceptor.stop()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert acceptor.taken == []
+    assert acceptor._resume is None
+    assert errors(caplog) == ["no connection can be accepted for now: EMFILE"]
+
+
+@pytest.mark.rule("STOP-15")
+async def test_a_stop_that_takes_nobody_leaves_who_waits_to_the_next(listening: Listening) -> None:
+    acceptor = Taking(asyncio.get_running_loop(), [listening.dup_listening()])
+    acceptor.start()
+    with clients(listening, 2):
+        acceptor.stop(takes_waiting=False)
+        assert acceptor.taken == []
+        following = Taking(asyncio.get_running_loop(), [listening])
+        following.start()
+        await until(lambda: len(following.taken) == 2)
+        following.stop()
+        await following.abort()
+
+
+@pytest.mark.rule("STOP-9")
+async def test_a_stop_takes_no_endless_line_of_those_who_wait(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "_LAST", 2)
+    acceptor = Taking(asyncio.get_running_loop(), [listening])
+    acceptor.start()
+    with clients(listening, 3):
+        acceptor.stop()
+        assert len(acceptor.taken) == 2
+    await acceptor.abort()
+
+
+@pytest.mark.rule("STOP-9")
+@pytest.mark.parametrize("ends", [False, True])
+async def test_who_was_accepted_last_has_a_time_to_be_answered(listening: Listening, ends: bool) -> None:
+    loop = asyncio.get_running_loop()
+    acceptor = Taking(loop, [listening])
+    acceptor.start()
+    with clients(listening, 1):
+        acceptor.stop()
+        [connection] = acceptor.taken
+        begun = loop.time()
+        if ends:
+            loop.call_later(0.03, acceptor.taken.clear)
+        await acceptor.answer_last(begun + (60 if ends else 0.05))
+        assert loop.time() - begun >= (0.03 if ends else 0.05)
+        assert acceptor.is_asked is not ends
+        connection.close()
+
+
 async def test_a_connection_that_cannot_be_served_is_closed_and_logged(
     listening: Listening, acceptor: Taking, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +284,28 @@ async def test_who_waits_for_a_server_that_has_ended_is_refused(listening: Liste
             assert peer.recv(100) == b""
 
 
+@pytest.mark.rule("STOP-9")
+async def test_who_waits_longer_than_so_many_is_not_refused(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "_LAST", 2)
+    with Listening() as other, clients(listening, 3) as peers, clients(other, 1) as (elsewhere,):
+        refuse_waiting([listening, other], b"no")
+        assert [peer.recv(100) for peer in (*peers[:2], elsewhere)] == [b"no"] * 3
+        peers[2].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peers[2].recv(1)
+
+
+@pytest.mark.rule("STOP-9")
+async def test_who_has_reset_the_connection_while_it_waited_harms_nobody(listening: Listening) -> None:
+    with clients(listening, 2) as (gone, there):
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        gone.close()
+        refuse_waiting([listening], b"no")
+        assert there.recv(100) == b"no"
+
+
 @pytest.mark.rule("STOP-3")
 async def test_transports_are_known_until_they_end(listening: Listening) -> None:
     protocols: list[asyncio.Protocol] = []
@@ -227,6 +335,103 @@ async def test_a_protocol_that_cannot_be_made_is_logged(listening: Listening, ca
         await until(lambda: errors(caplog))
         assert peer.recv(1) == b""
     acceptor.stop()
+
+
+async def test_a_transport_that_cannot_be_made_is_logged_and_its_connection_is_closed(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept: list[socket.socket] = []
+
+    async def connect(factory: Any, sock: socket.socket) -> Any:
+        kept.append(sock)
+        raise RuntimeError("no")
+
+    acceptor = TransportAcceptor(asyncio.get_running_loop(), [listening], asyncio.Protocol, connect=connect)
+    acceptor.start()
+    with clients(listening, 1) as (peer,):
+        await until(lambda: errors(caplog))
+        peer.settimeout(10)
+        assert await asyncio.to_thread(peer.recv, 1) == b""
+    acceptor.stop()
+    assert errors(caplog) == ["a connection that was accepted cannot be served"]
+    assert [sock.fileno() for sock in kept] == [-1]
+    assert not acceptor.is_asked
+
+
+async def test_one_that_is_served_at_once_is_known_as_its_transport_is(listening: Listening) -> None:
+    """Such as by a server whose ``connect`` has nothing to wait for."""
+    made: list[tuple[asyncio.Transport, socket.socket]] = []
+
+    class Plain(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return len(made) > 1
+
+    async def connect(factory: Any, sock: socket.socket) -> Any:
+        made.append((Plain(), sock))
+        return made[-1][0], factory()
+
+    acceptor = TransportAcceptor(asyncio.get_running_loop(), [listening], asyncio.Protocol, connect=connect)
+    acceptor.start()
+    with clients(listening, 1):
+        await until(lambda: acceptor.transports)
+    assert acceptor.transports == [made[0][0]]
+    assert acceptor._connecting == {}
+    assert acceptor.is_asked
+    made[0][1].close()
+    made.append(made[0])
+    assert not acceptor.is_asked
+    acceptor.stop()
+
+
+# ---- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def accepting_tls(sock: socket.socket, **options: Any) -> AsyncIterator[tuple[TransportAcceptor, ssl.SSLContext]]:
+    server, client = contexts()
+    acceptor = TransportAcceptor(asyncio.get_running_loop(), [sock], asyncio.Protocol, ssl=server, **options)
+    acceptor.start()
+    yield acceptor, client
+    acceptor.stop()
+    await acceptor.abort()
+    assert not acceptor.is_asked
+
+
+@pytest.mark.rule("HS-10")
+async def test_tls_is_agreed_on_before_a_transport_is_there(listening: Listening) -> None:
+    async with accepting_tls(listening, ssl_handshake_timeout=10) as (acceptor, context):
+        _, writer = await asyncio.open_connection(*listening.getsockname(), ssl=context)
+        await until(lambda: acceptor.transports)
+        [transport] = acceptor.transports
+        assert transport.get_extra_info("sslcontext") is not None
+        writer.transport.abort()
+        await until(lambda: not acceptor.is_asked)
+
+
+@pytest.mark.rule("HS-10")
+async def test_who_does_not_speak_tls_is_one_line_for_who_looks_closely(
+    listening: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "wsbridge")
+    async with accepting_tls(listening) as (acceptor, _):
+        with clients(listening, 1) as (peer,):
+            peer.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await until(lambda: [record for record in caplog.records if record.name == "wsbridge"])
+        assert acceptor.transports == []
+    [record] = [record for record in caplog.records if record.name == "wsbridge"]
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().startswith("a connection has ended before it was served: ")
+
+
+@pytest.mark.rule("STOP-3", "HS-10")
+async def test_who_is_silent_while_tls_is_to_be_agreed_on_is_cut(listening: Listening) -> None:
+    async with accepting_tls(listening) as (acceptor, _):
+        with clients(listening, 1) as (peer,):
+            await until(lambda: acceptor.is_asked)
+            acceptor.stop()
+            await acceptor.abort()
+            assert not acceptor.is_asked
+            assert peer.recv(1) == b""
 
 
 def test_what_has_no_weak_reference_has_an_anchor() -> None:
@@ -362,6 +567,50 @@ def test_a_connection_is_not_kept_unless_it_is_but_a_name(keeps: bool) -> None:
     answered.time.advance(100)
     assert ends == [True] * keeps
     assert len(answered.answers._deadlines) == 0
+
+
+def unix_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        there = socket.create_connection(sock.getsockname())
+        return sock.accept()[0], there
+
+
+@pytest.mark.rule("HS-13")
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells")
+@pytest.mark.parametrize("pair", [unix_pair, tcp_pair])
+async def test_what_a_peer_takes_changes_a_number(pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
+    here, there = pair()
+    with here, there:
+        here.setblocking(False)
+        before = of_socket(here)
+        assert not before[0]
+        sent = here.send(bytes(1 << 16))
+        there.setblocking(False)
+        await until(lambda: len(there.recv(sent, socket.MSG_PEEK)) == sent or not of_socket(here)[0])
+        if pair is unix_pair:  # whose bytes are taken as they are read
+            assert of_socket(here) != before
+        there.recv(sent)
+        await until(lambda: not of_socket(here)[0])
+        if pair is tcp_pair:
+            assert of_socket(here)[1] == before[1] + sent
+        assert of_socket(here, is_held=True)[0]
+
+
+@pytest.mark.rule("HS-13")
+async def test_a_connection_of_tls_that_is_closed_twice_has_ended(listening: Listening) -> None:
+    async with accepting_tls(listening) as (acceptor, context):
+        _, writer = await asyncio.open_connection(*listening.getsockname(), ssl=context)
+        await until(lambda: acceptor.transports)
+        [transport] = acceptor.transports
+        assert of_transport(transport) != ENDED
+        for _ in range(2):
+            transport.close()
+        assert of_transport(transport) == ENDED
+        writer.transport.abort()
 
 
 @pytest.mark.rule("HS-13")

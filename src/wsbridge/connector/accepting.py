@@ -223,6 +223,7 @@ class TransportAcceptor(Acceptor):
         except OSError as exc:  # SSLError too: the peer does not speak TLS, or has left
             logger.debug("a connection has ended before it was served: %s", exc)
         except Exception:
+            connection.close()
             logger.exception("a connection that was accepted cannot be served")
         finally:
             self._connecting.pop(connection, None)
