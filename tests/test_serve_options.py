@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.certificates import files
 from tests.processes import (
     TIMEOUT,
     command,
@@ -215,33 +216,7 @@ async def test_stop_2_under_load_everything_sent_is_received(
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with certificates and keys, good and bad."""
-    trustme = pytest.importorskip("trustme")
-    folder = tmp_path_factory.mktemp("certificates")
-    authority, stranger = trustme.CA(), trustme.CA()
-    server, other = authority.issue_cert("localhost", "127.0.0.1"), authority.issue_cert("localhost")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for name, made in (("server", server), ("other", other)):
-        made.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        made.private_key_and_cert_chain_pem.write_to_path(str(folder / f"{name}.pem"))
-        made.cert_chain_pems[0].write_to_path(str(folder / f"{name}.crt"))
-    for name, issuer in (("client", authority), ("stranger", stranger)):
-        issuer.issue_cert("somebody@example.org").private_key_and_cert_chain_pem.write_to_path(
-            str(folder / f"{name}.pem")
-        )
-    (folder / "text.pem").write_text("no certificate")
-    (folder / "empty.pem").write_text("")
-    from cryptography.hazmat.primitives import serialization
-
-    key = serialization.load_pem_private_key((folder / "server.key").read_bytes(), None)
-    (folder / "encrypted.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"secret"),
-        )
-    )
-    return folder
+    return files(tmp_path_factory.mktemp("certificates"))
 
 
 def trusting(certificates: Path, own: str | None = None) -> ssl.SSLContext:

@@ -131,14 +131,17 @@ class Certificate:
 
     def _load(self) -> None:
         """Load the files into a context that nobody uses, which a broken pair spoils, and then into the one in use."""
-        for left in reversed(range(_TRIES)):
+        tries = _TRIES
+        while True:
+            tries -= 1
             _load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.certfile, self.keyfile)
             try:
                 _load_chain(self.context, self.certfile, self.keyfile)
-                return
             except TLSFileError:  # they have changed since, and the context has no key now
-                if left == 0:
+                if tries == 0:
                     raise
+            else:
+                return
 
     def _state(self) -> object:
         """Return what is another when a file has changed, or what its name leads to."""
