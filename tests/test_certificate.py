@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import signal
 import ssl
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.processes import TIMEOUT, Process, children, each_connector, serving, write_application
+from tests.test_activation import Notified
 from tests.test_serving import APP, Stub
 from wsbridge import Application, Connector, WebSocketChannel, WebSocketOptions, run, serve, tls
 from wsbridge.cli import Exit
@@ -236,6 +239,32 @@ def test_run_takes_it_and_a_hangup_loads_it_again(files: Files) -> None:
     assert presented(certificate.context, files.trust) == "number 2"
     with pytest.raises(TypeError, match="ssl and certificate are two ways to say the same"):
         run(APP, Stub, certificate=certificate, ssl=certificate.context)
+
+
+@pytest.mark.rule("STOP-14", "STOP-15")
+def test_a_hangup_while_the_lifespan_is_entered_is_a_renewal_and_no_news_for_systemd(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = files.certificate()
+    notified = Notified(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", notified.path)
+
+    @contextlib.asynccontextmanager
+    async def renews(app: Application) -> AsyncGenerator[None]:
+        files.issue(2)
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(TIMEOUT):
+            while presented(certificate.context, files.trust) != "number 2":  # noqa: ASYNC110  (a signal has none)
+                await asyncio.sleep(0.001)
+        yield
+
+    def listening(connector: Connector) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app = Application([], lifespan=renews)
+    with notified.sock:
+        run(app, type("Fresh", (Stub,), {"log": []}), on_listening=listening, certificate=certificate)
+        assert notified.all() == ["READY=1", "STOPPING=1"]
 
 
 # ---- on every connector, and by the command line --------------------------------------------------------------------

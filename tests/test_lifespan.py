@@ -265,6 +265,30 @@ async def test_one_that_suppresses_its_cancellation_is_given_up(caplog: pytest.L
 
 
 @pytest.mark.rule("STOP-6")
+async def test_what_it_raises_comes_through(caplog: pytest.LogCaptureFixture) -> None:
+    @contextlib.asynccontextmanager
+    async def enters(app: Application) -> AsyncGenerator[None]:
+        raise LookupError("as it is entered")
+        yield
+
+    @contextlib.asynccontextmanager
+    async def leaves(app: Application) -> AsyncGenerator[None]:
+        yield
+        raise LookupError("as it is left")
+
+    lifespan = Lifespan(Application([], lifespan=enters))
+    with pytest.raises(LookupError, match="as it is entered"):
+        await lifespan.enter(1)
+    await lifespan.leave(1)  # there is nothing to leave
+    lifespan = Lifespan(Application([], lifespan=leaves))
+    await lifespan.enter(1)
+    with pytest.raises(LookupError, match="as it is left"):
+        await lifespan.leave(1)
+    await lifespan.leave(1)  # nor here
+    assert caplog.records == []
+
+
+@pytest.mark.rule("STOP-6")
 async def test_a_server_that_does_not_start_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(self: FakeConnector, sockets: object) -> None:
         raise OSError("no")

@@ -24,10 +24,7 @@ from tests.processes import (
     serving,
     write_application,
 )
-from wsbridge import Application, Interceptor, Response
 from wsbridge.cli import Exit, ServeCommand, cli
-from wsbridge.http import Request
-from wsbridge.serving import Health, run
 
 wire = pytest.importorskip("wsbridge.conformance.client.wire")
 
@@ -90,27 +87,6 @@ async def test_sigint_knows_no_grace(app_dir: Path) -> None:
         process.process.send_signal(signal.SIGINT)
         await process.line("stub stops$")
         assert await process.end() == Exit.OK
-
-
-def test_health_comes_before_the_application() -> None:
-    refuse = Interceptor(name="refuse", enter=lambda context: context.update(response=Response("", 401)))
-    app = Application([], [refuse])
-    health = Health("/up")
-    guarded = health.in_front_of(app)
-
-    assert [interceptor.name for interceptor in guarded.interceptors] == ["health", "refuse"]
-    assert [interceptor.name for interceptor in app.interceptors] == ["refuse"]
-    context: dict[str, Any] = {"request": Request("GET", "/other", headers=[]), "response": None}
-    health(context)
-    assert context["response"] is None
-
-
-@pytest.mark.rule("LIM-5")
-def test_lim_5_run_checks_health_and_grace() -> None:
-    with pytest.raises(ValueError, match="health must be a path that begins with '/', not 'up'"):
-        run(Application([]), "stub", health="up")
-    with pytest.raises(ValueError, match="grace must be positive and finite, not -1"):
-        run(Application([]), "stub", grace=-1)
 
 
 # ---- a stop under load ----------------------------------------------------------------------------------------------

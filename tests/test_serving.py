@@ -7,16 +7,26 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wsbridge import Application, Connector, WebSocketOptions, run, serve
+from tests.fakes import FakeConnector, handshake, passes
+from wsbridge import (
+    Application,
+    Connector,
+    Interceptor,
+    Response,
+    UnsupportedOptionError,
+    WebSocketOptions,
+    run,
+    serve,
+)
 from wsbridge._process.signals import stop_signals
 from wsbridge.connector import BaseConnector
-from wsbridge.serving import listening_urls
+from wsbridge.serving import Health, listening_urls
 
 APP = Application([("/", WebSocketOptions())])
 
@@ -216,3 +226,137 @@ def test_stop_1_run_raises_what_the_start_raises(stub: type[Any]) -> None:
             run(APP, stub, port=port)
 
     assert stub.log == []
+
+
+@pytest.mark.rule("LIM-5")
+async def test_lim_5_what_pings_refuses_to_be_served_by_the_servers_own_pings(stub: type[Any]) -> None:
+    with pytest.raises(UnsupportedOptionError, match="stub connector cannot honour server_pings: it pings by itself"):
+        async with serve(APP, stub, server_pings=True):
+            pass
+    assert stub.log == []
+
+    class Pingless(stub):  # type: ignore[misc]
+        features = stub.features - {"ping"}
+
+        def __init__(self, app: Application, *, server_pings: bool, **options: Any) -> None:
+            super().__init__(Application([]), **options)
+            self.log.append(f"server_pings {server_pings}")
+
+    async with serve(APP, Pingless, server_pings=True):
+        assert stub.log == ["server_pings True", "start"]
+
+
+@pytest.mark.rule("LIM-5")
+def test_lim_5_run_serves_no_connector_without_a_socket() -> None:
+    with pytest.raises(UnsupportedOptionError, match="memory connector has no socket and serves no network"):
+        run(APP, "memory")
+
+
+@pytest.mark.rule("LIM-5")
+def test_lim_5_run_checks_health_and_grace(stub: type[Any]) -> None:
+    with pytest.raises(ValueError, match="health must be a path that begins with '/', not 'up'"):
+        run(APP, stub, health="up")
+    with pytest.raises(ValueError, match="grace must be positive and finite, not -1"):
+        run(APP, stub, grace=-1)
+    assert stub.log == []
+
+
+# ---- health and grace -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("STOP-2")
+async def test_health_answers_its_path_before_all_else() -> None:
+    refuse = Interceptor(name="refuse", enter=lambda context: context.update(response=Response("", 401)))
+    app = Application([], [refuse])
+    health = Health("/up")
+    guarded = health.in_front_of(app)
+    assert [interceptor.name for interceptor in guarded.interceptors] == ["health", "refuse"]
+    assert [interceptor.name for interceptor in app.interceptors] == ["refuse"]
+    connector = FakeConnector(guarded)
+
+    async def asked(target: str, method: str = "GET") -> tuple[int, bytes, Any]:
+        response = await connector.request(handshake(target, method=method))
+        assert isinstance(response, Response)
+        return response.status_code, response.body, response.headers.get("Cache-Control")
+
+    for target in ("/other", "/up/", "/UP"):
+        assert (await asked(target))[0] == 401
+    for method in ("GET", "HEAD"):
+        assert await asked("/up", method) == (200, b"ok\n", "no-store")
+    assert await asked("/up", "POST") == (405, b"Method Not Allowed\n", "no-store")
+    health.is_stopping = True
+    assert await asked("/up") == (503, b"Service Unavailable\n", "no-store")
+    assert (await asked("/up", "POST"))[0] == 405
+    assert (await asked("/other"))[0] == 401
+
+
+class Scripted:
+    """Runs an application on a fake connector, and a coroutine that does something with it once it listens."""
+
+    def __init__(self, script: Callable[[FakeConnector], Coroutine[Any, Any, None]], **options: Any) -> None:
+        self.connector: FakeConnector
+        self._script = script
+        self._task: asyncio.Task[None] | None = None
+        run(APP, FakeConnector, on_listening=self._listening, **options)
+        assert self._task is not None
+        self._task.result()
+
+    def _listening(self, connector: Connector) -> None:
+        assert isinstance(connector, FakeConnector)
+        self.connector = connector
+        self._task = asyncio.ensure_future(self._script(connector))
+
+
+async def status(connector: FakeConnector, target: str) -> int:
+    response = await connector.request(handshake(target))
+    assert isinstance(response, Response)
+    return response.status_code
+
+
+@pytest.mark.rule("STOP-2")
+def test_stop_2_in_the_grace_all_is_served_but_health_says_503(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsbridge")
+
+    async def script(connector: FakeConnector) -> None:
+        assert await status(connector, "/up") == 200
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            while await status(connector, "/up") == 200:  # noqa: ASYNC110  (a signal has no event)
+                await asyncio.sleep(0)
+        assert await status(connector, "/up") == 503
+        assert await status(connector, "/elsewhere") == 404
+        channel = await connector.open()
+        await passes()
+        assert channel.reason is None
+        channel.comes("lost")
+        await passes()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    made = Scripted(script, health="/up", grace=60)
+    assert made.connector.calls == ["start 1", "stop listening", "stop"]
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "fake stops in 60 s",
+        "refused with 404 the handshake for '/elsewhere': no route matches that path",
+        "fake stops",
+    ]
+
+
+@pytest.mark.rule("STOP-2")
+@pytest.mark.parametrize(
+    ("signum", "grace", "said"),
+    [
+        (signal.SIGTERM, 0.01, ["fake stops in 0.01 s", "fake stops"]),
+        (signal.SIGINT, 60, ["fake stops"]),
+    ],
+)
+def test_stop_2_a_grace_has_an_end_and_sigint_knows_none(
+    signum: signal.Signals, grace: float, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsbridge")
+
+    async def script(connector: FakeConnector) -> None:
+        os.kill(os.getpid(), signum)
+
+    made = Scripted(script, grace=grace)
+    assert made.connector.calls == ["start 1", "stop listening", "stop"]
+    assert [record.getMessage() for record in caplog.records][1:] == said

@@ -104,6 +104,46 @@ def test_stop_12_a_hangup_that_is_ignored_stays_so(hangup: bool) -> None:
 
 
 @pytest.mark.rule("STOP-11")
+def test_stop_11_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that was set in C, before Python began: it cannot be had, nor set again."""
+    getsignal = signal.getsignal
+    with disposition(signal.SIGTERM, signal.SIG_DFL):
+        monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else getsignal(number))
+        with end_at_signals(hangup=True):
+            pass
+        monkeypatch.undo()
+        assert callable(signal.getsignal(signal.SIGTERM))  # nobody can give it back
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.rule("STOP-11")
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_stop_11_a_signal_is_held_back_where_that_can_be(monkeypatch: pytest.MonkeyPatch, has_masks: bool) -> None:
+    heard: list[str] = []
+    if not has_masks:  # as on Windows
+        monkeypatch.delattr(signal, "pthread_sigmask")
+    with disposition(signal.SIGTERM, lambda number, frame: heard.append("signal")):
+        with held_back():
+            signal.raise_signal(signal.SIGTERM)  # to this thread: another would take one for the process
+            linger()
+            heard.append("end of block")
+        linger()
+    assert heard == (["end of block", "signal"] if has_masks else ["signal", "end of block"])
+
+
+@pytest.mark.rule("STOP-11")
+def test_stop_11_a_signal_ends_what_is_under_way_where_there_are_no_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait() -> None:
+        with end_at_signals(hangup=True):
+            kill(signal.SIGTERM)
+            linger()
+
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    with pytest.raises(Stopped):
+        wait()
+
+
+@pytest.mark.rule("STOP-11")
 def test_stop_11_in_another_thread_no_signal_comes() -> None:
     def go() -> None:
         with end_at_signals(hangup=True) as check:
