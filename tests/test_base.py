@@ -315,6 +315,26 @@ async def test_a_unix_socket_is_removed_at_the_stop(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.rule("STOP-1", "STOP-2")
+async def test_a_connector_need_fill_no_more_than_its_start_and_its_stop() -> None:
+    calls: list[str] = []
+
+    class Least(BaseConnector):
+        name = "least"
+        connector_api = 1
+        has_wire = False
+
+        async def _start(self, sockets: list[socket.socket]) -> None:
+            calls.append(f"start {len(sockets)}")
+
+        async def _stop(self) -> None:
+            calls.append("stop")
+
+    async with Least(Application([])) as connector:
+        assert connector.addresses == ()
+    assert calls == ["start 0", "stop"]
+
+
 @pytest.mark.rule("THR-2")
 def test_a_connector_belongs_to_the_loop_that_started_it() -> None:
     connector = serving()

@@ -238,7 +238,21 @@ async def test_who_does_not_read_an_answer_is_cut_at_the_handshake_timeout() -> 
 
 
 @pytest.mark.rule("HS-13")
-async def test_a_channel_and_a_mount_have_no_deadline_for_answers() -> None:
+async def test_what_is_written_to_a_channel_has_no_deadline() -> None:
+    async with Serving(handshake_timeout=7) as connector:
+        time = connector.use_fake_time()
+        async with client(connector.address):
+            protocol = await connector.connected()
+            connector.answering(protocol)
+            connector.upgraded(protocol)
+            protocol.transport.write(bytes(32 << 20))
+            time.advance(8)
+            assert not protocol.transport.is_closing()
+            connector.upgraded(protocol)
+
+
+@pytest.mark.rule("HS-13")
+async def test_a_mount_leaves_answers_to_the_framework() -> None:
     mounted = Serving()
     _ = mounted.loop
     time = mounted.use_fake_time()
