@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import threading
 from array import array
@@ -192,11 +193,13 @@ async def test_an_ended_channel_answers_false(report: tuple[Any, ...] | None) ->
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(), BrokenPipeError(), OSError(113, "no route"), FakeClosedError()]
 )
-async def test_a_peer_that_left_is_false_and_no_exception(error: Exception) -> None:
+@pytest.mark.parametrize("binary", [False, True])
+async def test_a_peer_that_left_is_false_and_no_exception(error: Exception, binary: bool) -> None:
     opened = await open_channel()
     opened.wire.error = error
-    assert await opened.channel.send_text("a") is False
+    assert await (opened.channel.send_binary(b"a") if binary else opened.channel.send_text("a")) is False
     opened.wire.error = None
+    assert await opened.channel.send_text("a") is False
     assert await opened.channel.send_binary(b"a") is False
     assert opened.written == []
     assert opened.channel.reason is None  # the receiving side tells how it ended
@@ -214,6 +217,32 @@ async def test_any_other_failure_is_a_send_error_and_ends_with_1011(binary: bool
     assert raised.value.__cause__ is error
     assert facts(opened.channel.reason) == (1011, "", "local")
     assert opened.written == [("close", 1011, "")]
+
+
+@pytest.mark.rule("SEND-6")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_whoever_waits_for_the_close_frame_waits_for_the_sends_before_it(lost: bool) -> None:
+    opened = await open_channel()
+    await opened.channel.close_written()  # none is to come
+    opened.wire.blocked = asyncio.get_running_loop().create_future()
+    (send,) = send_all(opened, "a")
+    await passes()
+    opened.channel.close(4000)
+    waiting = [asyncio.create_task(opened.channel.close_written()) for _ in range(3)]
+    await passes()
+    waiting[0].cancel()
+    await passes()
+    assert [task.done() for task in waiting] == [True, False, False]
+    if lost:
+        opened.comes("lost")
+    else:
+        opened.wire.blocked.set_result(None)
+    await passes()
+    assert all(task.done() for task in waiting)
+    assert opened.written == ([] if lost else [("text", "a"), ("close", 4000, "")])
+    opened.wire.blocked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await send
 
 
 @pytest.mark.rule("SEND-7", "CLOSE-10")

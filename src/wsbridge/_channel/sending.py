@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from wsbridge._channel.deadlines import Deadlines
 from wsbridge._channel.ending import CLOSING, HERE, LOST, OPEN
 from wsbridge._channel.host import Host
+from wsbridge._common.tasks import retrieve
 from wsbridge.errors import ChannelNotOpenError, SendError
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import BinaryLike
@@ -219,7 +220,7 @@ class Sending(Deadlines):
             self._inflight = set()
         self._inflight.add(task)
         task.add_done_callback(self._inflight.discard)
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(retrieve)  # who awaits it raises it; a cancelled one has nobody left to tell
         return asyncio.shield(task)
 
     def _send_large(self, sending: Coroutine[Any, Any, object]) -> Awaitable[object]:
@@ -369,9 +370,3 @@ class Sending(Deadlines):
                 f"channel {self.id} was called from another thread or event loop; it is not thread-safe: "
                 "use loop.call_soon_threadsafe(...) of the loop that serves it"
             )
-
-
-def _retrieve(task: asyncio.Task[object]) -> None:
-    """Take what a send raised: whoever awaits it raises it, and a cancelled one has nobody left to tell."""
-    if not task.cancelled():
-        task.exception()
