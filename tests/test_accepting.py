@@ -358,8 +358,7 @@ async def test_a_transport_that_cannot_be_made_is_logged_and_its_connection_is_c
     assert not acceptor.is_asked
 
 
-async def test_one_that_is_served_at_once_is_known_as_its_transport_is(listening: Listening) -> None:
-    """Such as by a server whose ``connect`` has nothing to wait for."""
+async def test_a_connection_is_open_as_long_as_its_transport_is(listening: Listening) -> None:
     made: list[tuple[asyncio.Transport, socket.socket]] = []
 
     class Plain(asyncio.Transport):
@@ -375,7 +374,6 @@ async def test_one_that_is_served_at_once_is_known_as_its_transport_is(listening
     with clients(listening, 1):
         await until(lambda: acceptor.transports)
     assert acceptor.transports == [made[0][0]]
-    assert acceptor._connecting == {}
     assert acceptor.is_asked
     made[0][1].close()
     made.append(made[0])

@@ -208,13 +208,13 @@ class TransportAcceptor(Acceptor):
         self._options: dict[str, Any] = {}
         if ssl is not None:
             self._options = {"ssl": ssl, "ssl_handshake_timeout": ssl_handshake_timeout}
-        self._connecting: dict[socket.socket, asyncio.Task[None]] = {}  # TLS is not agreed on yet
+        self._connecting: set[asyncio.Task[None]] = set()  # TLS is not agreed on yet
         self._anchors: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _take(self, connection: socket.socket, address: Any) -> None:
         task = _started(self._serve(self._factory(), connection), loop=self._loop)
-        if not task.done():
-            self._connecting[connection] = task
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _serve(self, protocol: asyncio.BaseProtocol, connection: socket.socket) -> None:
         try:
@@ -225,8 +225,6 @@ class TransportAcceptor(Acceptor):
         except Exception:
             connection.close()
             logger.exception("a connection that was accepted cannot be served")
-        finally:
-            self._connecting.pop(connection, None)
 
     @property
     def transports(self) -> list[Any]:
@@ -238,7 +236,7 @@ class TransportAcceptor(Acceptor):
         return bool(self._connecting) or any(not transport.is_closing() for transport in self.transports)
 
     async def abort(self) -> None:
-        connecting = list(self._connecting.values())
+        connecting = list(self._connecting)
         for task in connecting:
             task.cancel()
         for transport in self.transports:
