@@ -100,10 +100,10 @@ def _generator_kind(callback: object) -> str:
 
 def _signature(callback: Any) -> inspect.Signature:
     """Return its own signature, since what a decorator wraps need not be called with what it is called with."""
+    options: dict[str, Any] = {"follow_wrapped": False}
     if sys.version_info >= (3, 14):  # an annotation may name what is imported for type checkers alone
-        form = annotationlib.Format.FORWARDREF
-        return inspect.signature(callback, follow_wrapped=False, annotation_format=form)
-    return inspect.signature(callback, follow_wrapped=False)
+        options["annotation_format"] = annotationlib.Format.FORWARDREF
+    return inspect.signature(callback, **options)
 
 
 def _call(name: str, takes: tuple[str, ...]) -> str:
