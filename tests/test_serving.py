@@ -297,7 +297,8 @@ class Scripted:
         self.connector: FakeConnector
         self._script = script
         self._task: asyncio.Task[None] | None = None
-        run(APP, FakeConnector, on_listening=self._listening, **options)
+        served: Any = FakeConnector
+        run(APP, served, on_listening=self._listening, **options)
         assert self._task is not None
         self._task.result()
 

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,7 +244,7 @@ async def test_where_no_other_system_needs_it_a_port_is_not_closed_to_its_own_ki
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
         listen([sock])
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
-    monkeypatch.setattr(sockets.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     with closing(await bind("127.0.0.1", 0)) as (sock,):
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
 
