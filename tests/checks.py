@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness.bench import Bench
 
 __all__ = ["made"]
 

@@ -14,8 +14,8 @@ from tests.test_conformance_report import LEFT, RIGHT, RULES
 from tools import committed, costs, reports, stock
 from wsbridge.conformance import Session, SuiteResult, Verdict
 from wsbridge.conformance.doors.suite import MODEL_CHECK
-from wsbridge.conformance.run.runner import CheckResult
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness.runner import CheckResult
+from wsbridge.conformance.harness.target import TargetInfo
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,13 +20,13 @@ from wsbridge.application import Application
 from wsbridge.conformance import Session, Verdict, run
 from wsbridge.conformance.client.wire import Peer
 from wsbridge.conformance.contract.check import Check, CheckFailed, fail
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target, open_descriptors
-from wsbridge.conformance.run.recorder import Recorder
-from wsbridge.conformance.run.report import failure_text, html, junit, markdown
-from wsbridge.conformance.run.result import SuiteResult, dump_results, load_results
-from wsbridge.conformance.run.runner import CheckResult, run_check
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench, Target, open_descriptors
+from wsbridge.conformance.harness.recorder import Recorder
+from wsbridge.conformance.harness.report import failure_text, html, junit, markdown
+from wsbridge.conformance.harness.result import SuiteResult, dump_results, load_results
+from wsbridge.conformance.harness.runner import CheckResult, run_check
+from wsbridge.conformance.harness.target import TargetInfo
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.options import WebSocketOptions
 
@@ -301,7 +301,7 @@ def test_a_worker_that_fails_while_the_machine_stalls_is_asked_again(monkeypatch
         scales.append(scale)
         return 60
 
-    monkeypatch.setattr("wsbridge.conformance.run.worker.watchdog_limit", limit)
+    monkeypatch.setattr("wsbridge.conformance.harness.worker.watchdog_limit", limit)
     result = run("tests.conformance.misbehaving:StartRaises", rules=["RECV-1/texts-arrive-exactly"]).results[0]
     assert (result.verdict, result.message) == (Verdict.FAIL, "RuntimeError: no wheels")
     assert result.remark == "run again: the machine stalled for 0.5 s"

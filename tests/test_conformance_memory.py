@@ -26,9 +26,9 @@ from wsbridge.conformance.client.wire import (
     close_payload,
 )
 from wsbridge.conformance.contract.check import all_checks
-from wsbridge.conformance.run.bench import Bench, Served, Target
-from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer, NoWire
-from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.harness.bench import Bench, Served, Target
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer, NoWire
+from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
 from wsbridge.connectors import memory
 
 CHECKS = {check.id: check for check in all_checks()}

@@ -15,11 +15,11 @@ import pytest
 
 from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client.wire import LogEntry
-from wsbridge.conformance.run import report
-from wsbridge.conformance.run.known import Known
-from wsbridge.conformance.run.result import RuleInfo
-from wsbridge.conformance.run.runner import CheckResult
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness import report
+from wsbridge.conformance.harness.known import Known
+from wsbridge.conformance.harness.result import RuleInfo
+from wsbridge.conformance.harness.runner import CheckResult
+from wsbridge.conformance.harness.target import TargetInfo
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,11 +24,11 @@ from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
 from wsbridge.conformance.contract.check import CheckFailed, all_checks, fail
 from wsbridge.conformance.doors.suite import current_rules, select
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target
-from wsbridge.conformance.run.known import load_known_failing
-from wsbridge.conformance.run.result import compare, dump_results, load_results
-from wsbridge.conformance.run.runner import CheckResult, run_check
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench, Target
+from wsbridge.conformance.harness.known import load_known_failing
+from wsbridge.conformance.harness.result import compare, dump_results, load_results
+from wsbridge.conformance.harness.runner import CheckResult, run_check
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
 

@@ -44,7 +44,7 @@ from wsbridge.conformance.client.wire import (
     build_frame,
     close_payload,
 )
-from wsbridge.conformance.run import lateness
+from wsbridge.conformance.harness import lateness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

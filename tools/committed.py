@@ -17,9 +17,9 @@ from typing import Any
 
 from tools.lines import as_lines
 from wsbridge.conformance.doors.suite import MODEL_CHECK, Session
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness.result import SuiteResult
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.target import TargetInfo
 
 __all__ = ["CHECKS", "load", "save"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from tools.stock import STOCK
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.contract.rule import markdown_table
-from wsbridge.conformance.run.known import Known
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.known import Known
+from wsbridge.conformance.harness.result import SuiteResult
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
 
 __all__ = ["COSTS", "Cost", "cost_of", "explained", "table", "unseen"]
 

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 from wsbridge.application import Application
 from wsbridge.conformance.contract.check import Check
 from wsbridge.conformance.doors.suite import Session
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.result import SuiteResult
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
 from wsbridge.connectors import asgi
 
 __all__ = ["STOCK", "Granian", "Hypercorn", "Stock", "Uvicorn", "UvicornWsproto", "checks", "judged", "run"]

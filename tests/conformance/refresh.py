@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.conformance.breaking import BROKEN, Breakage
 from wsbridge.conformance.contract.check import all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.runner import Verdict, run_check
 from wsbridge.registry import load_connector
 
 TABLE = Path(__file__).with_name("caught.json")

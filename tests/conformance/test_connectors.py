@@ -12,9 +12,9 @@ from websockets.frames import CloseCode
 
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.contract.check import Check, CheckFailed, all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.runner import Verdict, run_check
 from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import SERVERS, load_connector

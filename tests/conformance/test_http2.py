@@ -13,8 +13,8 @@ import pytest
 from tools import stock
 from tools.reports import asgi_reports
 from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.runner import Verdict, run_check
 
 pytest.importorskip("hypercorn")
 

@@ -11,9 +11,9 @@ from wsproto.frame_protocol import CloseReason
 
 from tools.reports import VARIANTS
 from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.runner import Verdict, run_check
 from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector

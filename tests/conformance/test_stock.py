@@ -11,8 +11,8 @@ from tools import stock
 from tools.reports import asgi_reports
 from wsbridge import Application, WebSocketOptions
 from wsbridge.conformance.client import wire
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import sys
 from tests.faults.harness import CHANNELS, run
 from tests.faults.judge import Figures
 from tests.processes import INSTALLED
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.bench import Target
 from wsbridge.registry import load_connector
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.refresh import BY_NAME
 from tests.faults.harness import run
 from tests.faults.plan import FAULTS
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.bench import Target
 from wsbridge.registry import load_connector
 
 # what a broken connector leaves behind, on purpose or not, may come up in the test that follows

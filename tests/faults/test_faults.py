@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.harness import run
 from tests.processes import INSTALLED
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.bench import Target
 from wsbridge.registry import load_connector
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsbridge.conformance.doors.plugin import ConnectorSuite
     from wsbridge.conformance.doors.suite import Progress, Session, run
-    from wsbridge.conformance.run.known import Known, load_known_failing
-    from wsbridge.conformance.run.result import Changes, RuleInfo, SuiteResult, compare, load_results
-    from wsbridge.conformance.run.runner import CheckResult, Verdict
-    from wsbridge.conformance.run.target import TargetError, TargetInfo
+    from wsbridge.conformance.harness.known import Known, load_known_failing
+    from wsbridge.conformance.harness.result import Changes, RuleInfo, SuiteResult, compare, load_results
+    from wsbridge.conformance.harness.runner import CheckResult, Verdict
+    from wsbridge.conformance.harness.target import TargetError, TargetInfo
 
 __all__ = [
     "Changes",
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "run.known": ("Known", "load_known_failing"),
+    "harness.known": ("Known", "load_known_failing"),
     "doors.plugin": ("ConnectorSuite",),
-    "run.result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
-    "run.runner": ("CheckResult", "Verdict"),
+    "harness.result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
+    "harness.runner": ("CheckResult", "Verdict"),
     "doors.suite": ("Progress", "Session", "run"),
-    "run.target": ("TargetError", "TargetInfo"),
+    "harness.target": ("TargetError", "TargetInfo"),
 }
 
 

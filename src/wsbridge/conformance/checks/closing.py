@@ -10,8 +10,8 @@ from typing import Any
 from wsbridge.conformance.checks.common import LEAVE, clog, pair
 from wsbridge.conformance.client.wire import Binary, Close, Closed, Eof, Opcode, Peer, Text, build_frame
 from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import WebSocketChannel
 
 SENDABLE = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)

@@ -12,7 +12,7 @@ from wsbridge.close import CloseReason, close_reason
 from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame, close_payload
 from wsbridge.conformance.contract.check import all_checks, check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import Deviation, WebSocketChannel
 
 # The names of CLOSE-9, written down here once more, so that a slip in the library's own table is found.

@@ -11,7 +11,7 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import InitializeWebSocket, WebSocketChannel

@@ -15,7 +15,7 @@ from wsbridge.conformance.checks.recv import (
 )
 from wsbridge.conformance.client.wire import Close, Closed, Opcode, Pong, build_frame, close_payload
 from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness.bench import Bench
 
 __all__: list[str] = []
 

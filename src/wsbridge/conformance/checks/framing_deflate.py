@@ -19,7 +19,7 @@ from wsbridge.conformance.checks.recv import (
 )
 from wsbridge.conformance.client.wire import HandshakeRequest, Opcode, Peer, Pong, Text, WireViolation, build_frame
 from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.harness.bench import Bench, Served
 
 __all__: list[str] = []
 

@@ -13,8 +13,8 @@ from typing import Any
 from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.client.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
 from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 

@@ -13,7 +13,7 @@ from wsbridge.conformance.checks.common import Sends, clog, messages_until_close
 from wsbridge.conformance.checks.sending import SlowFile
 from wsbridge.conformance.client.wire import Binary, Close, Eof, Opcode, Peer, Text
 from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 
 T = TypeVar("T")

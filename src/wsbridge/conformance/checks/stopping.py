@@ -12,7 +12,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.common import clog, messages_until_close, none_lost, pair
 from wsbridge.conformance.client.wire import Close, Eof, HandshakeRequest, Peer, Text, WireError
 from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor

@@ -10,7 +10,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
 from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor

@@ -12,8 +12,8 @@ from typing import Any
 
 from wsbridge.conformance.client.wire import Peer
 from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 

@@ -26,7 +26,7 @@ from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, ParseFailed, RsvBits
 from wsproto.frame_protocol import Opcode as Opcode  # part of this module's API
 
-from wsbridge.conformance.run.lateness import timeout as timeout_without_stalls
+from wsbridge.conformance.harness.lateness import timeout as timeout_without_stalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence

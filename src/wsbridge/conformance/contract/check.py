@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wsbridge.protocols import Feature
 
 if TYPE_CHECKING:
-    from wsbridge.conformance.run.bench import Bench
+    from wsbridge.conformance.harness.bench import Bench
 
 __all__ = ["Check", "CheckFailed", "all_checks", "check", "equal", "fail", "true"]
 

@@ -23,11 +23,11 @@ import pytest
 from wsbridge._process.loops import LoopName
 from wsbridge.conformance.contract.check import Check
 from wsbridge.conformance.doors.suite import MODEL_CHECK, Session, check_known, select
-from wsbridge.conformance.run.conditions import Conditions
-from wsbridge.conformance.run.known import KnownFailing, load_known_failing
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.run.target import TargetError, is_url
+from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.known import KnownFailing, load_known_failing
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.target import TargetError, is_url
 from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import Connector
 

@@ -14,11 +14,11 @@ from typing import Any, Self
 from wsbridge._process.loops import LoopName
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.known import KnownFailing, closest, load_known_failing, matching
-from wsbridge.conformance.run.result import RuleInfo, SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict, fairly, run_check
-from wsbridge.conformance.run.target import (
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.known import KnownFailing, closest, load_known_failing, matching
+from wsbridge.conformance.harness.result import RuleInfo, SuiteResult
+from wsbridge.conformance.harness.runner import CheckResult, Verdict, fairly, run_check
+from wsbridge.conformance.harness.target import (
     BrokenTargetError,
     TargetError,
     TargetInfo,
@@ -27,13 +27,13 @@ from wsbridge.conformance.run.target import (
     resolve,
     spec_of,
 )
-from wsbridge.conformance.run.worker import Worker
+from wsbridge.conformance.harness.worker import Worker
 from wsbridge.protocols import Connector
 
 __all__ = ["Progress", "Session", "run", "select"]
 
 MODEL_CHECK = "RECV-4/random-sequences"
-"""The id of the random model's result; that of `wsbridge.conformance.run.model`, which is slow to import."""
+"""The id of the random model's result; that of `wsbridge.conformance.harness.model`, which is slow to import."""
 MODEL_TITLE = "Random sequences of messages, pings, closes and drops keep the order and the reasons that are promised."
 
 
@@ -166,7 +166,7 @@ class Session:
         if self._worker is not None:
             return fairly(partial(self._worker.run_model, MODEL_CHECK), self.scale)
         assert self._target is not None
-        from wsbridge.conformance.run.model import run_model
+        from wsbridge.conformance.harness.model import run_model
 
         target = self._target
         return fairly(lambda scale: run_model(target, scale=scale), self.scale)

@@ -1,4 +1,4 @@
-"""A server in a process of its own, so that its memory is its own: ``python -m wsbridge.conformance.run.child``.
+"""A server in a process of its own, so that its memory is its own: ``python -m wsbridge.conformance.harness.child``.
 
 `measured` is for the checks that promise bounded memory. It starts the connector under test in a fresh interpreter, on
 loopback, and tells by how much the peak of what that process has in memory grew. What is left of memory that was used
@@ -30,10 +30,10 @@ from typing import IO, Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Served
-from wsbridge.conformance.run.conditions import Conditions
-from wsbridge.conformance.run.target import spec_of
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.target import spec_of
 
 __all__ = ["MIB", "Measured", "measured"]
 
@@ -117,7 +117,7 @@ async def _started(bench: Bench) -> AsyncGenerator[_Child]:
 def _process(written: IO[bytes]) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.Popen(
-        [sys.executable, "-m", "wsbridge.conformance.run.child"],
+        [sys.executable, "-m", "wsbridge.conformance.harness.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=written,

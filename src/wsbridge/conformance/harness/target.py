@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wsbridge.conformance.client.wire import Closed, HandshakeRefused, HandshakeRequest, Peer, WireError
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.bench import Target
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,

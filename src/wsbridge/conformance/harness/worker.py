@@ -1,4 +1,4 @@
-"""Checks in a process of their own: ``python -m wsbridge.conformance.run.worker``, and `Worker`, which starts it.
+"""Checks in a process of their own: ``python -m wsbridge.conformance.harness.worker``, and `Worker`, which starts it.
 
 Jobs go to the worker's stdin, one JSON object a line, and answers come from what was its stdout, one for each. What the
 connector itself writes on stdout is noticed and fails the check, whose process is none the worse for it. A worker that
@@ -26,11 +26,11 @@ from functools import partial
 from typing import IO, Any, Self
 
 from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
-from wsbridge.conformance.run.target import BrokenTargetError, TargetError, TargetInfo, describe, resolve
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Target
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
+from wsbridge.conformance.harness.target import BrokenTargetError, TargetError, TargetInfo, describe, resolve
 
 __all__ = ["MODEL_LIMIT", "Worker"]
 
@@ -154,7 +154,7 @@ class _Process:
         self._written: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "wsbridge.conformance.run.worker"],
+            [sys.executable, "-P", "-m", "wsbridge.conformance.harness.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._written,
@@ -294,7 +294,7 @@ def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
 
 
 def _model(target: Target, scale: float) -> CheckResult:
-    from wsbridge.conformance.run.model import run_model  # hypothesis takes its time to import
+    from wsbridge.conformance.harness.model import run_model  # hypothesis takes its time to import
 
     with lateness.measured():
         return run_model(target, scale=scale)

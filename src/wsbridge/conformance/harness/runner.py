@@ -22,9 +22,9 @@ from typing import Any, Literal, Self, cast
 from wsbridge.application import Application
 from wsbridge.conformance.client.wire import Closed, LogEntry, WireLog
 from wsbridge.conformance.contract.check import Check, CheckFailed, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target, watched
-from wsbridge.conformance.run.stacks import where
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench, Target, watched
+from wsbridge.conformance.harness.stacks import where
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel

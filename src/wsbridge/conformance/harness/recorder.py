@@ -11,7 +11,7 @@ from typing import Any
 
 from wsbridge.close import CloseReason
 from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
+from wsbridge.conformance.harness import lateness
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel

@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 from wsbridge.conformance.contract.catalogue import GROUPS
 from wsbridge.conformance.contract.rule import markdown_table
 from wsbridge.conformance.doors.suite import current_rules, current_titles
-from wsbridge.conformance.run.result import RuleInfo, SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.result import RuleInfo, SuiteResult
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
 
 __all__ = [
     "SYMBOLS",

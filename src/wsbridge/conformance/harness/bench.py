@@ -20,10 +20,10 @@ from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.conformance.client.wire import Peer, WireLog
 from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer
-from wsbridge.conformance.run.recorder import Recorder
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer
+from wsbridge.conformance.harness.recorder import Recorder
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Connector, Deviation, Feature, WebSocketChannel
@@ -255,7 +255,7 @@ class Bench:
     async def reference(self) -> AsyncGenerator[Served, None]:
         """Serve the reference application, or use the server at the target's URL that does."""
         if self.target.connector is not None:
-            from wsbridge.conformance.run.reference import reference_application
+            from wsbridge.conformance.harness.reference import reference_application
 
             async with self.serve(reference_application(**self.target.neutral)) as served:
                 yield served

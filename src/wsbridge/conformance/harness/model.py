@@ -20,9 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from wsbridge.conformance.client.wire import Closed, Opcode, Peer, WireError
 from wsbridge.conformance.contract.check import CheckFailed, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Served, Target
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.harness import lateness
+from wsbridge.conformance.harness.bench import Bench, Served, Target
+from wsbridge.conformance.harness.runner import CheckResult, Verdict
 from wsbridge.protocols import WebSocketChannel
 
 __all__ = ["MODEL_CHECK", "run_model"]
