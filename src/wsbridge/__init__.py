@@ -29,11 +29,11 @@ from wsbridge.errors import (
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import Compression, WebSocketOptions
-from wsbridge.protocols import Connector, InitializeWebSocket, WebSocketChannel
+from wsbridge.protocols import Connector, WebSocketChannel
 from wsbridge.registry import connector_names, load_connector
 from wsbridge.serving import run, serve
 from wsbridge.stream import MessageStream, stream_handler
-from wsbridge.upgrade import upgrade_request_to_websocket, websocket_interceptor
+from wsbridge.upgrade import InitializeWebSocket, upgrade_request_to_websocket, websocket_interceptor
 
 __all__ = [
     "Application",
