@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wsbridge.conformance.contract.check import Check
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.bench import Bench
 
 __all__ = ["made"]

@@ -19,7 +19,7 @@ from tests.checks import made
 from wsbridge.application import Application
 from wsbridge.conformance import Session, Verdict, run
 from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import Check, CheckFailed, fail
+from wsbridge.conformance.contract import Check, CheckFailed, fail
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target, open_descriptors
 from wsbridge.conformance.harness.recorder import Recorder

@@ -10,6 +10,7 @@ import pytest
 
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
+from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.client.wire import (
     Binary,
     Close,
@@ -25,7 +26,6 @@ from wsbridge.conformance.client.wire import (
     build_frame,
     close_payload,
 )
-from wsbridge.conformance.contract.check import all_checks
 from wsbridge.conformance.harness.bench import Bench, Served, Target
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer, NoWire
 from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check

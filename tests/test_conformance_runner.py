@@ -22,7 +22,8 @@ import pytest
 from tests.checks import made
 from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
-from wsbridge.conformance.contract.check import CheckFailed, all_checks, fail
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import CheckFailed, fail
 from wsbridge.conformance.doors.suite import current_rules, select
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target

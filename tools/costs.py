@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tools.stock import STOCK
 from wsbridge.conformance.contract import catalogue
-from wsbridge.conformance.contract.rule import markdown_table
+from wsbridge.conformance.contract.definition import markdown_table
 from wsbridge.conformance.harness.known import Known
 from wsbridge.conformance.harness.result import SuiteResult
 from wsbridge.conformance.harness.runner import CheckResult, Verdict

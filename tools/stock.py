@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from wsbridge.application import Application
-from wsbridge.conformance.contract.check import Check
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.doors.suite import Session
 from wsbridge.conformance.harness.result import SuiteResult
 from wsbridge.conformance.harness.runner import CheckResult, Verdict

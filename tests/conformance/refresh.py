@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.conformance.breaking import BROKEN, Breakage
-from wsbridge.conformance.contract.check import all_checks
+from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.runner import Verdict, run_check
 from wsbridge.registry import load_connector

@@ -10,8 +10,8 @@ from aiohttp import WSCloseCode
 from picows import WSCloseCode as PicowsCloseCode
 from websockets.frames import CloseCode
 
-from wsbridge.conformance.contract import catalogue
-from wsbridge.conformance.contract.check import Check, CheckFailed, all_checks
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check, CheckFailed, catalogue
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.report import failure_text
 from wsbridge.conformance.harness.runner import Verdict, run_check

@@ -12,7 +12,7 @@ import pytest
 
 from tools import stock
 from tools.reports import asgi_reports
-from wsbridge.conformance.contract.check import Check
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.runner import Verdict, run_check
 

@@ -10,7 +10,8 @@ from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
 
 from tools.reports import VARIANTS
-from wsbridge.conformance.contract.check import Check, all_checks
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.report import failure_text
 from wsbridge.conformance.harness.runner import Verdict, run_check

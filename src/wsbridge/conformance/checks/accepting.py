@@ -19,7 +19,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.checks.starting import Certificates, free_port, occupied
 from wsbridge.conformance.client.wire import Close, Closed
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor

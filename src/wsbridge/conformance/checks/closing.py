@@ -9,7 +9,7 @@ from typing import Any
 
 from wsbridge.conformance.checks.common import LEAVE, clog, pair
 from wsbridge.conformance.client.wire import Binary, Close, Closed, Eof, Opcode, Peer, Text, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import WebSocketChannel

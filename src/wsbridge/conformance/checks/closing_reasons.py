@@ -11,7 +11,8 @@ from typing import Any
 from wsbridge.close import CloseReason, close_reason
 from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame, close_payload
-from wsbridge.conformance.contract.check import all_checks, check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.contract.registration import registered
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import Deviation, WebSocketChannel
 
@@ -449,7 +450,7 @@ async def the_connector_stopped(bench: Bench) -> None:
 @check("CLOSE-8")
 async def declared_deviations(bench: Bench) -> None:
     """Each declared deviation is that of a check of this suite, and says what happens and what was tried."""
-    known = {one.id for one in all_checks()}
+    known = {one.id for one in registered()}  # all of them: they are imported together
     for scenario, declared in bench.target.deviations.items():
         true(scenario in known, f"a deviation is declared for {scenario!r}, and there is no such check")
         true(isinstance(declared, Deviation), f"{scenario}: {declared!r} is no Deviation")

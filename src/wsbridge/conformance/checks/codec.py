@@ -12,7 +12,7 @@ from wsbridge.application import Application
 from wsbridge.codec import Codec, json_codec
 from wsbridge.conformance.checks.stream import handled, read_all
 from wsbridge.conformance.client.wire import Close, Opcode, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import MessageDecodeError, MessageKindError
 from wsbridge.http import Request

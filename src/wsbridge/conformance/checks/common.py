@@ -11,7 +11,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.client.wire import Binary, Close, Eof, Peer, Text
-from wsbridge.conformance.contract.check import CheckFailed, equal, true
+from wsbridge.conformance.contract import CheckFailed, equal, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.connector import BaseChannel

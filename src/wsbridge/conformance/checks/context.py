@@ -10,7 +10,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor

@@ -15,7 +15,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import deflated, echo
 from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.conformance.harness.child import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions

@@ -14,7 +14,7 @@ from wsbridge.conformance.checks.recv import (
     seen_by_peer,
 )
 from wsbridge.conformance.client.wire import Close, Closed, Opcode, Pong, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 
 __all__: list[str] = []

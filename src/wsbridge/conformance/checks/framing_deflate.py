@@ -18,7 +18,7 @@ from wsbridge.conformance.checks.recv import (
     what_came,
 )
 from wsbridge.conformance.client.wire import HandshakeRequest, Opcode, Peer, Pong, Text, WireViolation, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 
 __all__: list[str] = []

@@ -9,7 +9,7 @@ from typing import Any
 from wsbridge.conformance.checks.framing_deflate import NAME, agreed, deflating, echoed
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import Compression

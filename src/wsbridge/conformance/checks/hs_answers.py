@@ -11,7 +11,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.checks.recv import PEER_SEES_1002, how_it_ended
 from wsbridge.conformance.client.wire import Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator
 
 from wsbridge.conformance.checks.starting import Certificates
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.connector.alpn import GRACE
 

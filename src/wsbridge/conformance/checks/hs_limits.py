@@ -12,7 +12,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.common import LEAVE
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client.wire import Closed, Eof, HttpResponse, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor

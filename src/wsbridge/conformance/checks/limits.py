@@ -13,7 +13,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client.wire import Opcode, Peer, Pong, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.conformance.harness.child import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions

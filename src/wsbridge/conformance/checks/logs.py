@@ -14,7 +14,7 @@ from wsbridge.codec import json_codec
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.checks.hs import handshake
 from wsbridge.conformance.client.wire import Opcode, Peer, WireError, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from wsbridge.conformance.client.wire import Closed, Opcode, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel

@@ -10,7 +10,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError
 from wsbridge.http import Request

@@ -12,7 +12,7 @@ from typing import Any
 
 from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.client.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.options import WebSocketOptions

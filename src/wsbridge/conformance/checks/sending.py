@@ -13,7 +13,7 @@ from typing import Any
 
 from wsbridge.conformance.checks.common import failing, pair
 from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import SendError
 from wsbridge.protocols import WebSocketChannel

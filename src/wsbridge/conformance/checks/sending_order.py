@@ -12,7 +12,7 @@ from wsbridge._common.tasks import begin_later
 from wsbridge.conformance.checks.common import Sends, clog, messages_until_close, none_lost, numbered, pair
 from wsbridge.conformance.checks.sending import SlowFile
 from wsbridge.conformance.client.wire import Binary, Close, Eof, Opcode, Peer, Text
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 

@@ -11,7 +11,7 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import clog, messages_until_close, none_lost, pair
 from wsbridge.conformance.client.wire import Close, Eof, HandshakeRequest, Peer, Text, WireError
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel

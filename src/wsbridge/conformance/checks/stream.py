@@ -9,7 +9,7 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request

@@ -13,7 +13,7 @@ from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.checks.stream import Raw, closed_error, handled, read_all, send_numbers
 from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.conformance.harness.child import MIB, measured
 from wsbridge.errors import ChannelClosedError

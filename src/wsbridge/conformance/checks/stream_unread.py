@@ -9,7 +9,7 @@ from typing import Any
 from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
 from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal
+from wsbridge.conformance.contract import check, equal
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.connector import Mount
 from wsbridge.http import Request

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
+from wsbridge.conformance.contract import CheckFailed, check, equal, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request

@@ -10,7 +10,7 @@ from wsbridge.close import CloseReason
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.client.wire import Close, Closed, Eof, Opcode, Peer, Ping, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
+from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.conformance.harness.child import MIB
 from wsbridge.protocols import Feature, WebSocketChannel

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from wsbridge._process.loops import LOOPS, LoopName
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
-from wsbridge.conformance.contract.check import Check, all_checks
 from wsbridge.conformance.doors.suite import Progress, check_known, current_rules, run, select
 from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import Conditions

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from wsbridge._process.loops import LoopName
-from wsbridge.conformance.contract.check import Check
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.doors.suite import MODEL_CHECK, Session, check_known, select
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing

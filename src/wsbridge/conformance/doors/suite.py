@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsbridge._process.loops import LoopName
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
-from wsbridge.conformance.contract.check import Check, all_checks
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.known import KnownFailing, closest, load_known_failing, matching
 from wsbridge.conformance.harness.result import RuleInfo, SuiteResult

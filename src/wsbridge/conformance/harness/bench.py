@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.conformance.client.wire import Peer, WireLog
-from wsbridge.conformance.contract.check import CheckFailed
+from wsbridge.conformance.contract import CheckFailed
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer

@@ -19,7 +19,7 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from wsbridge.conformance.client.wire import Closed, Opcode, Peer, WireError
-from wsbridge.conformance.contract.check import CheckFailed, equal, true
+from wsbridge.conformance.contract import CheckFailed, equal, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Served, Target
 from wsbridge.conformance.harness.runner import CheckResult, Verdict

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsbridge.close import CloseReason
-from wsbridge.conformance.contract.check import CheckFailed
+from wsbridge.conformance.contract import CheckFailed
 from wsbridge.conformance.harness import lateness
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from wsbridge.conformance.contract.catalogue import GROUPS
-from wsbridge.conformance.contract.rule import markdown_table
+from wsbridge.conformance.contract.definition import markdown_table
 from wsbridge.conformance.doors.suite import current_rules, current_titles
 from wsbridge.conformance.harness.result import RuleInfo, SuiteResult
 from wsbridge.conformance.harness.runner import CheckResult, Verdict

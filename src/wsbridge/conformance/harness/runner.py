@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, cast
 
 from wsbridge.application import Application
 from wsbridge.conformance.client.wire import Closed, LogEntry, WireLog
-from wsbridge.conformance.contract.check import Check, CheckFailed, equal, true
+from wsbridge.conformance.contract import Check, CheckFailed, equal, true
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target, watched
 from wsbridge.conformance.harness.stacks import where

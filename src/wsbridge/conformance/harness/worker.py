@@ -25,7 +25,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import IO, Any, Self
 
-from wsbridge.conformance.contract.check import Check, all_checks
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
