@@ -1,7 +1,7 @@
 """A client of HTTP/2 for tests, on the library h2, and what lets a client of HTTP/1.1 speak by it.
 
 `Gateway` is what some proxies are: a WebSocket that comes to it by an upgrade goes on as a stream of HTTP/2 (RFC 8441).
-With it `wsbridge.conformance.client.wire.Peer`, which knows no HTTP/2, and so the suite, reach a server over it.
+With it `wsbridge.conformance.client.WirePeer`, which knows no HTTP/2, and so the suite, reach a server over it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from wsbridge import Application, Connector, WebSocketChannel, WebSocketOptions,
 from wsbridge.cli import Exit
 from wsbridge.tls import Certificate, TLSFileError
 
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client")
 trustme = pytest.importorskip("trustme")
 
 pytestmark = pytest.mark.rule("STOP-14")
@@ -244,9 +244,8 @@ def test_run_takes_it_and_a_hangup_loads_it_again(files: Files) -> None:
 
 async def open_channel(url: str, trust: ssl.SSLContext) -> tuple[Any, str]:
     host, _, port = url.partition("://")[2].partition(":")
-    peer = await wire.Peer.connect((host, int(port)), target="/echo", ssl=trust, timeout=TIMEOUT)
-    assert peer._tls is not None
-    return peer, common_name(peer._tls.getpeercert())
+    peer = await wire.WirePeer.connect((host, int(port)), target="/echo", ssl=trust, timeout=TIMEOUT)
+    return peer, common_name(peer.link.stream.tls.getpeercert())
 
 
 async def until(url: str, trust: ssl.SSLContext, name: str) -> None:

@@ -17,10 +17,9 @@ import pytest
 
 from tests.checks import made
 from wsbridge.application import Application
-from wsbridge.conformance import Session, Verdict, run
-from wsbridge.conformance.client.wire import Peer
+from wsbridge.conformance import Session, Verdict, lateness, run
+from wsbridge.conformance.client import WirePeer
 from wsbridge.conformance.contract import Check, CheckFailed, fail
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target, open_descriptors
 from wsbridge.conformance.harness.recorder import Recorder
 from wsbridge.conformance.harness.report import failure_text, html, junit, markdown
@@ -180,7 +179,7 @@ async def test_every_limit_of_a_check_stretches(machine: Machine) -> None:
 
 async def test_the_limits_of_the_client_stretch(machine: Machine) -> None:
     app = Application([("/", WebSocketOptions[None]())])
-    async with Connector(app) as connector, await Peer.connect(connector.addresses[0], target="/") as peer:
+    async with Connector(app) as connector, await WirePeer.connect(connector.addresses[0], target="/") as peer:
         await _outlasts(machine, lambda: peer.receive(0.01))
 
 

@@ -11,23 +11,24 @@ import pytest
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
 from wsbridge.conformance.checks import all_checks
-from wsbridge.conformance.client.wire import (
+from wsbridge.conformance.client import (
     Binary,
     Close,
     Closed,
     Eof,
     HandshakeRefused,
+    NoWire,
     Opcode,
-    Peer,
     Ping,
     Pong,
     Text,
+    WirePeer,
     WireTimeout,
     build_frame,
     close_payload,
 )
 from wsbridge.conformance.harness.bench import Bench, Served, Target
-from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer, NoWire
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
 from wsbridge.connectors import memory
 
@@ -70,7 +71,7 @@ async def served(app: App) -> AsyncGenerator[Served, None]:
 
 async def test_frames_become_calls_and_calls_events(served: Served, app: App) -> None:
     async with served.peer() as peer:
-        assert isinstance(peer, MemoryPeer)
+        assert isinstance(peer.link, MemoryLink)
         for text in ("", "\u20ac", "x" * 70_000):
             await peer.send_text(text)
             assert await peer.receive() == Text(text)
@@ -79,8 +80,8 @@ async def test_frames_become_calls_and_calls_events(served: Served, app: App) ->
         await peer.send_close(4001, "bye")
         assert await peer.receive() == Close(4001, "bye")
         assert await peer.receive() == await peer.receive() == Eof()
-        assert peer._connection is not None
-        await peer._connection.task
+        assert peer.link.connection is not None
+        await peer.link.connection.task
     assert [(reason.code, reason.text) for reason in app.reasons] == [(4001, "bye")]
 
 
@@ -98,8 +99,8 @@ async def test_it_answers_only_when_it_reads(served: Served, app: App) -> None:
 
 async def test_pings_are_answered_unless_it_is_told_not_to(served: Served) -> None:
     async with served.peer() as peer:
-        assert isinstance(peer, MemoryPeer)
-        connection = peer._connection
+        assert isinstance(peer.link, MemoryLink)
+        connection = peer.link.connection
         assert connection is not None
         connection.put_control(memory.Ping(b"1"))
         assert await peer.receive() == Ping(b"1")
@@ -151,7 +152,7 @@ async def test_what_is_no_whole_request_is_refused(served: Served, request_: byt
 
 async def test_options_of_sockets_are_refused(served: Served) -> None:
     with pytest.raises(NoWire, match="recv_buffer"):
-        await Peer.open(served.address, recv_buffer=4096)
+        await WirePeer.open(served.address, recv_buffer=4096)
 
 
 async def test_a_connector_that_does_not_run_is_not_there(served: Served) -> None:

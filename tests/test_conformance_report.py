@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from wsbridge.conformance import SuiteResult, Verdict
-from wsbridge.conformance.client.wire import LogEntry
+from wsbridge.conformance.client import LogEntry
 from wsbridge.conformance.harness import report
 from wsbridge.conformance.harness.known import Known
 from wsbridge.conformance.harness.result import RuleInfo

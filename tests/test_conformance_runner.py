@@ -21,11 +21,10 @@ import pytest
 
 from tests.checks import made
 from tests.conformance import misbehaving
-from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
+from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import CheckFailed, fail
 from wsbridge.conformance.doors.suite import current_rules, select
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target
 from wsbridge.conformance.harness.known import load_known_failing
 from wsbridge.conformance.harness.result import compare, dump_results, load_results

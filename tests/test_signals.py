@@ -24,7 +24,7 @@ from wsbridge import Application, Connector, ConnectorStateError, WebSocketOptio
 from wsbridge._process.signals import Stopped, end_at_signals, handling, held_back, stop_signals
 from wsbridge.cli import Exit
 
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client")
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -462,7 +462,7 @@ async def test_stop_12_a_hangup_cuts_nothing_off(app_dir: Path, connector: str, 
     async with serving(app_dir, *options, connector=connector) as process:
         url = await process.url()
         host, port = url.removeprefix("ws://").split(":")
-        async with await wire.Peer.connect((host, int(port)), target="/echo", timeout=TIMEOUT) as peer:
+        async with await wire.WirePeer.connect((host, int(port)), target="/echo", timeout=TIMEOUT) as peer:
             await peer.send_text("there?")
             assert await peer.receive_text() == "there?"
             code = asyncio.ensure_future(process.end(signal.SIGHUP))

@@ -10,7 +10,7 @@ import pytest
 from tools import stock
 from tools.reports import asgi_reports
 from wsbridge import Application, WebSocketOptions
-from wsbridge.conformance.client import wire
+from wsbridge.conformance.client import HandshakeRequest, WirePeer
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
@@ -65,8 +65,8 @@ class WithoutWebSockets(stock.Uvicorn):
 async def test_a_server_without_websockets(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("uvicorn")
     async with WithoutWebSockets(Application([("/", WebSocketOptions(ping_interval=None))])) as server:
-        raw = await wire.Peer.open(server.addresses[0], timeout=5)
+        raw = await WirePeer.open(server.addresses[0], timeout=5)
         async with raw:
-            await raw.request(wire.HandshakeRequest.build(server.addresses[0], target="/").encode())
+            await raw.request(HandshakeRequest.build(server.addresses[0], target="/").encode())
             assert (await raw.read_response()).status == 400
     assert "it has no support for WebSockets" in caplog.text

@@ -15,7 +15,7 @@ from tests.faults.actors import HANDSHAKE_TIMEOUT, Client, Deliberate, Ledger
 from tests.faults.judge import Figures, judge
 from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
 from tests.faults.proxy import Link, Mixer, Proxy
-from wsbridge.conformance.harness import lateness
+from wsbridge.conformance import lateness
 from wsbridge.conformance.harness.bench import Bench, Target, watched
 
 __all__ = ["CHANNELS", "Run", "run"]
@@ -35,7 +35,7 @@ class Run:
     """What came of a run: ``found`` is empty if every rule held.
 
     Attributes:
-        stall: The seconds that the machine kept from it (`wsbridge.conformance.harness.lateness`).
+        stall: The seconds that the machine kept from it (`wsbridge.conformance.lateness`).
         scale: What every time was stretched by.
     """
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import Binary, Close, Eof, Peer, Text
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Binary, Close, Eof, Text, WirePeer
 from wsbridge.conformance.contract import CheckFailed, equal, true
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.connector import BaseChannel
 from wsbridge.interceptor import Context, Interceptor
@@ -22,7 +22,7 @@ from wsbridge.upgrade import websocket_interceptor
 
 __all__ = ["LEAVE", "Sends", "clog", "failing", "messages_until_close", "none_lost", "numbered", "pair"]
 
-LEAVE: tuple[Callable[[Peer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
+LEAVE: tuple[Callable[[WirePeer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
 """How a peer leaves with no word: by the end of its connection, and by a reset."""
 
 _HEADER = 8  # bytes: the number at the head of each message
@@ -32,7 +32,7 @@ _ENOUGH = 64 * 1024 * 1024  # bytes: more than any system buffers for one connec
 @contextlib.asynccontextmanager
 async def pair(
     bench: Bench, served: Served, target: str = "/", **options: Any
-) -> AsyncGenerator[tuple[Peer, WebSocketChannel]]:
+) -> AsyncGenerator[tuple[WirePeer, WebSocketChannel]]:
     """Open a channel and yield both of its ends; the recorder's options must serve it."""
     before = len(bench.recorder.channels)
     async with served.peer(target, **options) as peer:
@@ -105,7 +105,7 @@ async def clog(bench: Bench, channel: WebSocketChannel, *, size: int = 64 * 1024
     raise CheckFailed(f"FLOW-2: no send waited, although a peer that reads nothing was sent {_ENOUGH} bytes")
 
 
-async def messages_until_close(peer: Peer) -> tuple[list[int], Close | Eof]:
+async def messages_until_close(peer: WirePeer) -> tuple[list[int], Close | Eof]:
     """Read numbered messages up to the close frame, or the end without one; return their numbers and the end.
 
     Raises:

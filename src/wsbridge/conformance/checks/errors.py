@@ -9,7 +9,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.client.wire import Close, Opcode, Text, build_frame
+from wsbridge.conformance.client import Close, Opcode, Text, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import Connector, WebSocketChannel

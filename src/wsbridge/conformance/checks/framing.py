@@ -19,7 +19,7 @@ from wsbridge.conformance.checks.recv import (
     seen_by_peer,
     what_came,
 )
-from wsbridge.conformance.client.wire import Opcode, Peer, Pong, build_frame, close_payload
+from wsbridge.conformance.client import Opcode, Pong, WirePeer, build_frame, close_payload
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 
@@ -41,7 +41,7 @@ def case(rule: str, name: str, title: str, run: Case) -> None:
     check(rule, black_box=True, wire=rule not in _NOT_OF_BYTES)(made)
 
 
-async def refused(bench: Bench, peer: Peer, frames: Iterable[bytes], scenario: str, *codes: int) -> None:
+async def refused(bench: Bench, peer: WirePeer, frames: Iterable[bytes], scenario: str, *codes: int) -> None:
     """Send what is to be refused; check that it is, with one of ``codes``, and that nothing of it is a message."""
     await peer.send_text("good")
     equal(await peer.receive_text(), "good", "the echo before")

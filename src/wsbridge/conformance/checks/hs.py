@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import HandshakeRequest, HttpResponse
+from wsbridge.conformance.client import HandshakeRequest, HttpResponse
 from wsbridge.conformance.contract import CheckFailed, check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Request

@@ -17,7 +17,7 @@ from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
 from wsbridge.conformance.checks import context, hs, hs_answers, hs_refused, opening, opening_channel, recv
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.client.wire import Closed, HttpResponse, Ping
+from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
 from wsbridge.connector import Mount

@@ -7,7 +7,7 @@ import logging
 import threading
 from typing import Any
 
-from wsbridge.conformance.client.wire import Closed, Opcode, build_frame, close_payload
+from wsbridge.conformance.client import Closed, Opcode, build_frame, close_payload
 from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.checks.sending_order import closes_in_front_of_a_pong
-from wsbridge.conformance.client.wire import Binary, Close, Text, WireError
+from wsbridge.conformance.client import Binary, Close, Text, WireError
 from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.errors import ConnectorStateError

@@ -12,7 +12,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.checks.stream import Raw, closed_error, handled, read_all, send_numbers
-from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
+from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.conformance.harness.child import MIB, measured
@@ -80,7 +80,7 @@ async def wrong_types_are_refused(bench: Bench) -> None:
         equal(await peer.receive_text(), "still there", "the first message that the peer gets")
 
 
-async def _sends_after(bench: Bench, leave: Callable[[Peer, Raw], Awaitable[object] | None], code: int) -> None:
+async def _sends_after(bench: Bench, leave: Callable[[WirePeer, Raw], Awaitable[object] | None], code: int) -> None:
     async def handler(stream: Raw, request: Request) -> None:
         await stream.wait_closed()
         for message in ("late", b"late"):
@@ -341,7 +341,7 @@ async def _waits_elsewhere(bench: Bench, *, cancel: bool) -> None:
         bench.recorder.log("closed", stream.id, await stream.wait_closed())
 
     options = handled(bench, handler, cancel_on_close=cancel)
-    leave: dict[str, Callable[[Peer], Awaitable[object]]] = {
+    leave: dict[str, Callable[[WirePeer], Awaitable[object]]] = {
         "/close": lambda peer: peer.send_close(4001),
         "/loss": lambda peer: peer.half_close(),
     }
@@ -499,7 +499,7 @@ async def slow_reader_loses_nothing(bench: Bench) -> None:
                 bench.recorder.log("got", stream.id, len(await stream.recv()))
             await asyncio.sleep(0.005)
 
-    async def flood(peer: Peer) -> None:
+    async def flood(peer: WirePeer) -> None:
         for _ in range(60):
             for size in sizes:
                 await peer.send_binary(bytes(size))

@@ -17,7 +17,7 @@ from wsbridge.conformance.checks.recv import (
     how_it_ended,
     what_came,
 )
-from wsbridge.conformance.client.wire import Opcode, build_frame, close_payload
+from wsbridge.conformance.client import Opcode, build_frame, close_payload
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
 

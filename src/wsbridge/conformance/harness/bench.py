@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
-from wsbridge.conformance.client.wire import Peer, WireLog
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import WireLog, WirePeer
 from wsbridge.conformance.contract import CheckFailed
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
-from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryPeer
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def has_wire(self) -> bool:
-        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryPeer`."""
+        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryLink`."""
         return bool(getattr(self.connector, "has_wire", True))
 
     @property
@@ -108,13 +108,13 @@ class Served:
     connector: Connector | None = None
 
     def peer(self, target: str = "/", **options: Any) -> Any:
-        """Open a channel as a client; an async context manager that yields a `Peer`, closed at its end."""
+        """Open a channel as a client; an async context manager that yields a `WirePeer`, closed at its end."""
         return self.bench.peer(self, target, **options)
 
     @contextlib.asynccontextmanager
-    async def raw(self, **options: Any) -> AsyncGenerator[Peer, None]:
+    async def raw(self, **options: Any) -> AsyncGenerator[WirePeer, None]:
         """Open the connection alone, for a check that sends its own handshake; a context manager."""
-        peer = await Peer.open(
+        peer = await WirePeer.open(
             self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
         )
         self.bench.peers.append(peer)
@@ -146,7 +146,7 @@ class Bench:
     scale: float = 1.0
     recorder: Recorder = field(init=False)
     logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])
-    peers: list[Peer] = field(default_factory=list[Peer])
+    peers: list[WirePeer] = field(default_factory=list[WirePeer])
     wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
     deviated: dict[str, str] = field(default_factory=dict[str, str])
     held: set[str] = field(default_factory=set[str])
@@ -176,7 +176,7 @@ class Bench:
         """Return how many ends of connections are open, and other descriptors; 0 where that cannot be told."""
         if self.target.has_wire:
             return open_descriptors()
-        return 1 + sum(isinstance(peer, MemoryPeer) and peer.is_connected for peer in self.peers)
+        return 1 + sum(isinstance(peer.link, MemoryLink) and peer.link.is_connected for peer in self.peers)
 
     def wire_log(self, name: str) -> WireLog:
         """Return a log for one connection, which goes into the report of a failure."""
@@ -264,9 +264,9 @@ class Bench:
         yield Served(self, (parts.hostname or "127.0.0.1", parts.port or 80), parts.path.rstrip("/"))
 
     @contextlib.asynccontextmanager
-    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[Peer, None]:
+    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[WirePeer, None]:
         """See `Served.peer`."""
-        peer = await Peer.connect(
+        peer = await WirePeer.connect(
             served.address,
             target=served.path + target,
             timeout=self.timeout,

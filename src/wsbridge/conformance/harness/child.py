@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsbridge.application import Application
+from wsbridge.conformance import lateness
 from wsbridge.conformance.contract import CheckFailed
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.target import spec_of

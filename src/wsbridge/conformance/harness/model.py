@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from wsbridge.conformance.client.wire import Closed, Opcode, Peer, WireError
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Closed, Opcode, WireError, WirePeer
 from wsbridge.conformance.contract import CheckFailed, equal, true
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Served, Target
 from wsbridge.conformance.harness.runner import CheckResult, Verdict
 from wsbridge.protocols import WebSocketChannel
@@ -54,7 +54,7 @@ class _Machine(RuleBasedStateMachine):
         self.exact = True  # whether every message sent must be delivered
         self.raised = False
         self.ends: list[Outcome] = []
-        self.peer: Peer
+        self.peer: WirePeer
         self.channel: WebSocketChannel
         self.gate: asyncio.Event
 

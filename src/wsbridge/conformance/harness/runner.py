@@ -20,9 +20,9 @@ from types import FrameType, MappingProxyType
 from typing import Any, Literal, Self, cast
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import Closed, LogEntry, WireLog
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Closed, LogEntry, WireLog
 from wsbridge.conformance.contract import Check, CheckFailed, equal, true
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Bench, Target, watched
 from wsbridge.conformance.harness.stacks import where
 from wsbridge.errors import UnsupportedOptionError

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
-from wsbridge.conformance.client.wire import Closed, HandshakeRefused, HandshakeRequest, Peer, WireError
+from wsbridge.conformance.client import Closed, HandshakeRefused, HandshakeRequest, WireError, WirePeer
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.errors import (
     ConnectorConflictError,
@@ -206,7 +206,7 @@ async def _preflight(target: Target, scale: float) -> str:
     host, port, path = parts.hostname or "", parts.port or 80, parts.path.rstrip("/")
     try:
         async with asyncio.timeout(_PREFLIGHT * scale):
-            peer = await Peer.open((host, port), timeout=_PREFLIGHT * scale)
+            peer = await WirePeer.open((host, port), timeout=_PREFLIGHT * scale)
     except TimeoutError as exc:
         raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
     except OSError as exc:

@@ -25,9 +25,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import IO, Any, Self
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
-from wsbridge.conformance.harness import lateness
 from wsbridge.conformance.harness.bench import Target
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
