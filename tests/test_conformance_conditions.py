@@ -16,7 +16,7 @@ from wsbridge._process.loops import LoopName
 from wsbridge.cli import Exit, cli
 from wsbridge.conformance import TargetError, run
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions, eager_task
-from wsbridge.conformance.harness.result import load_results
+from wsbridge.conformance.harness.suite_result import load_results
 from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import CONNECTOR_API
 from wsbridge.registry import load_connector

@@ -27,9 +27,11 @@ from wsbridge.conformance.client import (
     build_frame,
     close_payload,
 )
-from wsbridge.conformance.harness.bench import Bench, Served, Target
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.execution import run_check
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
-from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.connectors import memory
 
 CHECKS = {check.id: check for check in all_checks()}
@@ -65,7 +67,7 @@ def app() -> App:
 
 @pytest.fixture
 async def served(app: App) -> AsyncGenerator[Served, None]:
-    async with Bench(Target("memory", memory.Connector)).serve(Application([("/", app.options())])) as served:
+    async with Bench(SuiteTarget("memory", memory.Connector)).serve(Application([("/", app.options())])) as served:
         yield served
 
 
@@ -174,7 +176,7 @@ def test_only_the_memory_connector_has_such_a_door() -> None:
 
 
 def judged(connector: type[Any], check: str) -> CheckResult:
-    return run_check(CHECKS[check], Target("broken", connector), again=False)
+    return run_check(CHECKS[check], SuiteTarget("broken", connector), again=False)
 
 
 class TakesAPort(memory.Connector):

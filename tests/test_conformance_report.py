@@ -17,9 +17,9 @@ from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client import LogEntry
 from wsbridge.conformance.harness import report
 from wsbridge.conformance.harness.known import Known
-from wsbridge.conformance.harness.result import RuleInfo
-from wsbridge.conformance.harness.runner import CheckResult
+from wsbridge.conformance.harness.suite_result import RuleInfo
 from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult
 
 ROOT = Path(__file__).parents[1]
 

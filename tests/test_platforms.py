@@ -26,7 +26,7 @@ pytest.importorskip("wsproto")  # for the suite and its client
 
 from wsbridge.conformance import TargetError
 from wsbridge.conformance.client import WirePeer
-from wsbridge.conformance.doors.suite import Session
+from wsbridge.conformance.harness.session import Session
 
 WINDOWS = """
 import asyncio, concurrent.futures.thread, os, signal, socket, sys

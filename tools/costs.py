@@ -15,8 +15,8 @@ from tools.stock import STOCK
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.contract.definition import markdown_table
 from wsbridge.conformance.harness.known import Known
-from wsbridge.conformance.harness.result import SuiteResult
-from wsbridge.conformance.harness.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = ["COSTS", "Cost", "cost_of", "explained", "table", "unseen"]
 

@@ -11,8 +11,9 @@ from tools import stock
 from tools.reports import asgi_reports
 from wsbridge import Application, WebSocketOptions
 from wsbridge.conformance.client import HandshakeRequest, WirePeer
-from wsbridge.conformance.harness.bench import Target
-from wsbridge.conformance.harness.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def test_the_report_tells_what_is_so(name: str) -> None:
         pytest.importorskip(package)
     (report,) = (result for result in asgi_reports(ROOT) if result.target.name == name)
     told = {result.check: result.verdict for result in report.results if result.rule in RULES}
-    target = Target(name, stock.STOCK[name])
+    target = SuiteTarget(name, stock.STOCK[name])
     found = {
         check.id: stock.judged(run_check(check, target)).verdict for check in stock.checks() if check.rule in RULES
     }

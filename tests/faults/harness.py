@@ -16,7 +16,8 @@ from tests.faults.judge import Figures, judge
 from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
 from tests.faults.proxy import Link, Mixer, Proxy
 from wsbridge.conformance import lateness
-from wsbridge.conformance.harness.bench import Bench, Target, watched
+from wsbridge.conformance.harness.bench import Bench, watched
+from wsbridge.conformance.harness.target import SuiteTarget
 
 __all__ = ["CHANNELS", "Run", "run"]
 
@@ -64,7 +65,7 @@ class Run:
 
 
 def run(
-    target: Target,
+    target: SuiteTarget,
     seed: int,
     *,
     channels: int = CHANNELS,
@@ -103,7 +104,7 @@ def run(
 
 
 def _run(
-    target: Target,
+    target: SuiteTarget,
     result: Run,
     *,
     faults: tuple[Any, ...],

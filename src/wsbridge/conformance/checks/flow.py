@@ -17,7 +17,7 @@ from wsbridge.conformance.checks.recv import deflated, echo
 from wsbridge.conformance.client import Opcode, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
-from wsbridge.conformance.harness.child import MIB, Measured, measured
+from wsbridge.conformance.harness.server_process import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 

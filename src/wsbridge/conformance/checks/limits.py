@@ -15,7 +15,7 @@ from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client import Opcode, Pong, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served
-from wsbridge.conformance.harness.child import MIB, Measured, measured
+from wsbridge.conformance.harness.server_process import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Feature
 

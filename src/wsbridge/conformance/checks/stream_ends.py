@@ -15,7 +15,7 @@ from wsbridge.conformance.checks.stream import Raw, closed_error, handled, read_
 from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
-from wsbridge.conformance.harness.child import MIB, measured
+from wsbridge.conformance.harness.server_process import MIB, measured
 from wsbridge.errors import ChannelClosedError
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions

@@ -12,7 +12,7 @@ from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.client import Close, Closed, Eof, Opcode, Ping, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
-from wsbridge.conformance.harness.child import MIB
+from wsbridge.conformance.harness.server_process import MIB
 from wsbridge.protocols import Feature, WebSocketChannel
 
 __all__: list[str] = []

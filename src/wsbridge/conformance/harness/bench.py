@@ -10,9 +10,8 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,14 +20,14 @@ from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.client import WireLog, WirePeer
 from wsbridge.conformance.contract import CheckFailed
-from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Connector, Deviation, Feature, WebSocketChannel
+from wsbridge.protocols import Connector, WebSocketChannel
 
-__all__ = ["Bench", "Served", "Target"]
+__all__ = ["Bench", "Served"]
 
 T = TypeVar("T")
 OnOpen = Callable[[WebSocketChannel, Request], Any]
@@ -36,66 +35,6 @@ OnText = Callable[[WebSocketChannel, Any, str], Any]
 OnBinary = Callable[[WebSocketChannel, Any, Any], Any]
 OnClose = Callable[[WebSocketChannel, Any, CloseReason], Any]
 OnError = Callable[[WebSocketChannel, Any, Exception], Any]
-
-_NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
-    {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
-)
-"""What a connector that lacks a feature lets through instead of the default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is checked: a connector's class, or the URL of a running server.
-
-    Attributes:
-        name: As it stands in reports.
-        connector: The class, or None for a URL.
-        url: The URL, or "".
-        conditions: What holds for the event loop of each check.
-    """
-
-    name: str
-    connector: type[Any] | None = None
-    url: str = ""
-    conditions: Conditions = PLAIN
-
-    @property
-    def features(self) -> frozenset[str]:
-        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
-        return frozenset() if self.connector is None else frozenset(self.connector.features)
-
-    @property
-    def has_wire(self) -> bool:
-        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryLink`."""
-        return bool(getattr(self.connector, "has_wire", True))
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether its server takes an `ssl.SSLContext`."""
-        return bool(getattr(self.connector, "has_tls", True))
-
-    @property
-    def neutral(self) -> dict[str, Any]:
-        """The options that must be given, since the connector lacks what their defaults need."""
-        if self.connector is None:
-            return {}
-        lacking = [options for feature, options in _NEUTRAL.items() if feature not in self.features]
-        return {name: value for options in lacking for name, value in options.items()}
-
-    @property
-    def deviations(self) -> Mapping[str, Deviation]:
-        """What the connector declares to do otherwise."""
-        return MappingProxyType({}) if self.connector is None else self.connector.deviations
-
-    @property
-    def loses_close_text(self) -> bool:
-        """Whether the connector declares that the text of a peer's close is lost, for checks of something else."""
-        return "CLOSE-7/the-peer-closed-with-a-code" in self.deviations
-
-    @property
-    def hides_violations(self) -> bool:
-        """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
-        return "CLOSE-7/a-violation" in self.deviations
 
 
 @dataclass(slots=True)
@@ -142,7 +81,7 @@ class Bench:
         held: The scenarios that the check has held to an `outcome` by itself.
     """
 
-    target: Target
+    target: SuiteTarget
     scale: float = 1.0
     recorder: Recorder = field(init=False)
     logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])

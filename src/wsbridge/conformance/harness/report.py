@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from wsbridge.conformance.contract.catalogue import GROUPS
 from wsbridge.conformance.contract.definition import markdown_table
-from wsbridge.conformance.doors.suite import current_rules, current_titles
-from wsbridge.conformance.harness.result import RuleInfo, SuiteResult
-from wsbridge.conformance.harness.runner import CheckResult, Verdict
+from wsbridge.conformance.harness.selection import current_rules, current_titles
+from wsbridge.conformance.harness.suite_result import RuleInfo, SuiteResult
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = [
     "SYMBOLS",

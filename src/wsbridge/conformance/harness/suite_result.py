@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.known import Known, KnownFailing
-from wsbridge.conformance.harness.runner import CheckResult, Verdict
 from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = ["SCHEMA", "Changes", "RuleInfo", "SuiteResult", "compare", "load_results"]
 
