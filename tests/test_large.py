@@ -45,7 +45,7 @@ class Gate(ThreadPoolExecutor):
         return fn(*arguments, **options)
 
 
-class Served:
+class GatedChannel:
     """A channel whose large messages wait at the gate, and its peer."""
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ def deflated(data: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def served(name: str, **options: Any) -> AsyncGenerator[Served, None]:
-    made = Served()
+async def served(name: str, **options: Any) -> AsyncGenerator[GatedChannel, None]:
+    made = GatedChannel()
 
     def take(channel: Any, process: None, message: str | bytes) -> None:
         made.messages.append(message)

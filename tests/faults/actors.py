@@ -8,7 +8,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.plan import Blocks, Message, Plan
+from tests.faults.plan import Blocks, Plan, PlannedMessage
 from wsbridge import Application, CloseReason, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.conformance.client import (
     Close,
@@ -25,7 +25,7 @@ from wsbridge.conformance.client import (
     build_frame,
 )
 
-__all__ = ["IDLE_TIMEOUT", "MAX_MESSAGE", "Client", "Deliberate", "Ledger", "Seen"]
+__all__ = ["IDLE_TIMEOUT", "MAX_MESSAGE", "Deliberate", "Ledger", "PlannedClient", "Seen"]
 
 PING_INTERVAL, PING_TIMEOUT = 1.0, 4.0
 SEND_TIMEOUT = 3.0
@@ -234,7 +234,7 @@ def message(plan: Plan, index: int, blocks: Blocks) -> str | bytes:
 
 
 @dataclass(slots=True)
-class Client:
+class PlannedClient:
     """One client, and what it saw.
 
     Attributes:
@@ -345,7 +345,7 @@ class Client:
         except WireError:
             pass  # the server has ended, or the proxy has; what was passed on is known to it
 
-    async def _send(self, peer: WirePeer, made: Message, data: str | bytes) -> None:
+    async def _send(self, peer: WirePeer, made: PlannedMessage, data: str | bytes) -> None:
         raw = data.encode() if isinstance(data, str) else data
         cuts = [0, *made.cuts, len(raw)] if made.cuts else [0, len(raw)]
         parts = [raw[start:end] for start, end in itertools.pairwise(cuts)]

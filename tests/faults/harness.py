@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.actors import HANDSHAKE_TIMEOUT, Client, Deliberate, Ledger
+from tests.faults.actors import HANDSHAKE_TIMEOUT, Deliberate, Ledger, PlannedClient
 from tests.faults.judge import Figures, judge
 from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
 from tests.faults.proxy import Link, Mixer, Proxy
@@ -139,7 +139,7 @@ async def _play(bench: Bench, plans: list[Plan], result: Run, patience: float, v
     )
     await server.start()
     proxy = Proxy(server.addresses[0][:2], seed)
-    clients = {plan.number: Client(plan, blocks, patience) for plan in plans}
+    clients = {plan.number: PlannedClient(plan, blocks, patience) for plan in plans}
     try:
         async with lateness.timeout(LIMIT * scale):
             await _talk(plans, clients, ledger, proxy, server, result, patience)
@@ -175,7 +175,7 @@ def _read_logs(bench: Bench, result: Run) -> None:
 
 async def _talk(
     plans: list[Plan],
-    clients: dict[int, Client],
+    clients: dict[int, PlannedClient],
     ledger: Ledger,
     proxy: Proxy,
     server: Any,

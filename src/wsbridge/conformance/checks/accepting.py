@@ -353,11 +353,11 @@ def _counted() -> Generator[list[Any], None, None]:
     """Count what is logged of warnings and errors, and keep it from who looks for errors: it is what is under test."""
     records: list[Any] = []
 
-    class Counter(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    counter = Counter(logging.WARNING)
+    counter = Collector(logging.WARNING)
     root, own = logging.getLogger(), logging.getLogger("wsbridge")
     others, root.handlers = root.handlers, list[logging.Handler]((counter,))
     own.addHandler(counter)

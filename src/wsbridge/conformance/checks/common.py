@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,13 +21,33 @@ from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
-__all__ = ["LEAVE", "Sends", "clog", "failing", "messages_until_close", "none_lost", "numbered", "pair"]
+__all__ = [
+    "LEAVE",
+    "Mishap",
+    "Sends",
+    "clog",
+    "failing",
+    "logged",
+    "messages_until_close",
+    "none_lost",
+    "numbered",
+    "pair",
+]
 
 LEAVE: tuple[Callable[[WirePeer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
 """How a peer leaves with no word: by the end of its connection, and by a reset."""
 
 _HEADER = 8  # bytes: the number at the head of each message
 _ENOUGH = 64 * 1024 * 1024  # bytes: more than any system buffers for one connection
+
+
+class Mishap(Exception):
+    """What callbacks and handlers raise in checks of failures."""
+
+
+def logged(bench: Bench, error: BaseException) -> list[logging.LogRecord]:
+    """Return what was logged on ``wsbridge`` with the traceback of ``error``."""
+    return [record for record in bench.logs if record.exc_info and record.exc_info[1] is error]
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from wsbridge.conformance.client.frames import Frame, Opcode, build_frame, close
 from wsbridge.conformance.client.handshake import HandshakeRefused, HandshakeRequest
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import TimeLimits
-from wsbridge.conformance.client.link import Door, Link, SocketLink
+from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
 from wsbridge.conformance.client.log import LogEntry, WireLog
 from wsbridge.conformance.client.peer import WirePeer
 
@@ -30,11 +30,11 @@ __all__ = [
     "HandshakeRefused",
     "HandshakeRequest",
     "HttpResponse",
-    "Link",
     "LogEntry",
     "Message",
     "NoWire",
     "Opcode",
+    "PeerLink",
     "Ping",
     "Pong",
     "SocketLink",

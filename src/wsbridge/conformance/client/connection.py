@@ -9,7 +9,7 @@ from typing import Self
 
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT, TimeLimits
-from wsbridge.conformance.client.link import Door, Link, SocketLink
+from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
 from wsbridge.conformance.client.log import WireLog
 
 __all__ = ["HttpConnection"]
@@ -28,7 +28,7 @@ class HttpConnection:
         response: The last HTTP response, None before it.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: PeerLink) -> None:
         """Take a link that is connected; use `open`."""
         self.link = link
         self.limits = link.limits
@@ -60,7 +60,7 @@ class HttpConnection:
             log: Where to log, a new log if None.
         """
         limits = TimeLimits(timeout, timeout_scale, log)
-        link: Link
+        link: PeerLink
         if isinstance(address, Door):
             link = await address.open(limits, ssl=ssl, server_hostname=server_hostname, recv_buffer=recv_buffer)
         else:

@@ -15,12 +15,12 @@ from wsbridge.conformance.client.judge import FrameJudge
 from wsbridge.conformance.client.limits import TimeLimits
 from wsbridge.conformance.client.sockets import SocketStream
 
-__all__ = ["Door", "Link", "SocketLink"]
+__all__ = ["Door", "PeerLink", "SocketLink"]
 
 _MAX_FRAME = 1 << 30  # bytes
 
 
-class Link(ABC):
+class PeerLink(ABC):
     """Carries the handshake and the frames of one peer. It reads only inside a method that returns what it read.
 
     Attributes:
@@ -99,11 +99,11 @@ class Door(str, ABC):
     """An address that is no socket's: where a connector without a wire is reached, as by a `MemoryDoor`."""
 
     @abstractmethod
-    async def open(self, limits: TimeLimits, **options: object) -> Link:
+    async def open(self, limits: TimeLimits, **options: object) -> PeerLink:
         """Connect; the options are those of sockets, each None unless it is asked for."""
 
 
-class SocketLink(Link):
+class SocketLink(PeerLink):
     """Reads responses and frames from a socket, and has wsproto judge the frames."""
 
     def __init__(self, stream: SocketStream, limits: TimeLimits) -> None:

@@ -14,7 +14,7 @@ from wsbridge.conformance.client.frames import SHOWN, Frame
 from wsbridge.conformance.client.handshake import Chars, HandshakeRequest
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT
-from wsbridge.conformance.client.link import Link
+from wsbridge.conformance.client.link import PeerLink
 from wsbridge.conformance.client.log import WireLog
 from wsbridge.conformance.client.sending import FrameSender
 
@@ -31,7 +31,7 @@ class WirePeer(FrameSender):
         subprotocol: The negotiated subprotocol.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: PeerLink) -> None:
         super().__init__(link)
         self.auto_pong = True
         self.auto_close = True

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from wsbridge.conformance.client.connection import HttpConnection
 from wsbridge.conformance.client.deflate import PerMessageDeflate, deflated
 from wsbridge.conformance.client.frames import SHOWN, Opcode, build_frame, close_payload, described, frames_in
-from wsbridge.conformance.client.link import Link
+from wsbridge.conformance.client.link import PeerLink
 
 __all__ = ["FrameSender"]
 
@@ -22,7 +22,7 @@ class FrameSender(HttpConnection):
         close_sent: Whether a close frame was sent.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: PeerLink) -> None:
         super().__init__(link)
         self.close_sent = False
         self._deflate: PerMessageDeflate | None = None

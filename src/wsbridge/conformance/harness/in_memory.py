@@ -28,9 +28,9 @@ from wsbridge.conformance.client import (
     Event,
     Frame,
     HttpResponse,
-    Link,
     NoWire,
     Opcode,
+    PeerLink,
     Ping,
     Pong,
     Text,
@@ -70,7 +70,7 @@ class MemoryDoor(Door):
         return MemoryLink(self.connector, limits)
 
 
-class MemoryLink(Link):
+class MemoryLink(PeerLink):
     """The calls of one connection to a `memory.Connector`.
 
     Attributes:
