@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeChannel, FakeConnector, FakeTime, PulledChannel, PushedChannel, Wire, handshake, passes
+from tests.fakes import FakeChannel, FakeConnector, FakeTime, FakeWire, PulledChannel, PushedChannel, handshake, passes
 from wsbridge import CloseReason, WebSocketOptions
 
 _made: list[Opened] = []
@@ -61,7 +61,7 @@ class Opened:
         _made.append(self)
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> FakeWire:
         return self.channel.wire
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.bench import Bench
 
 __all__ = ["made"]
 

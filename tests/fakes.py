@@ -67,7 +67,7 @@ class FakeClosedError(Exception):
     """What the fake server raises when the peer is gone."""
 
 
-class Wire:
+class FakeWire:
     """The part of a fake channel that stands for its server: what was written, and how writing goes.
 
     Attributes:
@@ -101,7 +101,7 @@ class _FakeWriting(BaseChannel):
     __slots__ = ()
 
     closed_errors = (FakeClosedError,)
-    wire: Wire
+    wire: FakeWire
 
     def _send_text(self, text: str) -> Awaitable[object] | None:
         text.encode()
@@ -162,7 +162,7 @@ class PulledChannel(_FakeWriting):
         self, connector: BaseConnector, request: Request, options: WebSocketOptions[Any], subprotocol: str | None
     ) -> None:
         super().__init__(connector, request, options, subprotocol)
-        self.wire = Wire()
+        self.wire = FakeWire()
         self._incoming: asyncio.Queue[tuple[str, tuple[Any, ...]]] = asyncio.Queue()
         self._held: tuple[str, tuple[Any, ...]] | None = None
 
@@ -215,7 +215,7 @@ class PushedChannel(_FakeWriting, QueuedChannel):
         self, connector: BaseConnector, request: Request, options: WebSocketOptions[Any], subprotocol: str | None
     ) -> None:
         super().__init__(connector, request, options, subprotocol)
-        self.wire = Wire()
+        self.wire = FakeWire()
 
     def comes(self, kind: str, *arguments: Any) -> None:
         """As `PulledChannel.comes`; there is no ``end``."""

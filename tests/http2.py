@@ -1,7 +1,7 @@
 """A client of HTTP/2 for tests, on the library h2, and what lets a client of HTTP/1.1 speak by it.
 
 `Gateway` is what some proxies are: a WebSocket that comes to it by an upgrade goes on as a stream of HTTP/2 (RFC 8441).
-With it `wsbridge.conformance.client.wire.Peer`, which knows no HTTP/2, and so the suite, reach a server over it.
+With it `wsbridge.conformance.client.WirePeer`, which knows no HTTP/2, and so the suite, reach a server over it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from wsproto.connection import Connection as WSConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Event, Message, TextMessage
 
-__all__ = ["TIMEOUT", "VERSION_13", "Connection", "Gateway", "Requests", "Stream", "WebSocket"]
+__all__ = ["TIMEOUT", "VERSION_13", "Gateway", "Http2Connection", "Requests", "Stream", "WebSocket"]
 
 TIMEOUT = 10.0
 VERSION_13 = (("sec-websocket-version", "13"),)
@@ -198,7 +198,7 @@ class Requests(ABC):
         return self.request(request_headers(target, headers, authority), end=True)
 
 
-class Connection(Requests):
+class Http2Connection(Requests):
     """A connection of HTTP/2, with its streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -338,7 +338,7 @@ class Gateway:
         self._server_address = host, port
         self._tls = tls
         self._is_shared = is_shared
-        self._shared: Connection | None = None
+        self._shared: Http2Connection | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._listener: asyncio.Server | None = None
         self.address = ("", 0)
@@ -347,7 +347,7 @@ class Gateway:
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.address = self._listener.sockets[0].getsockname()
         if self._is_shared:
-            self._shared = await Connection.open(*self._server_address, tls=self._tls)
+            self._shared = await Http2Connection.open(*self._server_address, tls=self._tls)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -375,15 +375,15 @@ class Gateway:
             writer.transport.abort()
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[Connection]:
+    async def _connection(self) -> AsyncGenerator[Http2Connection]:
         if self._shared is not None:
             yield self._shared
             return
-        async with await Connection.open(*self._server_address, tls=self._tls) as connection:
+        async with await Http2Connection.open(*self._server_address, tls=self._tls) as connection:
             yield connection
 
     async def _pass_on(
-        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, connection: Http2Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *lines = head[:-4].split("\r\n")
@@ -419,7 +419,7 @@ class Gateway:
             first = f"HTTP/1.1 {status} {responses.get(status, '')}"
         writer.write("\r\n".join([first, *lines, "", ""]).encode("latin-1"))
 
-    async def _up(self, reader: asyncio.StreamReader, connection: Connection, stream: Stream) -> None:
+    async def _up(self, reader: asyncio.StreamReader, connection: Http2Connection, stream: Stream) -> None:
         try:
             if await stream.answer(None) == 200:
                 while data := await reader.read(65536):

@@ -16,12 +16,12 @@ from aioquic.quic.events import ConnectionTerminated, StreamReset
 
 from tests.http2 import TIMEOUT, Requests, Stream
 
-__all__ = ["Connection", "opened"]
+__all__ = ["Http3Connection", "opened"]
 
 _CANCELLED = 0x10C  # H3_REQUEST_CANCELLED: RFC 9114, 8.1
 
 
-class Connection(QuicConnectionProtocol, Requests):  # type: ignore[misc]
+class Http3Connection(QuicConnectionProtocol, Requests):  # type: ignore[misc]
     """A connection of HTTP/3, with its streams."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -95,11 +95,11 @@ class Connection(QuicConnectionProtocol, Requests):  # type: ignore[misc]
 
 
 @contextlib.asynccontextmanager
-async def opened(host: str, port: int, authority: bytes) -> AsyncGenerator[Connection]:
+async def opened(host: str, port: int, authority: bytes) -> AsyncGenerator[Http3Connection]:
     """Connect to a server whose certificate is of ``authority``, in PEM."""
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=ssl.CERT_REQUIRED)
     configuration.load_verify_locations(cadata=authority)
-    async with connect(host, port, configuration=configuration, create_protocol=Connection) as connection:
-        assert isinstance(connection, Connection)
+    async with connect(host, port, configuration=configuration, create_protocol=Http3Connection) as connection:
+        assert isinstance(connection, Http3Connection)
         await connection.settled()
         yield connection

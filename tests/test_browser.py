@@ -16,7 +16,7 @@ import pytest
 from tests.node import missing
 from tests.processes import TIMEOUT, each_connector, running
 from tests.test_examples import serving
-from wsbridge.conformance.client.wire import Peer
+from wsbridge.conformance.client import WirePeer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -46,7 +46,7 @@ CHAT = """
 class Browser:
     """One page of a browser, told what to do over its debugging protocol."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: WirePeer) -> None:
         self._peer = peer
         self._numbers = itertools.count(1)
         self._session: str | None = None
@@ -87,7 +87,7 @@ async def browser(profile: Path, *flags: str) -> AsyncGenerator[Browser]:
     assert CHROMIUM is not None
     async with running(CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank") as process:
         found = await process.line(r"DevTools listening on ws://127\.0\.0\.1:(\d+)(/\S+)")
-        async with await Peer.connect(("127.0.0.1", int(found[1])), target=found[2], timeout=TIMEOUT) as peer:
+        async with await WirePeer.connect(("127.0.0.1", int(found[1])), target=found[2], timeout=TIMEOUT) as peer:
             page = Browser(peer)
             await page.open()
             yield page
@@ -130,7 +130,7 @@ async def test_the_chat_by_the_handshake_of_firefox(connector: str) -> None:
             "Cache-Control": "no-cache",
         }
         target = "/chat/lobby?token=ada-token"
-        async with await Peer.connect(
+        async with await WirePeer.connect(
             (host, int(port)),
             target=target,
             headers=tuple(firefox.items()),

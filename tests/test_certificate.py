@@ -271,11 +271,10 @@ def test_a_hangup_while_the_lifespan_is_entered_is_a_renewal_and_no_news_for_sys
 
 
 async def open_channel(url: str, trust: ssl.SSLContext) -> tuple[Any, str]:
-    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+    wire: Any = pytest.importorskip("wsbridge.conformance.client")
     host, _, port = url.partition("://")[2].partition(":")
-    peer = await wire.Peer.connect((host, int(port)), target="/echo", ssl=trust, timeout=TIMEOUT)
-    assert peer._tls is not None
-    return peer, common_name(peer._tls.getpeercert())
+    peer = await wire.WirePeer.connect((host, int(port)), target="/echo", ssl=trust, timeout=TIMEOUT)
+    return peer, common_name(peer.link.stream.tls.getpeercert())
 
 
 async def until(url: str, trust: ssl.SSLContext, name: str) -> None:

@@ -21,7 +21,7 @@ from wsbridge import (
     stream_handler,
 )
 from wsbridge.close import BEGUN, PORTABLE_NAMES, check_close, close_reason, is_valid_close_code
-from wsbridge.conformance.contract.channel import TABLES
+from wsbridge.conformance.contract.tables import TABLES
 from wsbridge.connector import close_keywords
 
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from wsbridge.cli import cli
 from wsbridge.conformance import load_results
-from wsbridge.conformance.contract.check import all_checks
+from wsbridge.conformance.checks import all_checks
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -13,9 +13,9 @@ import pytest
 from tests.test_conformance_report import LEFT, RIGHT, RULES
 from tools import committed, costs, reports, stock
 from wsbridge.conformance import Session, SuiteResult, Verdict
-from wsbridge.conformance.doors.suite import MODEL_CHECK
-from wsbridge.conformance.run.runner import CheckResult
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness.selection import MODEL_CHECK
+from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult
 
 ROOT = Path(__file__).parents[1]
 

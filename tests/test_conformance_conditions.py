@@ -15,8 +15,8 @@ from tests.test_conformance_plugin import pytests
 from wsbridge._process.loops import LoopName
 from wsbridge.cli import Exit, cli
 from wsbridge.conformance import TargetError, run
-from wsbridge.conformance.run.conditions import PLAIN, Conditions, eager_task
-from wsbridge.conformance.run.result import load_results
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions, eager_task
+from wsbridge.conformance.harness.suite_result import load_results
 from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import CONNECTOR_API
 from wsbridge.registry import load_connector

@@ -17,20 +17,20 @@ import pytest
 
 from tests.checks import made
 from wsbridge.application import Application
-from wsbridge.conformance import Session, Verdict, run
-from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import Check, CheckFailed, fail
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target, open_descriptors
-from wsbridge.conformance.run.recorder import Recorder
-from wsbridge.conformance.run.report import failure_text, html, junit, markdown
-from wsbridge.conformance.run.result import SuiteResult, dump_results, load_results
-from wsbridge.conformance.run.runner import CheckResult, run_check
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance import Session, Verdict, lateness, run
+from wsbridge.conformance.client import WirePeer
+from wsbridge.conformance.contract import Check, CheckFailed, fail
+from wsbridge.conformance.harness.bench import Bench, open_descriptors
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.recorder import Recorder
+from wsbridge.conformance.harness.report import failure_text, html, junit, markdown
+from wsbridge.conformance.harness.suite_result import SuiteResult, dump_results, load_results
+from wsbridge.conformance.harness.target import SuiteTarget, TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.options import WebSocketOptions
 
-NOWHERE = Target("nowhere", url="ws://127.0.0.1:9")
+NOWHERE = SuiteTarget("nowhere", url="ws://127.0.0.1:9")
 LONG = 3600.0
 
 
@@ -180,7 +180,7 @@ async def test_every_limit_of_a_check_stretches(machine: Machine) -> None:
 
 async def test_the_limits_of_the_client_stretch(machine: Machine) -> None:
     app = Application([("/", WebSocketOptions[None]())])
-    async with Connector(app) as connector, await Peer.connect(connector.addresses[0], target="/") as peer:
+    async with Connector(app) as connector, await WirePeer.connect(connector.addresses[0], target="/") as peer:
         await _outlasts(machine, lambda: peer.receive(0.01))
 
 
@@ -293,7 +293,7 @@ def test_each_repetition_is_judged_by_itself() -> None:
     assert (result.verdict, result.runs, result.stalled, len(runs.scales)) == (Verdict.PASS, 3, 0.5, 4)
 
 
-def test_a_worker_that_fails_while_the_machine_stalls_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_fails_while_the_machine_stalls_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lateness.Meter, "lost", 0.5)
     scales: list[float] = []
 
@@ -301,14 +301,14 @@ def test_a_worker_that_fails_while_the_machine_stalls_is_asked_again(monkeypatch
         scales.append(scale)
         return 60
 
-    monkeypatch.setattr("wsbridge.conformance.run.worker.watchdog_limit", limit)
+    monkeypatch.setattr("wsbridge.conformance.harness.check_process.watchdog_limit", limit)
     result = run("tests.conformance.misbehaving:StartRaises", rules=["RECV-1/texts-arrive-exactly"]).results[0]
     assert (result.verdict, result.message) == (Verdict.FAIL, "RuntimeError: no wheels")
     assert result.remark == "run again: the machine stalled for 0.5 s"
     assert scales == [1.0, 4.0]
 
 
-def test_a_limit_within_a_worker_stretches_by_what_its_process_lacks() -> None:
+def test_a_limit_within_a_process_stretches_by_what_its_process_lacks() -> None:
     """What a process of its own lacks is counted by whoever waits for it, while it waits."""
     meter = lateness.Meter()
     with lateness.measured(meter):

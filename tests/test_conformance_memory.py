@@ -10,25 +10,28 @@ import pytest
 
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
-from wsbridge.conformance.client.wire import (
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.client import (
     Binary,
     Close,
     Closed,
     Eof,
     HandshakeRefused,
+    NoWire,
     Opcode,
-    Peer,
     Ping,
     Pong,
     Text,
+    WirePeer,
     WireTimeout,
     build_frame,
     close_payload,
 )
-from wsbridge.conformance.contract.check import all_checks
-from wsbridge.conformance.run.bench import Bench, Served, Target
-from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer, NoWire
-from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.connectors import memory
 
 CHECKS = {check.id: check for check in all_checks()}
@@ -64,13 +67,13 @@ def app() -> App:
 
 @pytest.fixture
 async def served(app: App) -> AsyncGenerator[Served, None]:
-    async with Bench(Target("memory", memory.Connector)).serve(Application([("/", app.options())])) as served:
+    async with Bench(SuiteTarget("memory", memory.Connector)).serve(Application([("/", app.options())])) as served:
         yield served
 
 
 async def test_frames_become_calls_and_calls_events(served: Served, app: App) -> None:
     async with served.peer() as peer:
-        assert isinstance(peer, MemoryPeer)
+        assert isinstance(peer.link, MemoryLink)
         for text in ("", "\u20ac", "x" * 70_000):
             await peer.send_text(text)
             assert await peer.receive() == Text(text)
@@ -79,8 +82,8 @@ async def test_frames_become_calls_and_calls_events(served: Served, app: App) ->
         await peer.send_close(4001, "bye")
         assert await peer.receive() == Close(4001, "bye")
         assert await peer.receive() == await peer.receive() == Eof()
-        assert peer._connection is not None
-        await peer._connection.task
+        assert peer.link.connection is not None
+        await peer.link.connection.task
     assert [(reason.code, reason.text) for reason in app.reasons] == [(4001, "bye")]
 
 
@@ -98,8 +101,8 @@ async def test_it_answers_only_when_it_reads(served: Served, app: App) -> None:
 
 async def test_pings_are_answered_unless_it_is_told_not_to(served: Served) -> None:
     async with served.peer() as peer:
-        assert isinstance(peer, MemoryPeer)
-        connection = peer._connection
+        assert isinstance(peer.link, MemoryLink)
+        connection = peer.link.connection
         assert connection is not None
         connection.put_control(memory.Ping(b"1"))
         assert await peer.receive() == Ping(b"1")
@@ -151,7 +154,7 @@ async def test_what_is_no_whole_request_is_refused(served: Served, request_: byt
 
 async def test_options_of_sockets_are_refused(served: Served) -> None:
     with pytest.raises(NoWire, match="recv_buffer"):
-        await Peer.open(served.address, recv_buffer=4096)
+        await WirePeer.open(served.address, recv_buffer=4096)
 
 
 async def test_a_connector_that_does_not_run_is_not_there(served: Served) -> None:
@@ -173,7 +176,7 @@ def test_only_the_memory_connector_has_such_a_door() -> None:
 
 
 def judged(connector: type[Any], check: str) -> CheckResult:
-    return run_check(CHECKS[check], Target("broken", connector), again=False)
+    return run_check(CHECKS[check], SuiteTarget("broken", connector), again=False)
 
 
 class TakesAPort(memory.Connector):

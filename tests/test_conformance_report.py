@@ -14,12 +14,12 @@ from xml.etree import ElementTree
 import pytest
 
 from wsbridge.conformance import SuiteResult, Verdict
-from wsbridge.conformance.client.wire import LogEntry
-from wsbridge.conformance.run import report
-from wsbridge.conformance.run.known import Known
-from wsbridge.conformance.run.result import RuleInfo
-from wsbridge.conformance.run.runner import CheckResult
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.client import LogEntry
+from wsbridge.conformance.harness import report
+from wsbridge.conformance.harness.known import Known
+from wsbridge.conformance.harness.suite_result import RuleInfo
+from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,4 +1,4 @@
-"""The runner, its worker and the library door: whatever a connector does, there is a verdict and the run goes on."""
+"""Checks that run, in their process too, and `run`: whatever a connector does, there is a verdict and it goes on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ import pytest
 
 from tests.checks import made
 from tests.conformance import misbehaving
-from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
-from wsbridge.conformance.contract.check import CheckFailed, all_checks, fail
-from wsbridge.conformance.doors.suite import current_rules, select
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target
-from wsbridge.conformance.run.known import load_known_failing
-from wsbridge.conformance.run.result import compare, dump_results, load_results
-from wsbridge.conformance.run.runner import CheckResult, run_check
+from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import CheckFailed, fail
+from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.known import load_known_failing
+from wsbridge.conformance.harness.selection import current_rules, select
+from wsbridge.conformance.harness.suite_result import compare, dump_results, load_results
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
 
@@ -36,7 +38,7 @@ BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"
 TWO = ["RECV-1/texts-arrive-exactly", "RECV-1/texts-are-str"]
 SCALE = 0.05  # what never comes need not be waited for long
-NOWHERE = Target("nowhere", url="ws://127.0.0.1:9")
+NOWHERE = SuiteTarget("nowhere", url="ws://127.0.0.1:9")
 
 
 def judged(function: Callable[[Bench], Awaitable[None]], *, limit: float = 5, scale: float = 1) -> CheckResult:
@@ -84,7 +86,7 @@ def test_a_broken_promise_fails_with_its_traceback_from_the_check_on() -> None:
     result = judged(breaks)
     assert (result.verdict, result.message, result.cause) == (Verdict.FAIL, "nothing came", "promise")
     assert "in breaks" in result.details
-    assert "conformance/runner.py" not in result.details
+    assert "harness/execution.py" not in result.details
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), SystemExit(3), asyncio.CancelledError("who?")])
@@ -105,11 +107,11 @@ def test_an_interruption_by_the_user_ends_the_run() -> None:
         judged(interrupted)
 
 
-def declaring(outcome: str) -> Target:
+def declaring(outcome: str) -> SuiteTarget:
     class Declares(Connector):
         deviations = {"RECV-1/made": Deviation(outcome, "no hook")}  # noqa: RUF012
 
-    return Target("declares", Declares)
+    return SuiteTarget("declares", Declares)
 
 
 def test_a_whole_check_may_fail_as_declared_and_no_otherwise() -> None:
@@ -332,7 +334,7 @@ def test_a_failure_has_all_logs() -> None:
             logging.getLogger("wsbridge").warning("look")
             fail("no")
 
-    result = run_check(made(breaks), Target("aiohttp", Connector))
+    result = run_check(made(breaks), SuiteTarget("aiohttp", Connector))
     (wire,) = result.wire.values()
     assert [entry.direction for entry in wire][:3] == ["note", "sent", "received"]
     assert any(entry.text == "TEXT masked length=5 b'hello'" for entry in wire)
@@ -361,9 +363,9 @@ def test_the_refusal_of_what_is_lacking_is_checked(feature: str) -> None:
                 raise self.unsupported("unix_path", "no such sockets")
 
     check = made(never, needs=(feature,))
-    result = run_check(check, Target("lacking", Refusing))
+    result = run_check(check, SuiteTarget("lacking", Refusing))
     assert (result.verdict, result.message) == (Verdict.UNSUPPORTED, f"{feature}: refused")
-    assert run_check(check, Target("has it", Connector)).verdict is (
+    assert run_check(check, SuiteTarget("has it", Connector)).verdict is (
         Verdict.UNSUPPORTED if feature == "fragments" else Verdict.FAIL
     )
 
@@ -371,7 +373,7 @@ def test_the_refusal_of_what_is_lacking_is_checked(feature: str) -> None:
 def test_a_feature_that_works_although_it_is_not_declared_is_a_failure() -> None:
     async def never(bench: Bench) -> None: ...
 
-    result = run_check(made(never, needs=("ping",)), Target("x", misbehaving.RefusesWhatItHas))
+    result = run_check(made(never, needs=("ping",)), SuiteTarget("x", misbehaving.RefusesWhatItHas))
     assert result.verdict is Verdict.FAIL
     assert result.message == "ping_interval=1.0 was accepted, although the feature 'ping' is not declared"
 
@@ -390,13 +392,13 @@ def test_a_refusal_must_be_of_the_right_kind_and_tell_what_is_refused() -> None:
     async def never(bench: Bench) -> None: ...
 
     check = made(never, needs=("ping",))
-    assert "must raise UnsupportedOptionError, not RuntimeError" in run_check(check, Target("x", Wrong)).message
-    assert "does not name option and connector" in run_check(check, Target("x", Silent)).message
+    assert "must raise UnsupportedOptionError, not RuntimeError" in run_check(check, SuiteTarget("x", Wrong)).message
+    assert "does not name option and connector" in run_check(check, SuiteTarget("x", Silent)).message
 
 
 def test_what_is_served_suits_a_connector_that_lacks_features() -> None:
     check = next(check for check in all_checks() if check.id == ONE)
-    assert run_check(check, Target("lacking", _Lacking)).verdict is Verdict.PASS
+    assert run_check(check, SuiteTarget("lacking", _Lacking)).verdict is Verdict.PASS
 
 
 # ---- isolation ------------------------------------------------------------------------------------------------------
@@ -430,7 +432,7 @@ def test_whatever_a_connector_does_there_is_a_verdict_and_the_run_goes_on(name: 
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_check_behind_a_worker_that_died_is_none_the_worse_for_it(tmp_path: Path) -> None:
+def test_a_check_after_a_process_that_died_is_none_the_worse_for_it(tmp_path: Path) -> None:
     (tmp_path / "dies_once.py").write_text(
         "import os, pathlib\n"
         "from wsbridge.connectors.aiohttp import Connector as Base\n"
@@ -460,7 +462,7 @@ def test_what_the_process_wrote_is_kept_and_its_children_are_ended() -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_every_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -470,7 +472,7 @@ def test_every_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", spy)
     run(f"{BAD}:StopLeavesATask", rules=TWO, scale=SCALE)
-    assert len(started) == 2  # a worker that was soiled is replaced
+    assert len(started) == 2  # one that was soiled is replaced
 
     def interrupt(progress: Progress) -> None:
         if progress.result is not None:
@@ -483,14 +485,14 @@ def test_every_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     run("tests.conformance.exits_on_import:Connector", rules=[ONE])
     assert len(started) == 5
     assert all(process.returncode is not None for process in started)
-    assert [thread.name for thread in threading.enumerate() if "worker" in thread.name] == []
+    assert [thread.name for thread in threading.enumerate() if "wsbridge-conformance" in thread.name] == []
 
 
-def test_a_worker_ends_with_the_process_that_started_it() -> None:
+def test_a_check_process_ends_with_the_process_that_started_it() -> None:
     script = (
         "from wsbridge.conformance import Session\n"
         "session = Session('aiohttp')\n"
-        "print(session._worker._process._process.pid, flush=True)\n"
+        "print(session._process._process._process.pid, flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, check=False)
@@ -729,7 +731,7 @@ def run_target() -> Any:
 def test_a_deviation_that_nobody_has_seen_is_a_problem() -> None:
     result = run("tests.conformance.misbehaving:DeclaresWhatNobodyKnows", rules=[ONE])
     assert result.problems == ()  # only a part was run
-    from wsbridge.conformance.doors.suite import _problems
+    from wsbridge.conformance.harness.session import _problems
 
     problems = _problems(result.target, list(result.results), {}, is_whole=True)
     assert "the deviation RECV-9/unmasked-frame is declared, but no check has seen it" in problems

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import importlib
 import json
+import pkgutil
 import socket
 import ssl
 import zlib
@@ -20,8 +22,9 @@ from wsproto import events as ev
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, RsvBits
 
-from wsbridge.conformance.client import wire
-from wsbridge.conformance.client.wire import (
+from wsbridge.conformance import client, lateness
+from wsbridge.conformance.client import (
+    Address,
     Binary,
     Close,
     Closed,
@@ -32,19 +35,19 @@ from wsbridge.conformance.client.wire import (
     HandshakeRequest,
     HttpResponse,
     Opcode,
-    Peer,
     Ping,
     Pong,
+    SocketLink,
     Text,
     Unexpected,
     WireError,
     WireLog,
+    WirePeer,
     WireTimeout,
     WireViolation,
     build_frame,
     close_payload,
 )
-from wsbridge.conformance.run import lateness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -57,7 +60,7 @@ FAST = 0.05
 @contextlib.asynccontextmanager
 async def serving(
     handler: Handler, *, path: str | None = None, tls: ssl.SSLContext | None = None
-) -> AsyncGenerator[wire.Address]:
+) -> AsyncGenerator[Address]:
     """Serve `handler` on a free port (or a Unix socket); its failure is the test's."""
     failures: list[BaseException] = []
     tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +82,7 @@ async def serving(
 
     if path is None:
         server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=tls)
-        address: wire.Address = server.sockets[0].getsockname()
+        address: Address = server.sockets[0].getsockname()
     else:
         server = await asyncio.start_unix_server(run, path)
         address = path
@@ -176,19 +179,21 @@ def answering(*chunks: bytes) -> Handler:
     return handler
 
 
+def the_socket(peer: WirePeer) -> socket.socket:
+    assert isinstance(peer.link, SocketLink)
+    return peer.link.stream.socket
+
+
 def plain(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
     return build_frame(opcode, payload, fin=fin, rsv=rsv, mask=False)
 
 
 def test_the_client_imports_no_server_and_no_core_module() -> None:
-    names = imported(wire) - {lateness.__name__} | imported(lateness)
-    assert not {name.split(".")[0] for name in names} & {
-        "wsbridge",
-        "aiohttp",
-        "websockets",
-        "tornado",
-        "None",
-    }
+    own = {name for _, name, _ in pkgutil.iter_modules(client.__path__, f"{client.__name__}.")}
+    own |= {client.__name__, lateness.__name__, "wsbridge.conformance"}
+    names = set[str]().union(*(imported(importlib.import_module(name)) for name in own - {"wsbridge.conformance"}))
+    assert "wsbridge.conformance.client.sockets" in names
+    assert not {name.split(".")[0] for name in names - own} & {"wsbridge", "aiohttp", "websockets", "tornado", "None"}
 
 
 def imported(module: ModuleType) -> set[str]:
@@ -233,7 +238,7 @@ def test_frames_by_the_byte(frame: bytes, expected: bytes) -> None:
 
 async def test_connect_echo_and_close() -> None:
     async with serving(echo) as address:
-        async with await Peer.connect(address, target="/a?b", subprotocols=["x", "y"], tail=b"") as peer:
+        async with await WirePeer.connect(address, target="/a?b", subprotocols=["x", "y"], tail=b"") as peer:
             assert (peer.subprotocol, peer.deflated, peer.local_address[0]) == ("y", False, "127.0.0.1")
             assert peer.response is not None
             assert peer.response.header("upgrade") == "websocket"
@@ -259,12 +264,12 @@ async def test_connect_echo_and_close() -> None:
 
 async def test_what_is_sent_right_behind_the_request_is_answered() -> None:
     tail = build_frame(Opcode.TEXT, b"early") + build_frame(Opcode.PING)
-    async with serving(echo) as address, await Peer.connect(address, tail=tail) as peer:
+    async with serving(echo) as address, await WirePeer.connect(address, tail=tail) as peer:
         assert await peer.receive_text() == "early"
         assert await peer.receive() == Pong()
         assert not peer.close_sent
     tail = build_frame(Opcode.CLOSE)
-    async with serving(echo) as address, await Peer.connect(address, tail=tail) as peer:
+    async with serving(echo) as address, await WirePeer.connect(address, tail=tail) as peer:
         assert peer.close_sent
         assert await peer.receive_close() == Close(1005)
 
@@ -293,7 +298,7 @@ def test_the_request_is_as_asked() -> None:
 
 
 async def test_a_request_sent_byte_by_byte() -> None:
-    async with serving(echo) as address, await Peer.open(address) as peer:
+    async with serving(echo) as address, await WirePeer.open(address) as peer:
         request = HandshakeRequest.build(address)
         for byte in request.encode():
             await peer.request(bytes([byte]))
@@ -310,7 +315,7 @@ async def test_what_is_sent_apart_is_read_apart() -> None:
             sizes.append(len(data))
 
     server = await asyncio.get_running_loop().create_server(Reader, "127.0.0.1", 0)
-    async with server, await Peer.open(server.sockets[0].getsockname()) as peer:
+    async with server, await WirePeer.open(server.sockets[0].getsockname()) as peer:
         await peer.send_apart(build_frame(Opcode.PING, b"byte by byte"))
         await peer.send_apart([b"two", b"pieces"])
         assert sizes == [1] * (2 + 4 + 12) + [3, 6]
@@ -320,7 +325,7 @@ async def test_a_refusal_brings_the_response() -> None:
     raw = b"HTTP/1.1 426 Upgrade Required\r\nX: a\r\nx:  \xe9 \r\nContent-Length: 3\r\n\r\nno!"
     async with serving(answering(raw)) as address:
         with pytest.raises(HandshakeRefused, match="expected 101, but got 426 Upgrade Required: b'no!'") as caught:
-            await Peer.connect(address)
+            await WirePeer.connect(address)
     response = caught.value.response
     assert response == HttpResponse(
         426, "Upgrade Required", "HTTP/1.1", (("X", "a"), ("x", "é"), ("Content-Length", "3")), b"no!"
@@ -341,14 +346,14 @@ async def test_a_refusal_brings_the_response() -> None:
     ],
 )
 async def test_bodies(raw: bytes, body: bytes) -> None:
-    async with serving(answering(raw[:20], raw[20:])) as address, await Peer.open(address) as peer:
+    async with serving(answering(raw[:20], raw[20:])) as address, await WirePeer.open(address) as peer:
         await peer.request(b"GET / HTTP/1.1\r\n\r\n")
         assert (await peer.read_response()).body == body
 
 
 async def test_a_response_to_head_has_no_body_and_the_next_is_read_behind_it() -> None:
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 201 Made\r\nContent-Length: 1\r\n\r\nx"
-    async with serving(answering(raw)) as address, await Peer.open(address) as peer:
+    async with serving(answering(raw)) as address, await WirePeer.open(address) as peer:
         await peer.request(b"HEAD / HTTP/1.1\r\n\r\n")
         assert (await peer.read_response(head=True)).status == 200
         assert (await peer.read_response()).body == b"x"
@@ -384,7 +389,7 @@ async def test_a_response_to_head_has_no_body_and_the_next_is_read_behind_it() -
 async def test_what_is_no_http_is_a_violation(raw: bytes, message: str) -> None:
     async with serving(answering(raw)) as address:
         with pytest.raises(WireViolation, match=message):
-            await Peer.connect(address)
+            await WirePeer.connect(address)
 
 
 GOOD_101 = {
@@ -479,7 +484,7 @@ async def test_deflate_both_ways_with_context() -> None:
                 else:
                     seen.append(type(event).__name__.encode())
 
-    async with serving(handler) as address, await Peer.connect(address, deflate=True) as peer:
+    async with serving(handler) as address, await WirePeer.connect(address, deflate=True) as peer:
         assert peer.deflated
         for _ in range(2):
             await peer.send_text("hello " * 100)
@@ -505,7 +510,7 @@ async def test_a_ping_between_deflated_fragments_disturbs_nothing() -> None:
     parts = [deflate.frame_outbound(proto, Opcode.TEXT, none, b"abc" * 9, False)[1]]
     parts.append(deflate.frame_outbound(proto, Opcode.CONTINUATION, none, b"def" * 9, True)[1])
     frames = plain(1, parts[0], fin=False, rsv=4) + plain(9, b"!") + plain(0, parts[1])
-    async with serving(sending(frames)) as address, await Peer.connect(address, deflate=True) as peer:
+    async with serving(sending(frames)) as address, await WirePeer.connect(address, deflate=True) as peer:
         assert await peer.receive() == Ping(b"!")
         assert await peer.receive() == Text("abc" * 9 + "def" * 9)
 
@@ -522,15 +527,15 @@ async def test_a_server_that_takes_nothing_stops_a_flood_and_a_send() -> None:
             got.extend(proto.received_frames())
 
     frame = build_frame(Opcode.BINARY, bytes(9973))
-    async with serving(upgraded(handler)) as address, await Peer.connect(address) as peer:
+    async with serving(upgraded(handler)) as address, await WirePeer.connect(address) as peer:
         total = 64 << 20
         sent = await peer.flood(frame, total, timeout=FAST)
         assert 0 < sent < total
-        peer.timeout = FAST
+        peer.limits.timeout = FAST
         with pytest.raises(WireTimeout, match=r"expected the server to take \d+ bytes within 0.05 s"):
             await peer.send_binary(bytes(32 << 20))
         resume.set()
-        peer.timeout = 5
+        peer.limits.timeout = 5
         assert await peer.flood(frame, 50000) == 6 * len(frame)
         await peer.send_close()
         await peer.wait_eof()
@@ -543,7 +548,7 @@ async def test_a_flood_ends_where_the_server_goes() -> None:
         await reader.readexactly(1000)
         writer.transport.abort()
 
-    async with serving(upgraded(handler)) as address, await Peer.connect(address) as peer:
+    async with serving(upgraded(handler)) as address, await WirePeer.connect(address) as peer:
         assert await peer.flood(build_frame(2, b"x"), 1 << 30) < 1 << 30
         assert (await peer.wait_eof()).reset
         with pytest.raises(Closed, match=r"expected to send 8 bytes, but the connection has ended: Eof\(reset=True"):
@@ -553,9 +558,9 @@ async def test_a_flood_ends_where_the_server_goes() -> None:
 async def test_a_reply_to_a_server_that_is_gone_is_no_error() -> None:
     async with (
         serving(sending(plain(8, close_payload(1001)))) as address,
-        await Peer.connect(address) as peer,
+        await WirePeer.connect(address) as peer,
     ):
-        peer._socket.shutdown(socket.SHUT_WR)
+        the_socket(peer).shutdown(socket.SHUT_WR)
         assert await peer.receive() == Close(1001)
 
 
@@ -572,7 +577,7 @@ async def test_receive_joins_fragments_and_shows_control_frames_between() -> Non
     )
     async with (
         serving(sending(*(bytes([b]) for b in frames))) as address,
-        await Peer.connect(address) as peer,
+        await WirePeer.connect(address) as peer,
     ):
         events = [await peer.receive() for _ in range(4)]
     assert events == [Ping(b"!"), Text("é"), Binary(bytes(126)), Eof()]
@@ -580,7 +585,7 @@ async def test_receive_joins_fragments_and_shows_control_frames_between() -> Non
 
 async def test_receive_frame_shows_each_frame() -> None:
     frames = plain(2, b"a", fin=False) + plain(9) + plain(0, b"b" * 70000)
-    async with serving(sending(frames)) as address, await Peer.connect(address) as peer:
+    async with serving(sending(frames)) as address, await WirePeer.connect(address) as peer:
         expected = [
             Frame(Opcode.BINARY, b"a", fin=False),
             Frame(Opcode.PING),
@@ -620,13 +625,16 @@ async def test_receive_frame_shows_each_frame() -> None:
     ],
 )
 async def test_what_the_rfc_forbids_is_a_violation(frame: bytes, message: str) -> None:
-    async with serving(sending(frame, hold=True)) as address, await Peer.connect(address) as peer:
+    async with serving(sending(frame, hold=True)) as address, await WirePeer.connect(address) as peer:
         with pytest.raises(WireViolation, match=message):
             await peer.wait_eof()
 
 
 async def test_a_violation_carries_its_frame() -> None:
-    async with serving(sending(plain(5, b"x") + plain(1, b"unjudged"))) as address, await Peer.connect(address) as peer:
+    async with (
+        serving(sending(plain(5, b"x") + plain(1, b"unjudged"))) as address,
+        await WirePeer.connect(address) as peer,
+    ):
         with pytest.raises(WireViolation) as caught:
             await peer.receive_frame()
         assert caught.value.frame == Frame(5, b"x")
@@ -641,7 +649,7 @@ async def test_every_legal_close_code_is_taken_and_answered(code: int) -> None:
         writer.write(plain(8, close_payload(code, "t")))
         answer.set_result(await reader.readexactly(8))
 
-    async with serving(upgraded(after)) as address, await Peer.connect(address) as peer:
+    async with serving(upgraded(after)) as address, await WirePeer.connect(address) as peer:
         assert await peer.receive_close() == Close(code, "t")
         assert await answer == build_frame(8, close_payload(code), mask=(await answer)[2:6])
 
@@ -654,7 +662,7 @@ async def test_pings_and_closes_are_answered_only_if_asked() -> None:
             writer.write(plain(9, b"?") + plain(8))
             got.set_result(await reader.read(-1))  # noqa: B023
 
-        async with serving(upgraded(after)) as address, await Peer.connect(address) as peer:
+        async with serving(upgraded(after)) as address, await WirePeer.connect(address) as peer:
             peer.auto_pong = peer.auto_close = auto
             assert await peer.receive_close() == Close(1005)
             await peer.half_close()
@@ -665,7 +673,7 @@ async def test_pings_and_closes_are_answered_only_if_asked() -> None:
 
 async def test_what_comes_must_be_what_was_expected() -> None:
     frames = plain(2, b"b") + plain(1, b"t") + plain(9)
-    async with serving(sending(frames, hold=True)) as address, await Peer.connect(address) as peer:
+    async with serving(sending(frames, hold=True)) as address, await WirePeer.connect(address) as peer:
         with pytest.raises(Unexpected, match=r"expected a text message, but got Binary\(data=b'b'\)"):
             await peer.receive_text()
         with pytest.raises(Unexpected, match=r"expected a binary message, but got Text\(data='t'\)"):
@@ -675,7 +683,7 @@ async def test_what_comes_must_be_what_was_expected() -> None:
         await peer.expect_silence(FAST)
     async with (
         serving(sending(plain(8, close_payload(1000)))) as address,
-        await Peer.connect(address) as peer,
+        await WirePeer.connect(address) as peer,
     ):
         with pytest.raises(Closed, match=r"expected a message, but .* Close\(code=1000, text=''\)") as caught:
             await peer.receive_text()
@@ -684,7 +692,7 @@ async def test_what_comes_must_be_what_was_expected() -> None:
             await peer.receive_close()
         with pytest.raises(Unexpected, match="expected silence for 5 s, but got Eof"):
             await peer.expect_silence(5)
-    async with serving(sending(b"\x81", hold=True)) as address, await Peer.connect(address) as peer:
+    async with serving(sending(b"\x81", hold=True)) as address, await WirePeer.connect(address) as peer:
         with pytest.raises(Unexpected, match=r"expected silence for 0.05 s, but got b'\\x81'"):
             await peer.expect_silence(FAST)
 
@@ -697,7 +705,7 @@ async def test_a_timeout_tells_what_was_missed_and_loses_nothing() -> None:
         await proceed.wait()
         writer.write(plain(0, b"bcd")[3:])
 
-    async with serving(upgraded(after)) as address, await Peer.connect(address, timeout_scale=0.5) as peer:
+    async with serving(upgraded(after)) as address, await WirePeer.connect(address, timeout_scale=0.5) as peer:
         with pytest.raises(WireTimeout, match=r"expected a message within 0\.05 s; .*TEXT unfinished"):
             await peer.receive_message(0.1)
         proceed.set()
@@ -711,7 +719,7 @@ async def test_the_end_of_the_stream_is_told_in_all_its_kinds() -> None:
         writer.transport.abort()
 
     for handler, end in ((sending(b"\x81\x05abc"), Eof(False, 5)), (upgraded(abort), Eof(True))):
-        async with serving(handler) as address, await Peer.connect(address) as peer:
+        async with serving(handler) as address, await WirePeer.connect(address) as peer:
             assert await peer.receive() == end
             assert await peer.wait_eof() == end
             assert peer.received == [end]
@@ -720,14 +728,14 @@ async def test_the_end_of_the_stream_is_told_in_all_its_kinds() -> None:
 async def test_drain_counts_and_keeps_nothing() -> None:
     message = plain(1, b"a" * 9, fin=False) + plain(0, b"b")
     frames = message * 1000 + plain(9) + message * 500 + plain(8, close_payload(1001))
-    async with serving(sending(frames, hold=True)) as address, await Peer.connect(address) as peer:
+    async with serving(sending(frames, hold=True)) as address, await WirePeer.connect(address) as peer:
         assert await peer.drain(messages=3) == Drained(3, 30, None)
         assert await peer.drain(payload_bytes=35) == Drained(4, 40, None)
         assert await peer.drain() == Drained(1493, 14930, Close(1001))
         assert await peer.drain(timeout=FAST) == Drained(0, 0, None)
         assert peer.received == []
         assert len(peer.log.entries) < 15
-    async with serving(sending()) as address, await Peer.connect(address) as peer:
+    async with serving(sending()) as address, await WirePeer.connect(address) as peer:
         assert await peer.drain() == Drained(0, 0, Eof())
 
 
@@ -746,8 +754,8 @@ async def test_a_clogged_peer_holds_the_server_back() -> None:
             await writer.drain()
             written += 1
 
-    async with serving(upgraded(after)) as address, await Peer.connect(address, recv_buffer=4096) as peer:
-        assert peer._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 65536
+    async with serving(upgraded(after)) as address, await WirePeer.connect(address, recv_buffer=4096) as peer:
+        assert the_socket(peer).getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 65536
         await stuck.wait()
         assert written < 100
         assert await peer.drain() == Drained(100, 6553600, Eof())
@@ -767,7 +775,7 @@ async def test_how_the_server_sees_the_end(how: str) -> None:
             seen.set_result(type(error))
         writer.write(plain(1, b"still"))
 
-    async with serving(upgraded(after)) as address, await Peer.connect(address) as peer:
+    async with serving(upgraded(after)) as address, await WirePeer.connect(address) as peer:
         if how == "half_close":
             await peer.half_close()
             assert await peer.receive_text() == "still"
@@ -780,7 +788,7 @@ async def test_how_the_server_sees_the_end(how: str) -> None:
 
 async def test_a_closed_peer_does_nothing_more() -> None:
     async with serving(sending(hold=True)) as address:
-        async with await Peer.connect(address) as peer:
+        async with await WirePeer.connect(address) as peer:
             waiting = asyncio.create_task(peer.receive())
             await asyncio.sleep(0)  # it waits now
         with pytest.raises(WireError, match="this peer has closed its socket"):
@@ -792,14 +800,14 @@ async def test_a_closed_peer_does_nothing_more() -> None:
 
 async def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await Peer.open(str(tmp_path / "none"))
+        await WirePeer.open(str(tmp_path / "none"))
 
 
 # Transports.
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
-    async with serving(echo, path=str(tmp_path / "s")) as address, await Peer.connect(address) as peer:
+    async with serving(echo, path=str(tmp_path / "s")) as address, await WirePeer.connect(address) as peer:
         await peer.send_text("a")
         assert await peer.receive_text() == "a"
         assert peer.local_address == ""
@@ -819,7 +827,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def test_over_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     big = bytes(range(256)) * 4096
     async with serving(echo, tls=contexts[0]) as address:
-        async with await Peer.connect(address, ssl=contexts[1]) as peer:
+        async with await WirePeer.connect(address, ssl=contexts[1]) as peer:
             await peer.send_binary(big)
             assert await peer.drain(payload_bytes=len(big)) == Drained(1, len(big), None)
             frame = build_frame(Opcode.TEXT, b"f" * 1000)
@@ -844,7 +852,7 @@ async def test_a_flood_over_tls_can_stall_and_go_on(contexts: tuple[ssl.SSLConte
     frame = build_frame(Opcode.BINARY, bytes(9994))
     async with (
         serving(upgraded(after), tls=contexts[0]) as address,
-        await Peer.connect(address, ssl=contexts[1]) as peer,
+        await WirePeer.connect(address, ssl=contexts[1]) as peer,
     ):
         sent = await peer.flood(frame, 64 << 20, timeout=FAST)
         assert 0 < sent < 64 << 20
@@ -864,7 +872,7 @@ async def test_tls_that_ends_hard_is_the_end_of_the_stream(
 
     async with (
         serving(upgraded(after), tls=contexts[0]) as address,
-        await Peer.connect(address, ssl=contexts[1]) as peer,
+        await WirePeer.connect(address, ssl=contexts[1]) as peer,
     ):
         assert isinstance(await peer.receive(), Eof)
 
@@ -874,7 +882,7 @@ async def test_a_certificate_for_another_name_is_refused(
 ) -> None:
     async with serving(echo, tls=contexts[0]) as address:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await Peer.connect(address, ssl=contexts[1], server_hostname="other.example")
+            await WirePeer.connect(address, ssl=contexts[1], server_hostname="other.example")
 
 
 # The log.
@@ -893,7 +901,7 @@ def test_the_log_is_bounded_and_fit_for_json() -> None:
 
 
 async def test_many_frames_make_one_short_entry() -> None:
-    async with serving(sending(hold=True)) as address, await Peer.connect(address, log=WireLog()) as peer:
+    async with serving(sending(hold=True)) as address, await WirePeer.connect(address, log=WireLog()) as peer:
         await peer.send_raw(build_frame(1, b"x" * 100000) + build_frame(9) * 9)
         await peer.send_raw(b"\x81")
         long, short = list(peer.log.entries)[-2:]

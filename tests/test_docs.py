@@ -13,7 +13,7 @@ import wsbridge
 from tests.fakes import FakeConnector, handshake, passes
 from wsbridge import Application, Response
 from wsbridge.conformance.contract import catalogue
-from wsbridge.conformance.run import reference
+from wsbridge.conformance.harness import reference
 from wsbridge.testing import Connections
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -20,7 +20,7 @@ from tests.test_browser import CHAT, browser
 from tests.test_examples import EXAMPLES
 from wsbridge import Application, Interceptor, Response, UnsupportedOptionError, WebSocketOptions
 from wsbridge.cli import Exit
-from wsbridge.conformance.client.wire import HandshakeRequest, Peer
+from wsbridge.conformance.client import HandshakeRequest, WirePeer
 from wsbridge.connectors import _connections
 from wsbridge.connectors.granian import Connector
 
@@ -93,7 +93,7 @@ async def test_a_refusal_with_repeated_headers_does_not_abort_the_process(caplog
     async with wsbridge.serve(app(None, refuse), "granian", port=0) as connector:
         address = connector.addresses[0]
         assert isinstance(address, tuple)
-        peer = await Peer.open(address, timeout=TIMEOUT)
+        peer = await WirePeer.open(address, timeout=TIMEOUT)
         await peer.send_raw(HandshakeRequest.build(address).encode())
         answer = await peer.read_response()
         await peer.aclose()
@@ -139,7 +139,7 @@ async def test_the_chat_from_a_browser(tmp_path: Path) -> None:
 async def test_the_chat_by_the_handshake_of_firefox() -> None:
     async with running(*WSBRIDGE, *SERVE, "--server-pings") as process:
         host, _, port = (await process.url()).removeprefix("ws://").partition(":")
-        async with await Peer.connect(
+        async with await WirePeer.connect(
             (host, int(port)),
             target="/chat/lobby?token=ada-token",
             headers=(("Origin", f"http://{host}:{port}"), ("Sec-WebSocket-Extensions", "permessage-deflate")),

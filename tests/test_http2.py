@@ -41,7 +41,7 @@ over_http2 = pytest.mark.parametrize("version", ["h2", "h2c"])
 
 
 @dataclass
-class Certificates:
+class CertificateFiles:
     """A server's certificate for this machine, in files, and the authority that clients trust."""
 
     folder: Path
@@ -67,7 +67,7 @@ class Server:
 
     version: str
     port: int
-    certificates: Certificates
+    certificates: CertificateFiles
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncGenerator[Any]:
@@ -79,7 +79,7 @@ class Server:
                 yield connection
         else:
             tls = self.certificates.client() if self.version == "h2" else None
-            async with await http2.Connection.open("127.0.0.1", self.port, tls=tls) as connection:
+            async with await http2.Http2Connection.open("127.0.0.1", self.port, tls=tls) as connection:
                 yield connection
 
 
@@ -91,7 +91,7 @@ async def served(app: AsgiApp, folder: Path, version: str) -> AsyncGenerator[Ser
             import aioquic  # noqa: F401
         except ModuleNotFoundError:
             missing("HTTP/3 needs aioquic, which is not installed: pip install 'hypercorn[h3]'")
-    certificates = Certificates(folder)
+    certificates = CertificateFiles(folder)
     sock = socket.socket(type=socket.SOCK_DGRAM if version == "h3" else socket.SOCK_STREAM)
     sock.bind(("127.0.0.1", 0))
     config = Config()
@@ -472,7 +472,7 @@ def page_of_the_docs(folder: Path) -> None:
 async def the_command(folder: Path) -> AsyncGenerator[int]:
     """Run hypercorn's own command with TLS, as the page says; yield the port."""
     page_of_the_docs(folder)
-    certificates = Certificates(folder)
+    certificates = CertificateFiles(folder)
     files = ("--certfile", certificates.certificate, "--keyfile", certificates.key)
     command = (sys.executable, "-m", "hypercorn", "page:app", "--bind", "127.0.0.1:0", "--workers", "0", *files)
     async with running(*command, cwd=folder) as process:
@@ -486,7 +486,7 @@ async def test_the_page_of_the_docs_by_hypercorn_s_command(tmp_path: Path) -> No
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
-        async with await http2.Connection.open("127.0.0.1", port, tls=context) as connection:
+        async with await http2.Http2Connection.open("127.0.0.1", port, tls=context) as connection:
             page = connection.get("/")
             assert (await page.answer(), dict(page.headers)["content-type"]) == (200, "text/html; charset=utf-8")
             assert b"new WebSocket" in await page.read()

@@ -18,7 +18,7 @@ from wsbridge import Application, CloseReason, WebSocketChannel, WebSocketOption
 
 pytest.importorskip("wsproto")  # for the client
 
-from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Pong, build_frame
+from wsbridge.conformance.client import Binary, Close, Opcode, Pong, WirePeer, build_frame
 
 pytestmark = pytest.mark.rule("SEND-9")
 
@@ -45,7 +45,7 @@ class Gate(ThreadPoolExecutor):
         return fn(*arguments, **options)
 
 
-class Served:
+class GatedChannel:
     """A channel whose large messages wait at the gate, and its peer."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Served:
         self.messages: list[str | bytes] = []
         self.reasons: asyncio.Queue[CloseReason] = asyncio.Queue()
         self.channels: asyncio.Queue[WebSocketChannel[Any]] = asyncio.Queue()
-        self.peer: Peer
+        self.peer: WirePeer
         self.channel: WebSocketChannel[Any]
 
     async def ended(self) -> CloseReason:
@@ -77,8 +77,8 @@ def deflated(data: bytes, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def served(name: str, **options: Any) -> AsyncGenerator[Served, None]:
-    made = Served()
+async def served(name: str, **options: Any) -> AsyncGenerator[GatedChannel, None]:
+    made = GatedChannel()
 
     def take(channel: Any, process: None, message: str | bytes) -> None:
         made.messages.append(message)
@@ -94,7 +94,9 @@ async def served(name: str, **options: Any) -> AsyncGenerator[Served, None]:
     try:
         async with wsbridge.serve(Application([("/", channel_options)]), name) as connector:
             address: Any = connector.addresses[0]
-            async with await Peer.connect(address, target="/", deflate="permessage-deflate", timeout=TIMEOUT) as peer:
+            async with await WirePeer.connect(
+                address, target="/", deflate="permessage-deflate", timeout=TIMEOUT
+            ) as peer:
                 assert peer.deflated
                 asyncio.get_running_loop().set_default_executor(made.gate)  # what looked up addresses is done
                 made.peer = peer

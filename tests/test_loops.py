@@ -106,11 +106,11 @@ def test_an_unknown_loop_is_refused() -> None:
 @pytest.mark.parametrize("workers", [(), ("--workers=2",)], ids=["alone", "workers"])
 async def test_a_connector_serves_on_uvloop(tmp_path: Path, connector: str, workers: tuple[str, ...]) -> None:
     pytest.importorskip("uvloop")
-    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+    wire: Any = pytest.importorskip("wsbridge.conformance.client")
     (tmp_path / "echo.py").write_text(APPLICATION)
     async with serving(tmp_path, "--loop=uvloop", *workers, connector=connector) as process:
         host, port = (await process.url()).rpartition("//")[2].rsplit(":", 1)
-        async with await wire.Peer.connect((host, int(port)), target="/") as peer:
+        async with await wire.WirePeer.connect((host, int(port)), target="/") as peer:
             await peer.send_text("!")
             assert await peer.receive_text() == "uvloop!"
         assert await process.end(signal.SIGTERM) == Exit.OK

@@ -27,7 +27,7 @@ PEER = "127.0.0.2"  # an address of this machine that is not the proxy's
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx")
 trustme: Any = pytest.importorskip("trustme")
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client")
 
 
 @dataclass
@@ -201,7 +201,7 @@ async def test_hs_6_the_origin_is_that_of_the_site(site: Site, connector: str) -
 async def test_messages_and_closes_pass_through(site: Site, connector: str) -> None:
     options: dict[str, Any] = {"ssl": site.tls, "server_hostname": "localhost", "timeout": TIMEOUT}
     async with serve(APP, connector, port=site.upstream) as server:
-        async with await wire.Peer.connect(("127.0.0.1", site.port), **options) as peer:
+        async with await wire.WirePeer.connect(("127.0.0.1", site.port), **options) as peer:
             await peer.receive_text()
             for size in (0, 125, 70_000, 1024 * 1024):
                 data = os.urandom(size)
@@ -210,7 +210,7 @@ async def test_messages_and_closes_pass_through(site: Site, connector: str) -> N
             await peer.send_close(4001, "bye")
             assert (await peer.receive_close()).code == 4001
             await peer.wait_eof()
-        async with await wire.Peer.connect(("127.0.0.1", site.port), **options) as peer:
+        async with await wire.WirePeer.connect(("127.0.0.1", site.port), **options) as peer:
             await peer.receive_text()
             stopping = asyncio.ensure_future(server.stop())
             assert await peer.receive_close() == wire.Close(1001, "server shutdown")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from wsbridge import Application, Compression, WebSocketOptions
-from wsbridge.conformance.contract.channel import TABLES
+from wsbridge.conformance.contract.tables import TABLES
 from wsbridge.connector import BaseConnector
 from wsbridge.options import OPTION_NAMES
 

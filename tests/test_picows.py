@@ -20,7 +20,7 @@ pytest.importorskip("picows")
 pytest.importorskip("httptools")
 pytest.importorskip("wsproto")
 
-from wsbridge.conformance.client.wire import HandshakeRequest, HttpResponse, Opcode, Peer, build_frame
+from wsbridge.conformance.client import HandshakeRequest, HttpResponse, Opcode, WirePeer, build_frame
 from wsbridge.connectors._codecs import http1 as _http1
 from wsbridge.connectors._codecs.answers import final_response
 from wsbridge.connectors._codecs.http1 import BadRequestError, parse_head
@@ -44,7 +44,7 @@ async def serving(*routes: Any, interceptors: Any = (), **options: Any) -> Async
 
 
 async def answer(address: tuple[str, int], *parts: bytes) -> HttpResponse:
-    async with await Peer.open(address) as peer:
+    async with await WirePeer.open(address) as peer:
         for part in parts:
             await peer.request(part)
         return await peer.read_response()
@@ -91,7 +91,7 @@ async def test_interceptors_take_their_time() -> None:
     slow = Interceptor(name="slow", enter=enter, leave=leave)
     async with serving(("/", options), interceptors=[slow]) as address:
         request = HandshakeRequest.build(address, target="/")
-        async with await Peer.open(address) as peer:
+        async with await WirePeer.open(address) as peer:
             await peer.request(request.encode() + build_frame(Opcode.TEXT, b"early"))
             await begun.wait()
             gate.set()
@@ -172,7 +172,7 @@ async def test_the_native_objects_tell_of_the_handshake_as_it_was() -> None:
     options = WebSocketOptions(on_open=lambda channel, request: seen.set_result((channel, request)))
     async with serving(("/a", options)) as address:
         request = HandshakeRequest.build(address, target="/a?q=1", replace={"Connection": "keep-alive, Upgrade"})
-        async with await Peer.open(address) as peer:
+        async with await WirePeer.open(address) as peer:
             await peer.upgrade(request)
             channel, got = await seen
             native = channel.native
@@ -190,7 +190,7 @@ async def test_a_close_by_the_native_object_is_the_channels() -> None:
     seen: asyncio.Future[PicowsChannel] = asyncio.get_running_loop().create_future()
     options = WebSocketOptions(on_open=lambda channel, request: seen.set_result(channel))
     async with serving(("/", options)) as address:
-        async with await Peer.connect(address, target="/") as peer:
+        async with await WirePeer.connect(address, target="/") as peer:
             channel = await seen
             channel.native.send_close(4001, "by hand")  # type: ignore[arg-type]
             close = await peer.receive_close()
@@ -203,7 +203,7 @@ async def test_a_close_by_the_native_object_is_the_channels() -> None:
 async def test_a_disconnect_by_the_native_object_is_a_loss() -> None:
     seen: asyncio.Future[PicowsChannel] = asyncio.get_running_loop().create_future()
     options = WebSocketOptions(on_open=lambda channel, request: seen.set_result(channel))
-    async with serving(("/", options)) as address, await Peer.connect(address, target="/") as peer:
+    async with serving(("/", options)) as address, await WirePeer.connect(address, target="/") as peer:
         channel = await seen
         channel.native.disconnect()
         await peer.wait_eof()
@@ -218,7 +218,7 @@ async def test_what_stands_before_a_violation_in_one_read_is_handled_before_it()
     """picows finds the violation before it hands on the frame in front of it."""
     async with serving() as address:
         for first, expected in ((build_frame(Opcode.PING, b"p"), Opcode.PONG), (build_frame(Opcode.TEXT), None)):
-            async with await Peer.connect(address, target="/") as peer:
+            async with await WirePeer.connect(address, target="/") as peer:
                 await peer.send_raw(first + build_frame(0x3, b"x"))
                 frames = [await peer.receive_frame()]
                 if expected is not None:
@@ -229,7 +229,7 @@ async def test_what_stands_before_a_violation_in_one_read_is_handled_before_it()
 
 @pytest.mark.rule("CLOSE-4")
 async def test_a_violation_behind_a_close_is_not_seen() -> None:
-    async with serving() as address, await Peer.connect(address, target="/") as peer:
+    async with serving() as address, await WirePeer.connect(address, target="/") as peer:
         await peer.send_raw(build_frame(Opcode.CLOSE, (4321).to_bytes(2)) + build_frame(0x3, b"x"))
         assert (await peer.receive_close()).code == 4321
 
@@ -240,7 +240,7 @@ async def test_a_head_in_pieces_is_refused_as_soon_as_it_tells() -> None:
     head = build_frame(Opcode.TEXT, length=1001)
     async with serving(("/", options)) as address:
         for before in (b"", build_frame(Opcode.BINARY, b"x"), build_frame(Opcode.PONG)):
-            async with await Peer.connect(address, target="/") as peer:
+            async with await WirePeer.connect(address, target="/") as peer:
                 await peer.send_raw(before + head[:1])
                 if before and before[0] & 15 == Opcode.BINARY:
                     assert await peer.receive_binary() == b"x"
@@ -254,7 +254,7 @@ async def test_picows_logs_no_error_for_what_a_peer_sends(caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         async with serving() as address:
             for bad in (build_frame(0x3), build_frame(Opcode.TEXT, b"\xff"), build_frame(Opcode.TEXT, length=1 << 40)):
-                async with await Peer.connect(address, target="/") as peer:
+                async with await WirePeer.connect(address, target="/") as peer:
                     await peer.send_raw(bad)
                     await peer.receive_close()
     assert caplog.records == []
@@ -263,7 +263,7 @@ async def test_picows_logs_no_error_for_what_a_peer_sends(caplog: pytest.LogCapt
 async def test_the_read_buffer_is_an_option() -> None:
     async with (
         serving(native_options={"read_buffer_init_size": 2048}) as address,
-        await Peer.connect(address, target="/") as peer,
+        await WirePeer.connect(address, target="/") as peer,
     ):
         await peer.send_text("x" * 100_000)
         assert await peer.receive_text() == "x" * 100_000

@@ -24,12 +24,12 @@ from wsbridge.registry import load_connector
 pytest.importorskip("wsproto")  # for the suite and its client
 
 from wsbridge.conformance import TargetError
-from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.doors.suite import Session
+from wsbridge.conformance.client import WirePeer
+from wsbridge.conformance.harness.session import Session
 
 WINDOWS = """
 import asyncio, concurrent.futures.thread, os, signal, socket, sys
-import wsbridge.cli, wsbridge.conformance.client.wire, wsbridge.testing
+import wsbridge.cli, wsbridge.conformance.client, wsbridge.testing
 from wsbridge.registry import load_connector
 
 load_connector(sys.argv[1])  # what others have written looks at the system when it is imported, and finds its own
@@ -67,14 +67,14 @@ def run_python(code: str, *arguments: str) -> str:
 
 ECHO = """
 from wsbridge import Application, WebSocketOptions, serve
-from wsbridge.conformance.client.wire import Peer
+from wsbridge.conformance.client import WirePeer
 
 async def echo(channel, process, text):
     await channel.send_text(text)
 
 async def main(name):
     async with serve(Application([("/", WebSocketOptions(on_text=echo))]), name) as server:
-        peer = await Peer.connect(server.addresses[0], target="/", timeout=30)
+        peer = await WirePeer.connect(server.addresses[0], target="/", timeout=30)
         await peer.send_text("hello")
         print(await peer.receive_text())
         await peer.send_close(1000)
@@ -99,7 +99,7 @@ async def test_without_unix_sockets_a_port_is_served(monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(socket, "AF_UNIX")
     async with load_connector("tornado")(**options()) as server:
         assert isinstance(server.addresses[0], tuple)
-        peer = await Peer.connect(server.addresses[0], target="/", timeout=30)
+        peer = await WirePeer.connect(server.addresses[0], target="/", timeout=30)
         await peer.send_close(1000)
         await peer.receive_close()
         await peer.aclose()

@@ -22,7 +22,7 @@ from tests.processes import TIMEOUT, each_connector
 from wsbridge import Application, Context, Interceptor, Response, WebSocketOptions, serve, websocket_interceptor
 from wsbridge.cli import _Formatter
 
-wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+wire: Any = pytest.importorskip("wsbridge.conformance.client")
 
 SECRET = "secret-word"
 ESCAPES = "\x1b[31m\x07\x9b32m\r\n2026-01-01 CRITICAL forged"
@@ -125,7 +125,7 @@ WORDS = re.compile(
 
 async def answer(where: tuple[str, int], raw: bytes) -> Any:
     """Send a request; return the response, or None if the connection was closed without one."""
-    async with await wire.Peer.open(where, timeout=TIMEOUT) as peer:
+    async with await wire.WirePeer.open(where, timeout=TIMEOUT) as peer:
         try:
             await peer.request(raw)
             return await peer.read_response()
@@ -171,7 +171,7 @@ async def test_hs_4_a_refusal_tells_its_status_and_no_more(connector: str) -> No
                     continue  # a server may take the fold for a space (RFC 9112, 5.2)
                 assert 400 <= response.status <= 505, what
                 check_answer(what, response)
-        async with await wire.Peer.connect(where) as peer:  # none of them did any harm
+        async with await wire.WirePeer.connect(where) as peer:  # none of them did any harm
             await peer.send_text("well")
             assert await peer.receive_text() == "well"
             names = {name.lower() for name, _ in peer.response.headers}
@@ -182,7 +182,7 @@ async def test_hs_4_a_refusal_tells_its_status_and_no_more(connector: str) -> No
 @pytest.mark.rule("OPEN-6", "ERR-1")
 @each_connector
 async def test_err_1_the_peer_is_not_told_what_was_raised(connector: str) -> None:
-    async with served(connector) as where, await wire.Peer.connect(where) as peer:
+    async with served(connector) as where, await wire.WirePeer.connect(where) as peer:
         await peer.send_text("raise")
         assert await peer.receive_close() == wire.Close(1011, "")
 
@@ -224,17 +224,17 @@ async def test_nothing_of_a_peer_reaches_a_log_unescaped(connector: str, log: io
             for value in (f"a{evil}, b{evil}", "\x1b[31m", "a\nb", "a\rb", "a\x00b"):
                 await answer(where, get(head=f"{UPGRADE}{name}: {value}\r\n"))
         path = f"/part{EVIL_PATH}"
-        async with await wire.Peer.connect(where, target=path, subprotocols=["x", "chat"]) as peer:
+        async with await wire.WirePeer.connect(where, target=path, subprotocols=["x", "chat"]) as peer:
             await peer.send_text(f"raise {ESCAPES}")
             await peer.receive_close()
         for payload in (wire.close_payload(4000, ESCAPES), wire.close_payload(1006, ESCAPES), b"\x03\xe8\xff\x1b[31m"):
-            async with await wire.Peer.connect(where, target=path) as peer:
+            async with await wire.WirePeer.connect(where, target=path) as peer:
                 await peer.send_frame(wire.Opcode.CLOSE, payload)
                 await peer.wait_eof(TIMEOUT)
-        async with await wire.Peer.connect(where, target=path) as peer:
+        async with await wire.WirePeer.connect(where, target=path) as peer:
             await peer.send_frame(wire.Opcode.TEXT, b"\xff\x1b[31m")
             await peer.receive_close()
-        async with await wire.Peer.connect(where, target=path) as peer:
+        async with await wire.WirePeer.connect(where, target=path) as peer:
             await peer.send_frame(3, ESCAPES.encode("latin-1"))
             await peer.receive_close()
     text = log.getvalue()
@@ -333,7 +333,7 @@ async def test_stop_4_the_client_s_certificate_is_on_the_request(connector: str,
     async with serve(Application([("/echo", WebSocketOptions(on_open=note))]), connector, ssl=server) as running:
         clients = [known] if mode is ssl.CERT_REQUIRED else [known, stranger]
         for context in clients:
-            peer = await wire.Peer.connect(running.addresses[0], ssl=context, server_hostname="localhost")
+            peer = await wire.WirePeer.connect(running.addresses[0], ssl=context, server_hostname="localhost")
             async with peer:
                 await peer.receive_close()
     if mode is ssl.CERT_NONE:

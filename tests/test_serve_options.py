@@ -26,7 +26,7 @@ from tests.processes import (
 )
 from wsbridge.cli import Exit, ServeCommand, cli
 
-wire = pytest.importorskip("wsbridge.conformance.client.wire")
+wire = pytest.importorskip("wsbridge.conformance.client")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def address(url: str) -> tuple[str, int]:
 
 async def ask(where: tuple[str, int] | str, target: str, method: str = "GET", **options: Any) -> Any:
     """Send a plain request; return the response."""
-    async with await wire.Peer.open(where, timeout=TIMEOUT, **options) as peer:
+    async with await wire.WirePeer.open(where, timeout=TIMEOUT, **options) as peer:
         await peer.request(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return await peer.read_response(head=method == "HEAD")
 
@@ -64,7 +64,7 @@ async def test_health_is_503_as_soon_as_a_stop_begins(app_dir: Path, connector: 
         await process.line(f"{connector} stops in 60 s$")
         response = await ask(where, "/healthz")
         assert (response.status, response.body) == (503, b"Service Unavailable\n")
-        async with await wire.Peer.connect(where) as peer:  # others are served as before
+        async with await wire.WirePeer.connect(where) as peer:  # others are served as before
             await peer.send_text("hello")
             assert await peer.receive_text() == "hello"
             process.process.send_signal(signal.SIGINT)  # which ends the grace, and nothing more
@@ -165,7 +165,7 @@ async def test_stop_2_under_load_everything_sent_is_received(
         if options:
             await process.url()
         talkers = [
-            Talker(await wire.Peer.connect(where, target=f"/echo?id={number}", timeout=TIMEOUT))
+            Talker(await wire.WirePeer.connect(where, target=f"/echo?id={number}", timeout=TIMEOUT))
             for number in range(PEERS)
         ]
         talking = [asyncio.ensure_future(talker.talk()) for talker in talkers]
@@ -214,7 +214,7 @@ async def test_stop_4_serve_tls(
         url = await process.url()
         assert url.startswith("wss://127.0.0.1:")
         tls = trusting(certificates)
-        async with await wire.Peer.connect(address(url), ssl=tls, server_hostname="localhost") as peer:
+        async with await wire.WirePeer.connect(address(url), ssl=tls, server_hostname="localhost") as peer:
             await peer.send_text("hello")
             assert await peer.receive_text() == "hello"
         assert (await ask(address(url), "/up", ssl=tls)).status == 200
@@ -227,12 +227,12 @@ async def test_stop_4_serve_tls_to_known_clients(app_dir: Path, certificates: Pa
     options = [f"--certfile={certificates / 'server.pem'}", f"--client-ca={certificates / 'ca.pem'}"]
     async with serving(app_dir, *options, connector=connector) as process:
         where = address(await process.url())
-        async with await wire.Peer.connect(where, ssl=trusting(certificates, "client.pem")) as peer:
+        async with await wire.WirePeer.connect(where, ssl=trusting(certificates, "client.pem")) as peer:
             await peer.send_text("hello")
             assert await peer.receive_text() == "hello"
         for own in (None, "stranger.pem"):
             with pytest.raises((ssl.SSLError, OSError, wire.WireError)):  # TLS 1.3 tells when the client reads
-                await wire.Peer.connect(where, ssl=trusting(certificates, own))
+                await wire.WirePeer.connect(where, ssl=trusting(certificates, own))
         assert await process.end(signal.SIGTERM) == Exit.OK
     assert [line for line in process.lines if "Traceback" in line] == []
 
@@ -364,9 +364,9 @@ def test_serve_wrong_options(options: Sequence[str], message: str) -> None:
 async def test_hs_12_max_channels(app_dir: Path, connector: str) -> None:
     async with serving(app_dir, "--max-channels=1", "--health=/up", connector=connector) as process:
         where = address(await process.url())
-        async with await wire.Peer.connect(where) as peer:
+        async with await wire.WirePeer.connect(where) as peer:
             with pytest.raises(wire.HandshakeRefused) as refused:
-                await wire.Peer.connect(where)
+                await wire.WirePeer.connect(where)
             assert refused.value.response.status == 503
             assert (await ask(where, "/up")).status == 200
             await peer.send_text("hello")

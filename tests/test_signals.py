@@ -496,12 +496,12 @@ TELLS = ECHO.replace("on_open=on_open,", "on_open=on_open, on_close=on_close,").
 @pytest.mark.parametrize("options", [[], ["--workers=2"], ["--grace=0.1"]], ids=["one-process", "workers", "grace"])
 @each_connector
 async def test_stop_12_a_hangup_cuts_nothing_off(app_dir: Path, connector: str, options: list[str]) -> None:
-    wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
+    wire: Any = pytest.importorskip("wsbridge.conformance.client")
     (app_dir / "echo.py").write_text(TELLS)
     async with serving(app_dir, *options, connector=connector) as process:
         url = await process.url()
         host, port = url.removeprefix("ws://").split(":")
-        async with await wire.Peer.connect((host, int(port)), target="/echo", timeout=TIMEOUT) as peer:
+        async with await wire.WirePeer.connect((host, int(port)), target="/echo", timeout=TIMEOUT) as peer:
             await peer.send_text("there?")
             assert await peer.receive_text() == "there?"
             code = asyncio.ensure_future(process.end(signal.SIGHUP))

@@ -41,7 +41,7 @@ def kind(request: pytest.FixtureRequest) -> type[FakeChannel]:
     return chosen
 
 
-class Served:
+class HandledChannel:
     """A channel that is served by a handler, and a log that the handler may write to."""
 
     def __init__(self, handler: Handler | None = None, **options: Any) -> None:
@@ -88,7 +88,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-def reads(served: Served) -> Handler:
+def reads(served: HandledChannel) -> Handler:
     async def handler(stream: MessageStream[Any], request: Request) -> None:
         async for message in stream:
             served.log.append(message)
@@ -155,7 +155,7 @@ def test_the_options_of_a_channel_are_those_of_a_stream_but_for_the_callbacks() 
 
 
 async def test_a_stream_tells_what_its_channel_does(kind: type[FakeChannel]) -> None:
-    served = Served()
+    served = HandledChannel()
     stream = await served.open(kind)
     assert (stream.id, stream.channel, stream.subprotocol) == (served.channel.id, served.channel, None)
     assert (stream.request.path_params["name"], stream.reason) == ("chat", None)
@@ -165,7 +165,7 @@ async def test_a_stream_tells_what_its_channel_does(kind: type[FakeChannel]) -> 
 
 
 async def test_messages_are_read_in_order(kind: type[FakeChannel]) -> None:
-    served = Served(lambda stream, request: reads(served)(stream, request))
+    served = HandledChannel(lambda stream, request: reads(served)(stream, request))
     await served.open(kind)
     served.comes("a", b"b")
     await passes()
@@ -183,7 +183,7 @@ async def test_reads_by_kind() -> None:
         with pytest.raises(MessageKindError, match="is a text"):
             await stream.recv_binary()
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     served.comes(b"a", "b", "c", "d")
     await passes()
@@ -209,7 +209,7 @@ async def test_a_read_may_time_out_or_be_cancelled() -> None:
         await asyncio.wait([reader])
         served.log.append(await stream.recv(timeout=0))
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     await until(lambda: served.log == ["ready", "a"])
     served.leaves()
@@ -226,7 +226,7 @@ async def test_a_second_reader_is_refused() -> None:
         served.comes("a", "b")
         served.log += [await first, await stream.recv()]
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     await passes()
     assert served.log == ["a", "b"]
@@ -245,7 +245,7 @@ async def test_reads_after_the_end_raise_every_time(kind: type[FakeChannel]) -> 
                 await anext(stream)
         served.log.append("done")
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open(kind)
     served.comes("a")
     served.leaves(4001, "bye")
@@ -272,7 +272,7 @@ async def test_close_ends_a_read_that_waits_and_drops_what_is_unread(kind: type[
         stream.close(4001)
         served.log.append(stream.reason)
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open(kind)
     await passes()
     assert facts(served.log[0]) == (4000, "over", "local")
@@ -293,7 +293,7 @@ async def test_a_reader_that_was_woken_for_a_message_may_find_none() -> None:
         stream.close()
         await reader
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     await passes()
     assert served.log == [[]]
@@ -313,7 +313,7 @@ async def test_sends_of_every_kind() -> None:
             await stream.send(wrong)
         await stream.send("f")
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     await until(lambda: len(served.channel.wire.written) == 7)
     written = served.channel.wire.written
@@ -330,7 +330,7 @@ async def test_a_send_after_the_end_raises_its_reason(kind: type[FakeChannel]) -
                 await stream.send(message)
             served.log.append(e.value.reason)
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     stream = await served.open(kind)
     served.leaves(1001)
     await served.ended()
@@ -342,7 +342,7 @@ async def test_the_end_behind_unread_messages_is_known_at_once() -> None:
         served.log.append((await stream.wait_closed()).code)
         served.log += [message async for message in stream]
 
-    served = Served(handler, receive_buffer=2)
+    served = HandledChannel(handler, receive_buffer=2)
     await served.open()
     served.comes(*"abcdefgh", "i" * 100_000, "j")
     served.leaves(4001)
@@ -364,7 +364,7 @@ async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytes
         served.log.append(e.value.reason.code)
         served.log += [message async for message in stream]
 
-    served = Served(handler, receive_buffer=2)
+    served = HandledChannel(handler, receive_buffer=2)
     await served.open()
     served.comes(*"abcdefgh", "i" * 100_000, "j")
     served.leaves(4001)
@@ -378,7 +378,7 @@ async def test_a_send_learns_of_an_end_behind_unread_messages(monkeypatch: pytes
 
 
 async def test_a_handler_that_returns_closes_with_1000(kind: type[FakeChannel]) -> None:
-    served = Served(nothing)
+    served = HandledChannel(nothing)
     stream = await served.open(kind)
     assert served.channel.wire.written == [("close", 1000, "")]
     served.comes("dropped")
@@ -388,7 +388,7 @@ async def test_a_handler_that_returns_closes_with_1000(kind: type[FakeChannel]) 
         await stream.recv()
 
 
-class Mishap(Exception):
+class HandlerMishap(Exception):
     pass
 
 
@@ -405,7 +405,7 @@ def raising(*errors: BaseException, after_end: bool = False) -> Handler:
 async def test_a_handler_that_raises_fails(
     kind: type[FakeChannel], caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
-    error, told = Mishap("a"), []
+    error, told = HandlerMishap("a"), []
 
     def on_error(*arguments: Any) -> None:
         told.append(arguments)
@@ -414,32 +414,32 @@ async def test_a_handler_that_raises_fails(
         await asyncio.sleep(0)
         told.append(arguments)
 
-    served = Served(raising(error), on_error=on_error_later if is_async else on_error)
+    served = HandledChannel(raising(error), on_error=on_error_later if is_async else on_error)
     stream = await served.open(kind)
     await passes()
     assert told == [(served.channel, stream, error)]
     served.leaves()
     assert facts(await served.ended()) == (1011, "", "local")
     (record,) = caplog.records
-    assert record.getMessage() == f"the handler of channel {stream.id} ('/chat') raised Mishap"
+    assert record.getMessage() == f"the handler of channel {stream.id} ('/chat') raised HandlerMishap"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 
 
 async def test_a_handler_that_raises_after_the_end_changes_no_reason(caplog: pytest.LogCaptureFixture) -> None:
-    served = Served(raising(Mishap("a"), after_end=True))
+    served = HandledChannel(raising(HandlerMishap("a"), after_end=True))
     await served.open()
     served.leaves(4001)
     assert (await served.ended()).code == 4001
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-@pytest.mark.parametrize("error", [Mishap("b"), asyncio.CancelledError("b")])
+@pytest.mark.parametrize("error", [HandlerMishap("b"), asyncio.CancelledError("b")])
 async def test_what_on_error_raises_is_logged(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
     async def on_error(*arguments: Any) -> None:
         raise error
 
-    served = Served(raising(Mishap("a")), on_error=on_error)
+    served = HandledChannel(raising(HandlerMishap("a")), on_error=on_error)
     stream = await served.open()
     served.leaves()
     assert (await served.ended()).code == 1011
@@ -450,7 +450,7 @@ async def test_an_on_error_may_be_cancelled(caplog: pytest.LogCaptureFixture) ->
     async def on_error(*arguments: Any) -> None:
         await asyncio.Event().wait()
 
-    served = Served(raising(Mishap("a")), on_error=on_error, cancel_on_close=True)
+    served = HandledChannel(raising(HandlerMishap("a")), on_error=on_error, cancel_on_close=True)
     stream = await served.open()
     served.leaves()
     assert (await served.ended()).code == 1011
@@ -470,7 +470,7 @@ async def test_the_error_of_the_end_is_no_failure(caplog: pytest.LogCaptureFixtu
         await stream.wait_closed()
         await stream.send("late")
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     served.leaves()
     await served.ended()
@@ -479,7 +479,7 @@ async def test_the_error_of_the_end_is_no_failure(caplog: pytest.LogCaptureFixtu
 
 async def test_another_error_beside_that_of_the_end_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     end = ChannelClosedError(CloseReason(1000, "", "local", "normal", "ok"))
-    served = Served(raising(ExceptionGroup("both", [end, Mishap("a")]), after_end=True))
+    served = HandledChannel(raising(ExceptionGroup("both", [end, HandlerMishap("a")]), after_end=True))
     await served.open()
     served.leaves()
     await served.ended()
@@ -487,7 +487,7 @@ async def test_another_error_beside_that_of_the_end_is_a_failure(caplog: pytest.
 
 
 async def test_the_error_of_the_end_while_the_channel_is_open_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    served = Served(raising(ChannelClosedError(CloseReason(1000, "", "local", "normal", "ok"))))
+    served = HandledChannel(raising(ChannelClosedError(CloseReason(1000, "", "local", "normal", "ok"))))
     await served.open()
     served.leaves()
     assert (await served.ended()).code == 1011
@@ -495,7 +495,7 @@ async def test_the_error_of_the_end_while_the_channel_is_open_is_a_failure(caplo
 
 
 async def test_a_cancelled_error_that_nobody_caused_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    served = Served(raising(asyncio.CancelledError("a")))
+    served = HandledChannel(raising(asyncio.CancelledError("a")))
     await served.open()
     served.leaves()
     assert (await served.ended()).code == 1011
@@ -507,7 +507,7 @@ async def test_a_cancelled_handler_closes_with_1011(caplog: pytest.LogCaptureFix
         served.log.append(asyncio.current_task())
         await asyncio.Event().wait()
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     await served.open()
     served.log[0].cancel()
     await passes()
@@ -526,7 +526,7 @@ async def test_a_busy_handler_is_waited_for(kind: type[FakeChannel]) -> None:
         await gate.wait()
 
     gate = asyncio.Event()
-    served = Served(handler)
+    served = HandledChannel(handler)
     stream = await served.open(kind)
     served.leaves()
     await passes()
@@ -543,7 +543,7 @@ async def test_a_busy_handler_is_cancelled_where_that_is_asked_for(kind: type[Fa
         finally:
             served.log.append("cancelled")
 
-    served = Served(handler, cancel_on_close=True)
+    served = HandledChannel(handler, cancel_on_close=True)
     await served.open(kind)
     served.leaves(4001)
     assert (await served.ended()).code == 4001
@@ -551,7 +551,7 @@ async def test_a_busy_handler_is_cancelled_where_that_is_asked_for(kind: type[Fa
 
 
 async def test_a_handler_may_be_cancelled_before_it_begins(caplog: pytest.LogCaptureFixture) -> None:
-    served = Served(cancel_on_close=True)
+    served = HandledChannel(cancel_on_close=True)
     served.channel = await served.connector.open("/chat")
     (served.task,) = served.connector.tasks
     served.leaves()
@@ -566,7 +566,7 @@ async def test_a_cancelled_channel_cancels_its_handler(caplog: pytest.LogCapture
         finally:
             served.log.append("cancelled")
 
-    served = Served(handler)
+    served = HandledChannel(handler)
     stream = await served.open()
     served.leaves()
     await passes()
@@ -577,7 +577,7 @@ async def test_a_cancelled_channel_cancels_its_handler(caplog: pytest.LogCapture
 
 
 async def test_nothing_is_kept_after_the_end(kind: type[FakeChannel]) -> None:
-    served = Served(lambda stream, request: reads(served)(stream, request))
+    served = HandledChannel(lambda stream, request: reads(served)(stream, request))
     stream = await served.open(kind)
     served.comes("a")
     served.leaves()
@@ -595,7 +595,7 @@ async def test_nothing_is_kept_after_the_end(kind: type[FakeChannel]) -> None:
 # ---- back-pressure --------------------------------------------------------------------------------------------------
 
 
-def slow_reader(served: Served, gate: asyncio.Semaphore) -> Handler:
+def slow_reader(served: HandledChannel, gate: asyncio.Semaphore) -> Handler:
     async def handler(stream: MessageStream, request: Request) -> None:
         while True:
             await gate.acquire()
@@ -607,7 +607,7 @@ def slow_reader(served: Served, gate: asyncio.Semaphore) -> Handler:
 @pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6, 7], [70_000, 1, 80_000, 90_000, 2, 3, 4]])
 async def test_the_channel_waits_while_the_buffer_is_full(kind: type[FakeChannel], sizes: list[int]) -> None:
     gate = asyncio.Semaphore(0)
-    served = Served(lambda stream, request: slow_reader(served, gate)(stream, request), receive_buffer=3)
+    served = HandledChannel(lambda stream, request: slow_reader(served, gate)(stream, request), receive_buffer=3)
     stream = await served.open(kind)
     served.comes(*("x" * size for size in sizes))
     for read in range(len(sizes)):
@@ -628,7 +628,7 @@ async def test_a_channel_that_waits_for_room_goes_on_when_the_handler_ends(kind:
         await gate.wait()
 
     gate = asyncio.Event()
-    served = Served(handler, receive_buffer=1)
+    served = HandledChannel(handler, receive_buffer=1)
     await served.open(kind)
     served.comes("a", "b", "c")
     await passes()
@@ -642,7 +642,7 @@ async def test_a_stop_is_not_held_up_by_a_full_buffer(kind: type[FakeChannel]) -
     async def handler(stream: MessageStream, request: Request) -> None:
         await asyncio.Event().wait()
 
-    served = Served(handler, receive_buffer=1)
+    served = HandledChannel(handler, receive_buffer=1)
     await served.open(kind)
     served.comes("a", "b")
     await passes()

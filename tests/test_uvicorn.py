@@ -22,7 +22,7 @@ from wsbridge import (
     WebSocketOptions,
     websocket_interceptor,
 )
-from wsbridge.conformance.client import wire
+from wsbridge.conformance.client import HttpResponse, WirePeer
 from wsbridge.connectors import uvicorn_wsproto
 from wsbridge.connectors.uvicorn import Connector
 from wsbridge.interceptor import Context
@@ -39,10 +39,10 @@ def entering(enter: Callable[[Context], object]) -> Interceptor:
     return Interceptor(name="entering", enter=entered)
 
 
-async def answered(app: Application, ws: str, head: str, **native: object) -> wire.HttpResponse:
+async def answered(app: Application, ws: str, head: str, **native: object) -> HttpResponse:
     """Return the answer to a request."""
     async with wsbridge.serve(app, "uvicorn", port=0, native_options={"ws": ws, **native}) as connector:
-        peer = await wire.Peer.open(connector.addresses[0], timeout=5)
+        peer = await WirePeer.open(connector.addresses[0], timeout=5)
         async with peer:
             await peer.request(f"{head}\r\nHost: a\r\n\r\n".encode("latin-1"))
             return await peer.read_response()
@@ -153,7 +153,7 @@ async def test_wsproto_is_told_of_one_offer_that_it_understands(offer: str, answ
 async def test_a_response_that_comes_after_a_refusal_is_dropped(ws: str, caplog: pytest.LogCaptureFixture) -> None:
     """A body that is no HTTP is found when the application has been asked already."""
     async with wsbridge.serve(APP, "uvicorn", port=0, native_options={"ws": ws}) as connector:
-        raw = await wire.Peer.open(connector.addresses[0], timeout=5)
+        raw = await WirePeer.open(connector.addresses[0], timeout=5)
         async with raw:
             head = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
             await raw.request(head.encode())

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tools.lines import as_lines
-from wsbridge.conformance.doors.suite import MODEL_CHECK, Session
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness.selection import MODEL_CHECK
+from wsbridge.conformance.harness.session import Session
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = ["CHECKS", "load", "save"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from tools.stock import STOCK
 from wsbridge.conformance.contract import catalogue
-from wsbridge.conformance.contract.rule import markdown_table
-from wsbridge.conformance.run.known import Known
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.contract.definition import markdown_table
+from wsbridge.conformance.harness.known import Known
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = ["COSTS", "Cost", "cost_of", "explained", "table", "unseen"]
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tools import committed, costs, stock
-from wsbridge.conformance.doors.suite import Progress, run
-from wsbridge.conformance.run.report import failure_text, markdown, summary, verdict_line
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import Verdict
+from wsbridge.conformance.harness.report import failure_text, markdown, summary, verdict_line
+from wsbridge.conformance.harness.session import Progress, run
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.registry import SERVERS
 
 __all__ = ["NAMES", "VARIANTS", "asgi_reports", "connector_reports", "documents", "main", "refresh"]

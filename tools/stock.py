@@ -19,10 +19,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from wsbridge.application import Application
-from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.doors.suite import Session
-from wsbridge.conformance.run.result import SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.session import Session
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.connectors import asgi
 
 __all__ = ["STOCK", "Granian", "Hypercorn", "Stock", "Uvicorn", "UvicornWsproto", "checks", "judged", "run"]

@@ -31,8 +31,8 @@ from wsbridge.errors import (
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import Compression, WebSocketOptions
-from wsbridge.protocols import Connector, InitializeWebSocket, WebSocketChannel
-from wsbridge.upgrade import upgrade_request_to_websocket, websocket_interceptor
+from wsbridge.protocols import Connector, WebSocketChannel
+from wsbridge.upgrade import InitializeWebSocket, upgrade_request_to_websocket, websocket_interceptor
 
 if TYPE_CHECKING:
     from wsbridge.connection import SendResult, WebSocketConnection, start_ws_connection

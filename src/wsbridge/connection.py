@@ -7,11 +7,12 @@ import enum
 import logging
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, runtime_checkable
 
 from wsbridge._common.tasks import begin_later
 from wsbridge.close import check_close
-from wsbridge.protocols import BinaryLike, HasOptions, WebSocketChannel
+from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import BinaryLike, WebSocketChannel
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -32,6 +33,16 @@ class SendResult(enum.Enum):
 
     SUCCESS = "success"
     CLOSED = "closed"
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """What a connector's channel is beside a `WebSocketChannel`, for what encodes as its ``send`` does."""
+
+    @property
+    def options(self) -> WebSocketOptions[Any]:
+        """What the channel was made with."""
+        ...
 
 
 class _Entry:

@@ -7,20 +7,20 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, overload, runtime_checkable
 
+from wsbridge._common.moved import moved
 from wsbridge.close import CloseReason
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
-    from werkzeug.datastructures import Headers
-
-    from wsbridge.interceptor import Context
-    from wsbridge.options import WebSocketOptions
 
     N_co = TypeVar("N_co", covariant=True, default=object)
 else:
     from typing import TypeVar
 
     N_co = TypeVar("N_co", covariant=True)
+
+    # a checker would take every misspelled import from here for right
+    __getattr__ = moved(__name__, {"InitializeWebSocket": "wsbridge"})
 
 __all__ = [
     "CONNECTOR_API",
@@ -30,7 +30,6 @@ __all__ = [
     "Connector",
     "Deviation",
     "Feature",
-    "InitializeWebSocket",
     "WebSocketChannel",
 ]
 
@@ -204,37 +203,6 @@ class TellsEarly(Protocol):
         in which that becomes so, and False before: messages from before the end are still to come. It may be called
         several times.
         """
-
-
-@runtime_checkable
-class HasOptions(Protocol):
-    """What a connector's channel is beside a `WebSocketChannel`, for what encodes as its ``send`` does."""
-
-    @property
-    def options(self) -> WebSocketOptions[Any]:
-        """What the channel was made with."""
-        ...
-
-
-@runtime_checkable
-class InitializeWebSocket(Protocol):
-    """What a connector puts into the context as ``websocket_channel_source`` for each request.
-
-    Pedestal: ``InitializeWebSocket``.
-    """
-
-    @property
-    def response_headers(self) -> Headers:
-        """The headers that the 101 will carry beside its own; interceptors add to them (HS-8)."""
-        ...
-
-    def initialize_websocket(self, context: Context, options: WebSocketOptions[Any]) -> Context:
-        """Make the channel for the request in ``context`` and return the context with ``websocket_channel`` set.
-
-        The handshake has been checked by `upgrade_request_to_websocket` before. Where the connector has no
-        place left (HS-12) ``response`` is set instead. Pedestal: ``initialize-websocket``. CTX-3.
-        """
-        ...
 
 
 @runtime_checkable

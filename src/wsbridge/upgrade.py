@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from wsbridge._common.logs import shown
 from wsbridge._common.origins import allowed_origins, is_nobody, is_own, parse_origin
@@ -15,10 +15,34 @@ from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.refusal import Refusal
 
-__all__ = ["negotiate_subprotocol", "upgrade_request_to_websocket", "websocket_interceptor"]
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
+__all__ = ["InitializeWebSocket", "negotiate_subprotocol", "upgrade_request_to_websocket", "websocket_interceptor"]
 
 STREAM_VERSIONS = ("2", "3")
 """Of HTTP: each request is a stream of its own, and a WebSocket one that stays open (RFC 8441, RFC 9220)."""
+
+
+@runtime_checkable
+class InitializeWebSocket(Protocol):
+    """What a connector puts into the context as ``websocket_channel_source`` for each request.
+
+    Pedestal: ``InitializeWebSocket``.
+    """
+
+    @property
+    def response_headers(self) -> Headers:
+        """The headers that the 101 will carry beside its own; interceptors add to them (HS-8)."""
+        ...
+
+    def initialize_websocket(self, context: Context, options: WebSocketOptions[Any]) -> Context:
+        """Make the channel for the request in ``context`` and return the context with ``websocket_channel`` set.
+
+        The handshake has been checked by `upgrade_request_to_websocket` before. Where the connector has no
+        place left (HS-12) ``response`` is set instead. Pedestal: ``initialize-websocket``. CTX-3.
+        """
+        ...
 
 
 def upgrade_request_to_websocket(context: Context, options: WebSocketOptions[Any]) -> Context:

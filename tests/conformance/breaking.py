@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsbridge.conformance.client.wire import Frame, Opcode, build_frame
+from wsbridge.conformance.client import Frame, Opcode, build_frame
 from wsbridge.connector import BaseConnector
 from wsbridge.protocols import Address
 

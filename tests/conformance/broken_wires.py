@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.conformance.breaking import Tamper, breaks
-from wsbridge.conformance.client.wire import Frame, Opcode, close_payload
+from wsbridge.conformance.client import Frame, Opcode, close_payload
 
 Change = Callable[[Tamper, Frame], list[Frame]]
 Head = Callable[[Tamper, bytes], bytes]

@@ -15,9 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.conformance.breaking import BROKEN, Breakage
-from wsbridge.conformance.contract.check import all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.registry import load_connector
 
 TABLE = Path(__file__).with_name("caught.json")
@@ -41,7 +42,7 @@ def is_caught(breakage: Breakage, check: str) -> bool:
     One that passes with short times gets those of the suite: a flood, say, ends where nothing is taken for a while,
     which on a busy machine may be before anything has grown.
     """
-    target = Target(breakage.name, breakage.applied_to(load_connector(breakage.base)))
+    target = SuiteTarget(breakage.name, breakage.applied_to(load_connector(breakage.base)))
     return any(
         run_check(CHECKS[check], target, scale=scale, again=False).verdict is Verdict.FAIL for scale in (SCALE, 1.0)
     )

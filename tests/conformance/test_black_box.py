@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.node import installed
 from wsbridge.cli import cli
 from wsbridge.conformance import SuiteResult, load_results, run
-from wsbridge.conformance.doors.suite import Session
+from wsbridge.conformance.harness.session import Session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -10,11 +10,12 @@ from aiohttp import WSCloseCode
 from picows import WSCloseCode as PicowsCloseCode
 from websockets.frames import CloseCode
 
-from wsbridge.conformance.contract import catalogue
-from wsbridge.conformance.contract.check import Check, CheckFailed, all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check, CheckFailed, catalogue
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import SERVERS, load_connector
@@ -45,7 +46,7 @@ VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", sorted({*SERVERS, "memory"} - ASGI))
 def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
-    result = run_check(check, Target(name, load_connector(name)))
+    result = run_check(check, SuiteTarget(name, load_connector(name)))
     if result.remark:
         record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
@@ -57,7 +58,7 @@ def test_check(name: str, check: Check, record_property: Callable[[str, object],
 
 @pytest.mark.parametrize("check", [check for check in all_checks() if check.wire], ids=lambda check: check.id)
 def test_a_check_of_the_wire_is_one(check: Check) -> None:
-    target = Target("memory", load_connector("memory"))
+    target = SuiteTarget("memory", load_connector("memory"))
     if not check.needs <= target.features:
         return  # refused for that already
     result = run_check(replace(check, wire=False), target)
@@ -86,7 +87,7 @@ class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
 
 
 def test_a_check_gives_no_option_that_it_does_not_need() -> None:
-    target = Target("unstarted", Unstarted)
+    target = SuiteTarget("unstarted", Unstarted)
     results = [run_check(check, target) for check in all_checks() if check.needs <= target.features - {"mount"}]
     made = [result for result in results if "made, and not started" in result.message]
     assert len(made) > 300

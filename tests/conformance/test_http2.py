@@ -12,9 +12,10 @@ import pytest
 
 from tools import stock
 from tools.reports import asgi_reports
-from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import Verdict
 
 pytest.importorskip("hypercorn")
 
@@ -51,7 +52,7 @@ def checks() -> list[Check]:
 
 @pytest.mark.parametrize("check", checks(), ids=lambda check: check.id)
 def test_check(check: Check) -> None:
-    result = run_check(check, Target(OverHttp2.name, OverHttp2))
+    result = run_check(check, SuiteTarget(OverHttp2.name, OverHttp2))
     assert result.verdict is Verdict.PASS, result.message
 
 

@@ -181,7 +181,7 @@ def test_the_code_on_a_page_is_the_examples(page: Path, language: str, pattern: 
 
 
 def test_names_of_checks_on_the_pages_are_checks() -> None:
-    from wsbridge.conformance.contract.check import all_checks
+    from wsbridge.conformance.checks import all_checks
 
     known = {check.id for check in all_checks()}
     for page in PAGES:

@@ -10,10 +10,12 @@ from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
 
 from tools.reports import VARIANTS
-from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import Verdict, run_check
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector
@@ -34,7 +36,7 @@ def load(name: str) -> Any:
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", LACKING)
 def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
-    result = run_check(check, Target(name, load(name)))
+    result = run_check(check, SuiteTarget(name, load(name)))
     if result.remark:
         record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)

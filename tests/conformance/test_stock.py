@@ -10,9 +10,10 @@ import pytest
 from tools import stock
 from tools.reports import asgi_reports
 from wsbridge import Application, WebSocketOptions
-from wsbridge.conformance.client import wire
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
+from wsbridge.conformance.client import HandshakeRequest, WirePeer
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def test_the_report_tells_what_is_so(name: str) -> None:
         pytest.importorskip(package)
     (report,) = (result for result in asgi_reports(ROOT) if result.target.name == name)
     told = {result.check: result.verdict for result in report.results if result.rule in RULES}
-    target = Target(name, stock.STOCK[name])
+    target = SuiteTarget(name, stock.STOCK[name])
     found = {
         check.id: stock.judged(run_check(check, target)).verdict for check in stock.checks() if check.rule in RULES
     }
@@ -65,8 +66,8 @@ class WithoutWebSockets(stock.Uvicorn):
 async def test_a_server_without_websockets(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("uvicorn")
     async with WithoutWebSockets(Application([("/", WebSocketOptions(ping_interval=None))])) as server:
-        raw = await wire.Peer.open(server.addresses[0], timeout=5)
+        raw = await WirePeer.open(server.addresses[0], timeout=5)
         async with raw:
-            await raw.request(wire.HandshakeRequest.build(server.addresses[0], target="/").encode())
+            await raw.request(HandshakeRequest.build(server.addresses[0], target="/").encode())
             assert (await raw.read_response()).status == 400
     assert "it has no support for WebSockets" in caplog.text

@@ -10,7 +10,7 @@ import sys
 from tests.faults.harness import CHANNELS, run
 from tests.faults.judge import Figures
 from tests.processes import INSTALLED
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.registry import load_connector
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     totals: dict[str, Figures] = {}
     failed = 0
     for name in arguments.connector or INSTALLED:
-        target = Target(name, load_connector(name))
+        target = SuiteTarget(name, load_connector(name))
         total = totals[name] = Figures()
         for seed in range(first, first + arguments.runs):
             result = run(target, seed, channels=arguments.channels, only=arguments.only, verbose=arguments.verbose)

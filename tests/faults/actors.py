@@ -8,24 +8,24 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.plan import Blocks, Message, Plan
+from tests.faults.plan import Blocks, Plan, PlannedMessage
 from wsbridge import Application, CloseReason, Request, WebSocketChannel, WebSocketOptions
-from wsbridge.conformance.client.wire import (
+from wsbridge.conformance.client import (
     Close,
     Closed,
     Eof,
     HandshakeRefused,
     HandshakeRequest,
     Opcode,
-    Peer,
     WireError,
     WireLog,
+    WirePeer,
     WireTimeout,
     WireViolation,
     build_frame,
 )
 
-__all__ = ["IDLE_TIMEOUT", "MAX_MESSAGE", "Client", "Deliberate", "Ledger", "Seen"]
+__all__ = ["IDLE_TIMEOUT", "MAX_MESSAGE", "Deliberate", "Ledger", "PlannedClient", "Seen"]
 
 PING_INTERVAL, PING_TIMEOUT = 1.0, 4.0
 SEND_TIMEOUT = 3.0
@@ -234,7 +234,7 @@ def message(plan: Plan, index: int, blocks: Blocks) -> str | bytes:
 
 
 @dataclass(slots=True)
-class Client:
+class PlannedClient:
     """One client, and what it saw.
 
     Attributes:
@@ -264,7 +264,7 @@ class Client:
     async def play(self, address: tuple[str, int]) -> None:
         """Do what the plan says."""
         plan = self.plan
-        peer = await Peer.open(address, timeout=self.patience, log=self.log)
+        peer = await WirePeer.open(address, timeout=self.patience, log=self.log)
         async with peer:
             peer.auto_close = plan.ending != "asks-close-unanswered"
             if not await self._shake_hands(peer, address):
@@ -284,7 +284,7 @@ class Client:
             if not reading.cancelled():
                 reading.result()
 
-    async def _shake_hands(self, peer: Peer, address: tuple[str, int]) -> bool:
+    async def _shake_hands(self, peer: WirePeer, address: tuple[str, int]) -> bool:
         request = HandshakeRequest.build(address, target=self.plan.target, deflate=self.plan.deflates)
         try:
             await peer.upgrade(request)
@@ -301,7 +301,7 @@ class Client:
             self.handshake = "101"
         return self.handshake == "101"
 
-    async def _read(self, peer: Peer) -> None:
+    async def _read(self, peer: WirePeer) -> None:
         while self.end is None:
             try:
                 event = await peer.receive()
@@ -332,7 +332,7 @@ class Client:
         )
         return name if data == expected else f"garbage: {data[:60]!r}"
 
-    async def _write(self, peer: Peer) -> None:
+    async def _write(self, peer: WirePeer) -> None:
         plan = self.plan
         try:
             for index, made in enumerate(plan.messages):
@@ -345,13 +345,13 @@ class Client:
         except WireError:
             pass  # the server has ended, or the proxy has; what was passed on is known to it
 
-    async def _send(self, peer: Peer, made: Message, data: str | bytes) -> None:
+    async def _send(self, peer: WirePeer, made: PlannedMessage, data: str | bytes) -> None:
         raw = data.encode() if isinstance(data, str) else data
         cuts = [0, *made.cuts, len(raw)] if made.cuts else [0, len(raw)]
         parts = [raw[start:end] for start, end in itertools.pairwise(cuts)]
         await peer.send_fragments(Opcode.TEXT if made.is_text else Opcode.BINARY, parts)
 
-    async def _end(self, peer: Peer) -> None:
+    async def _end(self, peer: WirePeer) -> None:
         plan = self.plan
         match plan.ending:
             case "close" | "crossing":

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.actors import HANDSHAKE_TIMEOUT, Client, Deliberate, Ledger
+from tests.faults.actors import HANDSHAKE_TIMEOUT, Deliberate, Ledger, PlannedClient
 from tests.faults.judge import Figures, judge
 from tests.faults.plan import FAULTS, Blocks, Plan, make_plans
 from tests.faults.proxy import Link, Mixer, Proxy
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target, watched
+from wsbridge.conformance import lateness
+from wsbridge.conformance.harness.bench import Bench, watched
+from wsbridge.conformance.harness.target import SuiteTarget
 
 __all__ = ["CHANNELS", "Run", "run"]
 
@@ -35,7 +36,7 @@ class Run:
     """What came of a run: ``found`` is empty if every rule held.
 
     Attributes:
-        stall: The seconds that the machine kept from it (`wsbridge.conformance.run.lateness`).
+        stall: The seconds that the machine kept from it (`wsbridge.conformance.lateness`).
         scale: What every time was stretched by.
     """
 
@@ -64,7 +65,7 @@ class Run:
 
 
 def run(
-    target: Target,
+    target: SuiteTarget,
     seed: int,
     *,
     channels: int = CHANNELS,
@@ -103,7 +104,7 @@ def run(
 
 
 def _run(
-    target: Target,
+    target: SuiteTarget,
     result: Run,
     *,
     faults: tuple[Any, ...],
@@ -138,7 +139,7 @@ async def _play(bench: Bench, plans: list[Plan], result: Run, patience: float, v
     )
     await server.start()
     proxy = Proxy(server.addresses[0][:2], seed)
-    clients = {plan.number: Client(plan, blocks, patience) for plan in plans}
+    clients = {plan.number: PlannedClient(plan, blocks, patience) for plan in plans}
     try:
         async with lateness.timeout(LIMIT * scale):
             await _talk(plans, clients, ledger, proxy, server, result, patience)
@@ -174,7 +175,7 @@ def _read_logs(bench: Bench, result: Run) -> None:
 
 async def _talk(
     plans: list[Plan],
-    clients: dict[int, Client],
+    clients: dict[int, PlannedClient],
     ledger: Ledger,
     proxy: Proxy,
     server: Any,

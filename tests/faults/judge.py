@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.faults.actors import MAX_MESSAGE, Client, Ledger, Seen
+from tests.faults.actors import MAX_MESSAGE, Ledger, PlannedClient, Seen
 from tests.faults.plan import Plan
 from tests.faults.proxy import Link
 from wsbridge import CloseReason
@@ -102,7 +102,7 @@ def _frame(data: bytearray, start: int) -> _Frame | None:
 
 
 class _Case:
-    def __init__(self, plan: Plan, ledger: Ledger, client: Client, link: Link) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, client: PlannedClient, link: Link) -> None:
         self.plan = plan
         self.seen: Seen = ledger.seen[plan.number]
         self.client = client
@@ -281,7 +281,7 @@ class _Case:
             self.found.append(f"the client closed with {reason.code} and got {got} back")
 
 
-def judge(plan: Plan, ledger: Ledger, client: Client, link: Link) -> tuple[Figures, list[str]]:
+def judge(plan: Plan, ledger: Ledger, client: PlannedClient, link: Link) -> tuple[Figures, list[str]]:
     """Return what one channel counts, and what is wrong with it."""
     case = _Case(plan, ledger, client, link)
     case.judge()

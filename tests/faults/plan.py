@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["ENDINGS", "FAULTS", "PACES", "Blocks", "Fault", "Message", "Plan", "make_plans"]
+__all__ = ["ENDINGS", "FAULTS", "PACES", "Blocks", "Fault", "Plan", "PlannedMessage", "make_plans"]
 
 Way = Literal["up", "down"]
 """Up: from the client to the server."""
@@ -72,7 +72,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class PlannedMessage:
     """One message of the client: ``cuts`` are where it is fragmented, ``command`` what the application does on it."""
 
     is_text: bool
@@ -93,7 +93,7 @@ class Plan:
     code: int
     text: str
     opening: Opening
-    messages: tuple[Message, ...]
+    messages: tuple[PlannedMessage, ...]
     replies: tuple[int, ...]
     senders: tuple[tuple[int, ...], ...]
     is_slow: bool
@@ -172,10 +172,10 @@ def _plan(
         ending = "close"  # a fault comes first, or none would come
     messages = [_message(source) for _ in range(source.choice((0, 1, 3, 10, 25)))]
     if ending in ("asks-close", "asks-close-unanswered", "crossing"):
-        messages.append(Message(True, 10, command="close"))
+        messages.append(PlannedMessage(True, 10, command="close"))
         messages += [_message(source) for _ in range(source.choice((0, 3)))]
     elif ending == "asks-raise":
-        messages.append(Message(True, 10, command="raise"))
+        messages.append(PlannedMessage(True, 10, command="raise"))
     senders = tuple(
         tuple(_size(source) for _ in range(source.choice((3, 10, 20)))) for _ in range(source.choice((0, 1, 1, 3)))
     )
@@ -212,10 +212,10 @@ def _plan(
     )
 
 
-def _message(source: random.Random) -> Message:
+def _message(source: random.Random) -> PlannedMessage:
     size = _size(source)
     cuts = tuple(sorted(source.randrange(size + 1) for _ in range(3))) if source.random() < 0.2 else ()
-    return Message(source.random() < 0.5, size, cuts)
+    return PlannedMessage(source.random() < 0.5, size, cuts)
 
 
 def _size(source: random.Random, *, large: bool = True) -> int:

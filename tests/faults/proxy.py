@@ -22,7 +22,7 @@ import sys
 from typing import Literal
 
 from tests.faults.plan import Pace, Plan, Way
-from wsbridge.conformance.run import lateness
+from wsbridge.conformance import lateness
 
 __all__ = ["Link", "Proxy"]
 

@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.refresh import BY_NAME
 from tests.faults.harness import run
 from tests.faults.plan import FAULTS
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.registry import load_connector
 
 # what a broken connector leaves behind, on purpose or not, may come up in the test that follows
@@ -37,11 +37,11 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_connector_is_found(name: str) -> None:
     breakage = BY_NAME[name]
-    target = Target(name, breakage.applied_to(load_connector(breakage.base)))
+    target = SuiteTarget(name, breakage.applied_to(load_connector(breakage.base)))
     found = run(target, SEED, channels=45, faults=QUICK, patience=3, tries=1).found
     assert [text for text in found if BROKEN[name] in text], found
 
 
 def test_the_same_connector_is_found_whole() -> None:
     """What the others are found by is not of the harness's own making."""
-    assert run(Target("websockets", load_connector("websockets")), SEED, channels=45, faults=QUICK).found == []
+    assert run(SuiteTarget("websockets", load_connector("websockets")), SEED, channels=45, faults=QUICK).found == []

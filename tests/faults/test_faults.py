@@ -8,14 +8,14 @@ import pytest
 
 from tests.faults.harness import run
 from tests.processes import INSTALLED
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.registry import load_connector
 
 
 @pytest.mark.rule("RECV-4", "SEND-6", "CLOSE-3", "CLOSE-7", "OPEN-6")
 @pytest.mark.parametrize("name", INSTALLED)
 def test_nothing_is_lost_silently(name: str) -> None:
-    result = run(Target(name, load_connector(name)), random.randrange(1_000_000))
+    result = run(SuiteTarget(name, load_connector(name)), random.randrange(1_000_000))
     assert not result.found, str(result)
     figures = result.figures
     assert figures.opened > 150

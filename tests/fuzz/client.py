@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 from tests.fuzz.strategies import Input
 
-__all__ = ["Answer", "ask"]
+__all__ = ["FuzzReply", "ask"]
 
 TIMEOUT = 30.0  # seconds in which a connection must have ended, its client having ended its side
 _ALLOWED = frozenset((1000, 1001, 1002, 1003, 1005, 1007, 1009))
 
 
 @dataclass(slots=True)
-class Answer:
+class FuzzReply:
     """What came back.
 
     Attributes:
@@ -30,9 +30,9 @@ class Answer:
     problem: str = ""
 
 
-async def ask(port: int, sent: Input) -> Answer:
+async def ask(port: int, sent: Input) -> FuzzReply:
     """Send an input, end the sending side, and read to the end."""
-    answer = Answer()
+    answer = FuzzReply()
     try:
         async with asyncio.timeout(TIMEOUT):
             received = await _exchange(port, sent)
@@ -74,7 +74,7 @@ async def _exchange(port: int, sent: Input) -> bytes:
     return received
 
 
-def _judge(answer: Answer, received: bytes, sent: Input) -> None:
+def _judge(answer: FuzzReply, received: bytes, sent: Input) -> None:
     if not received:
         if sent.body is not None:
             answer.problem = "a request that is right got no answer"

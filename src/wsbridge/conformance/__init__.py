@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsbridge.conformance.doors.plugin import ConnectorSuite
-    from wsbridge.conformance.doors.suite import Progress, Session, run
-    from wsbridge.conformance.run.known import Known, load_known_failing
-    from wsbridge.conformance.run.result import Changes, RuleInfo, SuiteResult, compare, load_results
-    from wsbridge.conformance.run.runner import CheckResult, Verdict
-    from wsbridge.conformance.run.target import TargetError, TargetInfo
+    from wsbridge.conformance.harness.known import Known, load_known_failing
+    from wsbridge.conformance.harness.session import Progress, Session, run
+    from wsbridge.conformance.harness.suite_result import Changes, RuleInfo, SuiteResult, compare, load_results
+    from wsbridge.conformance.harness.target import TargetError, TargetInfo
+    from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = [
     "Changes",
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "run.known": ("Known", "load_known_failing"),
     "doors.plugin": ("ConnectorSuite",),
-    "run.result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
-    "run.runner": ("CheckResult", "Verdict"),
-    "doors.suite": ("Progress", "Session", "run"),
-    "run.target": ("TargetError", "TargetInfo"),
+    "harness.known": ("Known", "load_known_failing"),
+    "harness.session": ("Progress", "Session", "run"),
+    "harness.suite_result": ("Changes", "RuleInfo", "SuiteResult", "compare", "load_results"),
+    "harness.target": ("TargetError", "TargetInfo"),
+    "harness.verdicts": ("CheckResult", "Verdict"),
 }
 
 

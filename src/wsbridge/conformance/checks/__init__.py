@@ -42,9 +42,12 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     framing_deflate,
     framing_offers,
 )
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.contract.registration import registered
 
 __all__ = [
     "accepting",
+    "all_checks",
     "closing",
     "closing_reasons",
     "codec",
@@ -85,3 +88,8 @@ __all__ = [
     "timeouts",
     "violations",
 ]
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Return every check of the suite, in the order of its modules, and then those that others have registered."""
+    return registered()

@@ -18,9 +18,9 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.checks.starting import Certificates, free_port, occupied
-from wsbridge.conformance.client.wire import Close, Closed
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.client import Close, Closed
+from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel
@@ -353,11 +353,11 @@ def _counted() -> Generator[list[Any], None, None]:
     """Count what is logged of warnings and errors, and keep it from who looks for errors: it is what is under test."""
     records: list[Any] = []
 
-    class Counter(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    counter = Counter(logging.WARNING)
+    counter = Collector(logging.WARNING)
     root, own = logging.getLogger(), logging.getLogger("wsbridge")
     others, root.handlers = root.handlers, list[logging.Handler]((counter,))
     own.addHandler(counter)

@@ -7,11 +7,11 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.checks.common import LEAVE, clog, pair
-from wsbridge.conformance.client.wire import Binary, Close, Closed, Eof, Opcode, Peer, Text, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Binary, Close, Closed, Eof, Opcode, Text, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import WebSocketChannel
 
 SENDABLE = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
@@ -276,26 +276,26 @@ async def once_and_last(bench: Bench) -> None:
         channel.close(4001)
         channel.close(4002)
 
-    async def closes(peer: Peer) -> None:
+    async def closes(peer: WirePeer) -> None:
         await peer.send_close(1000)
         await peer.receive_close()
 
-    async def is_closed(peer: Peer) -> None:
+    async def is_closed(peer: WirePeer) -> None:
         await peer.send_text("close")
         await peer.receive_close()
         await peer.wait_eof()
 
-    async def drops(peer: Peer) -> None:
+    async def drops(peer: WirePeer) -> None:
         peer.drop()
 
-    async def breaks_off(peer: Peer) -> None:
+    async def breaks_off(peer: WirePeer) -> None:
         await peer.send_raw(build_frame(Opcode.TEXT, b"all of it")[:5])
         peer.close()
 
-    async def half_closes(peer: Peer) -> None:
+    async def half_closes(peer: WirePeer) -> None:
         await peer.half_close()
 
-    ways: list[Callable[[Peer], Any]] = [closes, is_closed, drops, half_closes]
+    ways: list[Callable[[WirePeer], Any]] = [closes, is_closed, drops, half_closes]
     if bench.target.has_wire:
         ways.append(breaks_off)
     async with bench.serve(bench.options(on_open=on_open, on_text=close)) as served:
@@ -312,7 +312,7 @@ async def once_and_last(bench: Bench) -> None:
         equal(last, ["close", "close-end"], "the last callback")
 
 
-async def _behind_a_callback(bench: Bench, end: Callable[[Peer, WebSocketChannel], Any]) -> None:
+async def _behind_a_callback(bench: Bench, end: Callable[[WirePeer, WebSocketChannel], Any]) -> None:
     go_on = asyncio.Event()
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
@@ -340,7 +340,7 @@ async def behind_a_callback_at_a_peers_close(bench: Bench) -> None:
 async def behind_a_callback_at_a_loss(bench: Bench) -> None:
     """When the connection is lost while a callback runs, on_close waits for its end."""
 
-    async def end(peer: Peer, channel: WebSocketChannel) -> None:
+    async def end(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.drop()
 
     await _behind_a_callback(bench, end)
@@ -350,7 +350,7 @@ async def behind_a_callback_at_a_loss(bench: Bench) -> None:
 async def behind_a_callback_at_a_local_close(bench: Bench) -> None:
     """When another task closes while a callback runs, and the peer answers, on_close waits for the callback's end."""
 
-    async def end(peer: Peer, channel: WebSocketChannel) -> None:
+    async def end(peer: WirePeer, channel: WebSocketChannel) -> None:
         channel.close()
         await peer.receive_close()
 
@@ -384,7 +384,7 @@ async def as_soon_as_the_connection_is_lost(bench: Bench) -> None:
             equal((reason.code, reason.initiator), (4001, "local"), "code and initiator")
 
 
-async def _not_before(bench: Bench, peer: Peer, channel: WebSocketChannel, close_timeout: float) -> None:
+async def _not_before(bench: Bench, peer: WirePeer, channel: WebSocketChannel, close_timeout: float) -> None:
     """Close, and check that on_close comes at ``close_timeout``, and that the peer is cut off then."""
     loop = asyncio.get_running_loop()
     before = loop.time()
@@ -481,7 +481,7 @@ async def a_peer_that_talks_on(bench: Bench) -> None:
     close_timeout = 0.2 * bench.scale
     options = bench.options(close_timeout=close_timeout)
 
-    async def talk(peer: Peer) -> None:
+    async def talk(peer: WirePeer) -> None:
         while True:
             await peer.send_text("and another thing")
             await peer.ping(b"still there?")
@@ -509,7 +509,7 @@ async def a_peer_that_is_clogged(bench: Bench) -> None:
         await _let_go(bench, before)
 
 
-async def _keeps_tcp_open(bench: Bench, close: Callable[[Peer, WebSocketChannel], Any]) -> None:
+async def _keeps_tcp_open(bench: Bench, close: Callable[[WirePeer, WebSocketChannel], Any]) -> None:
     close_timeout = 0.3 * bench.scale
     options = bench.options(close_timeout=close_timeout)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
@@ -524,7 +524,7 @@ async def _keeps_tcp_open(bench: Bench, close: Callable[[Peer, WebSocketChannel]
 async def a_peer_that_answers_and_stays(bench: Bench) -> None:
     """A peer that answers the close and keeps TCP open is cut off within close_timeout."""
 
-    async def close(peer: Peer, channel: WebSocketChannel) -> None:
+    async def close(peer: WirePeer, channel: WebSocketChannel) -> None:
         channel.close(4001)
         equal(await peer.receive(), Close(4001), "what the peer gets")
 
@@ -535,7 +535,7 @@ async def a_peer_that_answers_and_stays(bench: Bench) -> None:
 async def a_peer_that_closes_and_stays(bench: Bench) -> None:
     """A peer that closes, gets its answer and keeps TCP open is cut off within close_timeout."""
 
-    async def close(peer: Peer, channel: WebSocketChannel) -> None:
+    async def close(peer: WirePeer, channel: WebSocketChannel) -> None:
         await peer.send_close(4002)
         equal(await peer.receive(), Close(4002), "what the peer gets")
 
@@ -546,7 +546,7 @@ async def a_peer_that_closes_and_stays(bench: Bench) -> None:
 async def a_peer_that_errs_and_stays(bench: Bench) -> None:
     """A peer that broke the protocol and keeps TCP open is cut off within close_timeout."""
 
-    async def close(peer: Peer, channel: WebSocketChannel) -> None:
+    async def close(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.auto_close = False
         await peer.send_frame(3, b"reserved opcode")
 

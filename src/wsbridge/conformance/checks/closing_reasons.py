@@ -10,9 +10,10 @@ from typing import Any
 
 from wsbridge.close import CloseReason, close_reason
 from wsbridge.conformance.checks.common import clog, pair
-from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame, close_payload
-from wsbridge.conformance.contract.check import all_checks, check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.contract.registration import registered
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import Deviation, WebSocketChannel
 
 # The names of CLOSE-9, written down here once more, so that a slip in the library's own table is found.
@@ -115,7 +116,9 @@ async def known_before_the_peer_answers(bench: Bench) -> None:
         await bench.recorder.closed()
 
 
-async def _told_in_a_callback(bench: Bench, end: Callable[[Peer], Any], expected: tuple[int, str | None, str]) -> None:
+async def _told_in_a_callback(
+    bench: Bench, end: Callable[[WirePeer], Any], expected: tuple[int, str | None, str]
+) -> None:
     """A callback waits for an end that messages lie before; they are delivered after it has returned."""
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
@@ -156,7 +159,7 @@ async def told_in_a_callback_of_a_loss(bench: Bench) -> None:
 async def told_in_a_callback_of_a_violation(bench: Bench) -> None:
     """A callback that waits for the end is told of a violation, though messages came before it and still wait."""
 
-    async def violate(peer: Peer) -> None:
+    async def violate(peer: WirePeer) -> None:
         peer.auto_close = False
         await peer.send_raw(build_frame(3))
         peer.close()
@@ -184,7 +187,7 @@ async def everyone_who_waits_is_told(bench: Bench) -> None:
 
 async def _row(
     bench: Bench,
-    act: Callable[[Peer, WebSocketChannel], Any],
+    act: Callable[[WirePeer, WebSocketChannel], Any],
     expected: tuple[int, str | None, str],
     *,
     seen: Close | None = None,
@@ -249,7 +252,7 @@ async def the_peer_closed_with_an_empty_frame(bench: Bench) -> None:
 async def the_connection_was_reset(bench: Bench) -> None:
     """The connection was reset: 1006, no text, network."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.drop()
 
     await _row(bench, act, (1006, "", "network"))
@@ -259,7 +262,7 @@ async def the_connection_was_reset(bench: Bench) -> None:
 async def the_connection_ended(bench: Bench) -> None:
     """The peer closed TCP with no close frame: 1006, no text, network."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.close()
 
     await _row(bench, act, (1006, "", "network"))
@@ -269,7 +272,7 @@ async def the_connection_ended(bench: Bench) -> None:
 async def the_connection_was_half_closed(bench: Bench) -> None:
     """The peer ended its sending side with no close frame, and reads on: 1006, no text, network."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         await peer.half_close()
 
     await _row(bench, act, (1006, "", "network"))
@@ -296,7 +299,7 @@ async def the_connection_ended_inside_a_frame(bench: Bench) -> None:
 async def the_connection_was_half_closed_unread(bench: Bench) -> None:
     """A peer that has not read what was sent to it ended its sending side: 1006, no text, network, at once."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         sends = await clog(bench, channel)
         await peer.half_close()
         await bench.within(channel.wait_closed(), "wait_closed()", timeout=bench.scale)
@@ -322,7 +325,7 @@ async def the_connection_was_half_closed_and_read_to_its_end(bench: Bench) -> No
 async def a_local_close_that_is_answered(bench: Bench) -> None:
     """A local close: its code, its text, local; the answer's code and text do not matter."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.auto_close = False
         channel.close(4001, "gr\xfc\xdfe")
         equal(await peer.receive(), Close(4001, "gr\xfc\xdfe"), "what the peer gets")
@@ -336,7 +339,7 @@ async def a_local_close_that_is_answered(bench: Bench) -> None:
 async def a_local_close_that_is_not_answered(bench: Bench) -> None:
     """A local close that the peer does not answer until close_timeout: its code, its text, local."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.auto_close = False
         channel.close(4001, "text")
 
@@ -347,7 +350,7 @@ async def a_local_close_that_is_not_answered(bench: Bench) -> None:
 async def a_local_close_and_a_loss(bench: Bench) -> None:
     """A local close after which the connection is lost: its code, its text, local."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         channel.close(4001, "text")
         peer.drop()
 
@@ -369,7 +372,7 @@ async def a_callback_raised(bench: Bench) -> None:
 async def _after(bench: Bench, frame: bytes, expected: tuple[int, None, str]) -> None:
     """Check what becomes of a channel after a frame; what the peer gets is RECV-8's and RECV-9's to say."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         await peer.send_raw(frame)
         await bench.within(channel.wait_closed(), "wait_closed()")
         peer.close()
@@ -405,7 +408,7 @@ async def too_big(bench: Bench) -> None:
 async def an_idle_timeout(bench: Bench) -> None:
     """No message for idle_timeout: 1001, "idle timeout", local; the peer gets both."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         pass
 
     seen = Close(1001, "idle timeout")
@@ -416,7 +419,7 @@ async def an_idle_timeout(bench: Bench) -> None:
 async def a_ping_timeout(bench: Bench) -> None:
     """A peer that answers no ping: 1011, "ping timeout", local; the peer gets both."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         peer.auto_pong = False
 
     timeouts: dict[str, Any] = {"ping_interval": 0.1 * bench.scale, "ping_timeout": 0.1 * bench.scale}
@@ -427,7 +430,7 @@ async def a_ping_timeout(bench: Bench) -> None:
 async def a_send_timeout(bench: Bench) -> None:
     """A peer that takes no byte for send_timeout: 1008, "send timeout", local; the send that waits returns False."""
 
-    async def act(peer: Peer, channel: WebSocketChannel) -> None:
+    async def act(peer: WirePeer, channel: WebSocketChannel) -> None:
         sends = await clog(bench, channel)
         await sends.all_return(bench, "for a peer that takes nothing")
         true(sends.refused, "no send returned False")
@@ -449,7 +452,7 @@ async def the_connector_stopped(bench: Bench) -> None:
 @check("CLOSE-8")
 async def declared_deviations(bench: Bench) -> None:
     """Each declared deviation is that of a check of this suite, and says what happens and what was tried."""
-    known = {one.id for one in all_checks()}
+    known = {one.id for one in registered()}  # all of them: they are imported together
     for scenario, declared in bench.target.deviations.items():
         true(scenario in known, f"a deviation is declared for {scenario!r}, and there is no such check")
         true(isinstance(declared, Deviation), f"{scenario}: {declared!r} is no Deviation")
@@ -567,10 +570,10 @@ async def a_violation_in_front_of_a_loss(bench: Bench) -> None:
         if text == "0":
             await asyncio.sleep(0.1 * bench.scale)  # until what is behind has come
 
-    async def half_close(peer: Peer) -> None:
+    async def half_close(peer: WirePeer) -> None:
         await peer.half_close()
 
-    async def leave(peer: Peer) -> None:
+    async def leave(peer: WirePeer) -> None:
         peer.close()
 
     count = 0

@@ -11,9 +11,9 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.codec import Codec, json_codec
 from wsbridge.conformance.checks.stream import handled, read_all
-from wsbridge.conformance.client.wire import Close, Opcode, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Close, Opcode, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import MessageDecodeError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel

@@ -4,35 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import Binary, Close, Eof, Peer, Text
-from wsbridge.conformance.contract.check import CheckFailed, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Binary, Close, Eof, Text, WirePeer
+from wsbridge.conformance.contract import CheckFailed, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.connector import BaseChannel
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
-__all__ = ["LEAVE", "Sends", "clog", "failing", "messages_until_close", "none_lost", "numbered", "pair"]
+__all__ = [
+    "LEAVE",
+    "Mishap",
+    "Sends",
+    "clog",
+    "failing",
+    "logged",
+    "messages_until_close",
+    "none_lost",
+    "numbered",
+    "pair",
+]
 
-LEAVE: tuple[Callable[[Peer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
+LEAVE: tuple[Callable[[WirePeer], object], ...] = (lambda peer: peer.close(), lambda peer: peer.drop())
 """How a peer leaves with no word: by the end of its connection, and by a reset."""
 
 _HEADER = 8  # bytes: the number at the head of each message
 _ENOUGH = 64 * 1024 * 1024  # bytes: more than any system buffers for one connection
 
 
+class Mishap(Exception):
+    """What callbacks and handlers raise in checks of failures."""
+
+
+def logged(bench: Bench, error: BaseException) -> list[logging.LogRecord]:
+    """Return what was logged on ``wsbridge`` with the traceback of ``error``."""
+    return [record for record in bench.logs if record.exc_info and record.exc_info[1] is error]
+
+
 @contextlib.asynccontextmanager
 async def pair(
     bench: Bench, served: Served, target: str = "/", **options: Any
-) -> AsyncGenerator[tuple[Peer, WebSocketChannel]]:
+) -> AsyncGenerator[tuple[WirePeer, WebSocketChannel]]:
     """Open a channel and yield both of its ends; the recorder's options must serve it."""
     before = len(bench.recorder.channels)
     async with served.peer(target, **options) as peer:
@@ -105,7 +126,7 @@ async def clog(bench: Bench, channel: WebSocketChannel, *, size: int = 64 * 1024
     raise CheckFailed(f"FLOW-2: no send waited, although a peer that reads nothing was sent {_ENOUGH} bytes")
 
 
-async def messages_until_close(peer: Peer) -> tuple[list[int], Close | Eof]:
+async def messages_until_close(peer: WirePeer) -> tuple[list[int], Close | Eof]:
     """Read numbered messages up to the close frame, or the end without one; return their numbers and the end.
 
     Raises:

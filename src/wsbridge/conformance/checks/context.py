@@ -10,12 +10,12 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
-from wsbridge.protocols import InitializeWebSocket, WebSocketChannel
-from wsbridge.upgrade import upgrade_request_to_websocket, websocket_interceptor
+from wsbridge.protocols import WebSocketChannel
+from wsbridge.upgrade import InitializeWebSocket, upgrade_request_to_websocket, websocket_interceptor
 
 
 def _chain(bench: Bench, *interceptors: Interceptor, **options: Any) -> Application:

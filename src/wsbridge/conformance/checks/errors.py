@@ -8,24 +8,16 @@ import threading
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.client.wire import Close, Opcode, Text, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.checks.common import Mishap, logged, pair
+from wsbridge.conformance.client import Close, Opcode, Text, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import Connector, WebSocketChannel
-
-
-class Mishap(Exception):
-    """What the callbacks of these checks raise."""
-
-
-def _logged(bench: Bench, error: BaseException) -> list[logging.LogRecord]:
-    return [record for record in bench.logs if record.exc_info and record.exc_info[1] is error]
 
 
 def _logged_once(bench: Bench, error: BaseException) -> logging.LogRecord:
     """Check that ``error`` was logged once, as an error and with its traceback, and return the record."""
-    records = _logged(bench, error)
+    records = logged(bench, error)
     equal(len(records), 1, f"records on the logger wsbridge with the traceback of {error!r}")
     true(records[0].levelno >= logging.ERROR, f"{error!r} was logged as {records[0].levelname}")
     return records[0]

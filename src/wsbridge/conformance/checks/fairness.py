@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.client.wire import Opcode, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Opcode, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.connection import SendResult, start_ws_connection
 from wsbridge.errors import ChannelClosedError
 from wsbridge.http import Request

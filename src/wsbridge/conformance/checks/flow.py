@@ -14,10 +14,10 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import deflated, echo
-from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
-from wsbridge.conformance.run.child import MIB, Measured, measured
+from wsbridge.conformance.client import Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.server_process import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
@@ -29,7 +29,7 @@ _KERNEL = 64 * MIB  # bytes: more than any system buffers for one connection, so
 
 
 @asynccontextmanager
-async def warm(memory: Measured, target: str = "/echo", **options: Any) -> AsyncGenerator[Peer, None]:
+async def warm(memory: Measured, target: str = "/echo", **options: Any) -> AsyncGenerator[WirePeer, None]:
     """Use once what is needed once, take the baseline, and yield a peer at ``target``."""
     for _ in range(3):
         async with memory.served.peer("/echo", **options) as peer:
@@ -126,7 +126,7 @@ async def a_flood_goes_on_after_the_callback(bench: Bench) -> None:
         equal(numbers, list(range(300)), "the messages delivered")
 
 
-async def _send_numbered(peer: Peer, count: int, size: int) -> None:
+async def _send_numbered(peer: WirePeer, count: int, size: int) -> None:
     for number in range(count):
         await peer.send_binary(number.to_bytes(4) + bytes(size - 4))
 
@@ -181,12 +181,12 @@ async def _clogged(bench: Bench, tasks: int, size: int, *, reads: int = 8, **opt
             true(await memory.growth() < BOUND, "memory grew while the peer read")
 
 
-async def _taken(peer: Peer) -> int:
+async def _taken(peer: WirePeer) -> int:
     await peer.send_text("")
     return int(await peer.receive_text())
 
 
-async def _at_rest(bench: Bench, peer: Peer) -> int:
+async def _at_rest(bench: Bench, peer: WirePeer) -> int:
     """Return how much was taken, when no more is."""
     loop = asyncio.get_running_loop()
     taken, since = await _taken(peer), loop.time()

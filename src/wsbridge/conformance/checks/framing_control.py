@@ -13,9 +13,9 @@ from wsbridge.conformance.checks.recv import (
     how_it_ended,
     seen_by_peer,
 )
-from wsbridge.conformance.client.wire import Close, Closed, Opcode, Pong, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Close, Closed, Opcode, Pong, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 
 __all__: list[str] = []
 

@@ -17,9 +17,9 @@ from wsbridge.conformance.checks.recv import (
     echo,
     what_came,
 )
-from wsbridge.conformance.client.wire import HandshakeRequest, Opcode, Peer, Pong, Text, WireViolation, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import HandshakeRequest, Opcode, Pong, Text, WirePeer, WireViolation, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 
 __all__: list[str] = []
 
@@ -37,14 +37,14 @@ async def deflating(bench: Bench) -> AsyncGenerator[Served, None]:
 
 
 @contextlib.asynccontextmanager
-async def deflating_peer(bench: Bench, offer: bool | str = NAME) -> AsyncGenerator[Peer, None]:
+async def deflating_peer(bench: Bench, offer: bool | str = NAME) -> AsyncGenerator[WirePeer, None]:
     """Open a channel to such an echo, deflate agreed on; as it stands, the offer lets the client use any window."""
     async with deflating(bench) as served, served.peer(deflate=offer) as peer:
         true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
         yield peer
 
 
-async def echoed(peer: Peer, messages: Iterable[str | bytes]) -> None:
+async def echoed(peer: WirePeer, messages: Iterable[str | bytes]) -> None:
     """Send messages, deflated as was agreed, and check that they come back."""
     for message in messages:
         if isinstance(message, str):
@@ -54,7 +54,7 @@ async def echoed(peer: Peer, messages: Iterable[str | bytes]) -> None:
         equal((await peer.receive_message()).data, message, "the echo")
 
 
-def agreed(peer: Peer) -> list[str]:
+def agreed(peer: WirePeer) -> list[str]:
     """Return the parameters of the extension that the 101 agrees to."""
     header = None if peer.response is None else peer.response.header("Sec-WebSocket-Extensions")
     return [] if header is None else [part.strip() for part in header.split(";")[1:]]

@@ -8,9 +8,9 @@ from typing import Any
 
 from wsbridge.conformance.checks.framing_deflate import NAME, agreed, deflating, echoed
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import Compression
 
@@ -111,7 +111,7 @@ async def _refused_setting(bench: Bench, setting: str, value: Any) -> bool:
     return True
 
 
-async def _deflated_echo(peer: Peer, data: bytes) -> bytes:
+async def _deflated_echo(peer: WirePeer, data: bytes) -> bytes:
     """Send a message as it is, and return the payload of its deflated echo."""
     await peer.send_frame(Opcode.BINARY, data)
     frame = await peer.receive_frame()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import HandshakeRequest, HttpResponse
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import HandshakeRequest, HttpResponse
+from wsbridge.conformance.contract import CheckFailed, check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Request
 
 __all__ = ["ask", "handshake"]

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.checks.recv import PEER_SEES_1002, how_it_ended
-from wsbridge.conformance.client.wire import Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Closed, Opcode, Pong, Text, WirePeer, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import WebSocketChannel
@@ -377,7 +377,7 @@ async def the_end_behind_the_request(bench: Bench) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _behind_on_open(bench: Bench, frame: bytes) -> AsyncGenerator[Peer]:
+async def _behind_on_open(bench: Bench, frame: bytes) -> AsyncGenerator[WirePeer]:
     """Send ``frame`` behind the request: on_open must find the channel open, and what it sends comes first."""
 
     async def on_open(channel: WebSocketChannel, request: object) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import LEAVE
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.client.wire import Closed, Eof, HttpResponse, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors
+from wsbridge.conformance.client import Closed, Eof, HttpResponse, Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
@@ -46,7 +46,7 @@ def _tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if not task.done()}
 
 
-async def _cut_off(bench: Bench, peer: Peer, since: float, what: str) -> None:
+async def _cut_off(bench: Bench, peer: WirePeer, since: float, what: str) -> None:
     """Wait for the end of a connection, with or without an answer; it must come in time and not before."""
     try:
         answer: HttpResponse | None = await peer.read_response()
@@ -179,7 +179,7 @@ async def a_byte_now_and_then(bench: Bench) -> None:
         await asyncio.gather(*(trickle(served, step, begin) for step in (0.02, 0.2) for begin in (0, 20, 200)))
 
 
-async def _send_slowly(peer: Peer, step: float, data: bytes) -> None:
+async def _send_slowly(peer: WirePeer, step: float, data: bytes) -> None:
     with contextlib.suppress(Closed):
         for byte in data:
             await peer.send_raw(bytes((byte,)))
@@ -280,7 +280,7 @@ async def each_way_to_end_frees_a_place(bench: Bench) -> None:
             raise RuntimeError("on_text raises")
         channel.close()
 
-    ways: dict[str, Callable[[Peer], Any]] = {
+    ways: dict[str, Callable[[WirePeer], Any]] = {
         "the peer's close": lambda peer: peer.send_close(1000),
         "a loss": lambda peer: peer.half_close(),
         "a local close": lambda peer: peer.send_text("close"),

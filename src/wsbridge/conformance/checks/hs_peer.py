@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.upgrade import websocket_interceptor

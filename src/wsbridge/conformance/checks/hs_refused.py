@@ -7,9 +7,9 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.client.wire import Closed, HandshakeRequest
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Closed, HandshakeRequest
+from wsbridge.conformance.contract import CheckFailed, check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.upgrade import websocket_interceptor

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.client.wire import Close, HttpResponse, WireError
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Close, HttpResponse, WireError
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from wsbridge.conformance.checks.common import Sends, messages_until_close, none_lost, pair
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Pong, Text, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Binary, Close, Opcode, Pong, Text, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 
 __all__: list[str] = []
 
@@ -39,7 +39,7 @@ def _pairs() -> list[Limits]:
     return [{"max_text_size": text, "max_binary_size": binary} for text, binary in even + uneven]
 
 
-async def _carries(bench: Bench, peer: Peer, limits: Limits, *, is_deflated: bool) -> None:
+async def _carries(bench: Bench, peer: WirePeer, limits: Limits, *, is_deflated: bool) -> None:
     """Check that messages of either kind, whole and in fragments, come back."""
     rsv = 4 * is_deflated
     for opcode, data in ((Opcode.TEXT, b"text " * 100), (Opcode.BINARY, b"binary" * 100), (Opcode.BINARY, b"")):

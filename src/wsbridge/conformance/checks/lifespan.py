@@ -12,9 +12,9 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
 from wsbridge.conformance.checks.mounting import mounted
-from wsbridge.conformance.client.wire import Close
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Close
+from wsbridge.conformance.contract import CheckFailed, check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.protocols import WebSocketChannel
 

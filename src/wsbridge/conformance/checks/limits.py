@@ -12,10 +12,10 @@ from typing import Any
 from wsbridge.application import Application
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
-from wsbridge.conformance.client.wire import Opcode, Peer, Pong, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served
-from wsbridge.conformance.run.child import MIB, Measured, measured
+from wsbridge.conformance.client import Opcode, Pong, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.server_process import MIB, Measured, measured
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Feature
 
@@ -38,7 +38,7 @@ def fragments(opcode: int, data: bytes, size: int) -> list[bytes]:
     ]
 
 
-async def _delivered(bench: Bench, peer: Peer, raw: bytes, message: str | bytes) -> None:
+async def _delivered(bench: Bench, peer: WirePeer, raw: bytes, message: str | bytes) -> None:
     """Send a message, which must be delivered."""
     before = len(bench.recorder.values())
     await peer.send_raw(raw)

@@ -13,9 +13,9 @@ from wsbridge.application import Application
 from wsbridge.codec import json_codec
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.checks.hs import handshake
-from wsbridge.conformance.client.wire import Opcode, Peer, WireError, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Opcode, WireError, WirePeer, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 
 _LONG = "/" + "x" * 3000
@@ -86,7 +86,7 @@ def all_records() -> Generator[list[logging.LogRecord], None, None]:
             one.setLevel(level)
 
 
-async def _end(peer: Peer) -> None:
+async def _end(peer: WirePeer) -> None:
     """Read to the end, having ended the sending side."""
     with contextlib.suppress(WireError, OSError):
         await peer.half_close()
@@ -152,13 +152,11 @@ async def bad_frames(bench: Bench) -> None:
                 _judge(records, what)
 
 
-async def _end_raw(peer: Peer) -> None:
+async def _end_raw(peer: WirePeer) -> None:
     """As `_end`, where what comes is no HTTP, and is not judged."""
     with contextlib.suppress(WireError, OSError):
         await peer.half_close()
-        async with asyncio.timeout(peer.timeout):
-            while await peer._fill():
-                pass
+        await peer.skip_to_end()
 
 
 @check("LOG-1")
@@ -240,7 +238,7 @@ async def what_is_no_json(bench: Bench) -> None:
         true(len(lines[0]) < 5 * _MOST and lines[0].isprintable(), f"what was logged: {lines[0][:600]!r}")
 
 
-async def _leave_in_mid_flood(bench: Bench, leave: Callable[[Peer], object], frame: bytes) -> None:
+async def _leave_in_mid_flood(bench: Bench, leave: Callable[[WirePeer], object], frame: bytes) -> None:
     async def echo(channel: WebSocketChannel, process: Any, text: str) -> None:
         await channel.send_text(text)
 

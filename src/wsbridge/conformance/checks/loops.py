@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from wsbridge.conformance.checks.stream import handled
-from wsbridge.conformance.client.wire import Opcode, Pong, Text, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
-from wsbridge.conformance.run.conditions import eager_task
+from wsbridge.conformance.client import Opcode, Pong, Text, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.conditions import eager_task
 from wsbridge.connection import start_ws_connection
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel

@@ -17,9 +17,9 @@ from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
 from wsbridge.conformance.checks import context, hs, hs_answers, hs_refused, opening, opening_channel, recv
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.client.wire import Closed, HttpResponse, Ping
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors
+from wsbridge.conformance.client import Closed, HttpResponse, Ping
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
 from wsbridge.connector import Mount
 from wsbridge.connector.sockets import bind, listen, socket_address
 from wsbridge.http import Request, Response

@@ -7,9 +7,9 @@ import logging
 import threading
 from typing import Any
 
-from wsbridge.conformance.client.wire import Closed, Opcode, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Closed, Opcode, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 
@@ -40,7 +40,7 @@ async def first_and_once(bench: Bench) -> None:
 async def its_result_goes_to_all(bench: Bench) -> None:
     """What on_open returns is passed, the same object, to on_text, on_binary, on_error and on_close."""
 
-    class Process:
+    class EqualToAll:
         """Equal to anything, so that only identity tells."""
 
         def __eq__(self, other: object) -> bool:
@@ -51,7 +51,7 @@ async def its_result_goes_to_all(bench: Bench) -> None:
 
         __hash__ = None  # type: ignore[assignment]
 
-    process = Process()
+    process = EqualToAll()
 
     def raises(channel: WebSocketChannel, process: object, data: bytes) -> None:
         raise RuntimeError("on_binary raises")

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import WirePeer
+from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import CallbackAlreadySetError, ChannelNotOpenError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
@@ -63,7 +63,7 @@ _KINDS: dict[str, _Registers] = {
 }
 
 
-async def _send(peer: Peer, kind: str, text: str) -> None:
+async def _send(peer: WirePeer, kind: str, text: str) -> None:
     await (peer.send_text(text) if kind == "text" else peer.send_binary(text.encode()))
 
 
@@ -188,7 +188,7 @@ async def from_a_callback(bench: Bench) -> None:
 
 # ---- OPEN-9 ---------------------------------------------------------------------------------------------------------
 
-_ENDS: dict[str, tuple[Callable[[Peer], Any], int, str]] = {
+_ENDS: dict[str, tuple[Callable[[WirePeer], Any], int, str]] = {
     "the peer's close": (lambda peer: peer.send_close(4001, "bye"), 4001, "peer"),
     "an empty close": (lambda peer: peer.send_close(), 1005, "peer"),
     "an end of the stream": (lambda peer: peer.half_close(), 1006, "network"),

@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from wsbridge.conformance import lateness
 from wsbridge.conformance.checks.common import clog, pair
-from wsbridge.conformance.client.wire import Binary, Close, Closed, Opcode, Peer, Pong, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Binary, Close, Closed, Opcode, Pong, Text, WirePeer, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
@@ -45,7 +45,7 @@ PEER_SEES_1002_FOR_A_CLOSE_CODE = "RECV-9/peer-sees-1002-for-an-illegal-close-co
 PING_IN_DEFLATED = "RECV-3/ping-in-deflated-fragmented-message"
 
 
-async def how_it_ended(peer: Peer, timeout: float | None = None) -> str:
+async def how_it_ended(peer: WirePeer, timeout: float | None = None) -> str:
     """Return how the server ended the connection, in the words of `Bench.outcome`."""
     try:
         return f"peer saw {(await peer.receive_close(timeout)).code}"
@@ -55,12 +55,12 @@ async def how_it_ended(peer: Peer, timeout: float | None = None) -> str:
         return "still open"
 
 
-def seen_by_peer(peer: Peer) -> list[str | bytes]:
+def seen_by_peer(peer: WirePeer) -> list[str | bytes]:
     """Return the messages that the peer got so far."""
     return [event.data for event in peer.received if isinstance(event, Text | Binary)]
 
 
-async def what_came(peer: Peer, message: str | bytes) -> str:
+async def what_came(peer: WirePeer, message: str | bytes) -> str:
     """Return ``delivered`` if ``message`` comes back, or else how the server ended the connection."""
     try:
         got = await peer.receive_message()

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from wsbridge.conformance.checks.common import failing, pair
-from wsbridge.conformance.client.wire import Binary, Close, Opcode, Peer, Text, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Binary, Close, Opcode, Text, WirePeer, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import SendError
 from wsbridge.protocols import WebSocketChannel
 
@@ -73,7 +73,7 @@ async def false_once_the_peer_has_closed(bench: Bench) -> None:
         await peer.wait_eof()
 
 
-async def _false_after(bench: Bench, leave: Callable[[Peer], Any]) -> None:
+async def _false_after(bench: Bench, leave: Callable[[WirePeer], Any]) -> None:
     """Check sends on a channel whose peer leaves while no callback runs, and on one whose callback sends meanwhile."""
     results: list[object] = []
 
@@ -103,7 +103,7 @@ async def _false_after(bench: Bench, leave: Callable[[Peer], Any]) -> None:
 async def false_after_a_reset(bench: Bench) -> None:
     """A peer that resets the connection is no exception: sends return False, in callbacks too."""
 
-    async def leave(peer: Peer) -> None:
+    async def leave(peer: WirePeer) -> None:
         peer.drop()
 
     await _false_after(bench, leave)
@@ -113,7 +113,7 @@ async def false_after_a_reset(bench: Bench) -> None:
 async def false_after_an_end_of_stream(bench: Bench) -> None:
     """A peer that closes TCP without a word is no exception: sends return False, in callbacks too."""
 
-    async def leave(peer: Peer) -> None:
+    async def leave(peer: WirePeer) -> None:
         peer.close()
 
     await _false_after(bench, leave)
@@ -129,7 +129,7 @@ async def false_after_a_half_close(bench: Bench) -> None:
 async def false_after_a_close_frame(bench: Bench) -> None:
     """A peer that sends a close frame and leaves is no exception: sends return False, in callbacks too."""
 
-    async def leave(peer: Peer) -> None:
+    async def leave(peer: WirePeer) -> None:
         await peer.send_close(1001)
         peer.close()
 
@@ -289,7 +289,7 @@ async def what_read_raises_comes_out(bench: Bench) -> None:
         await _is_usable(peer, channel)
 
 
-async def _is_usable(peer: Peer, channel: WebSocketChannel) -> None:
+async def _is_usable(peer: WirePeer, channel: WebSocketChannel) -> None:
     """Check that nothing was sent before, and that the channel works."""
     equal(channel.reason, None, "the reason")
     equal(await channel.send_text("usable"), True, "a send afterwards")

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from wsbridge._common.tasks import begin_later
 from wsbridge.conformance.checks.common import Sends, clog, messages_until_close, none_lost, numbered, pair
 from wsbridge.conformance.checks.sending import SlowFile
-from wsbridge.conformance.client.wire import Binary, Close, Eof, Opcode, Peer, Text
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Binary, Close, Eof, Opcode, Text, WirePeer
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.protocols import WebSocketChannel
 
 T = TypeVar("T")
@@ -317,7 +317,7 @@ async def the_peer_closes_while_sends_wait(bench: Bench) -> None:
         equal((reason.code, reason.initiator), (4002, "peer"), "code and initiator")
 
 
-async def _lost_while_sends_wait(bench: Bench, leave: Callable[[Peer], Any]) -> None:
+async def _lost_while_sends_wait(bench: Bench, leave: Callable[[WirePeer], Any]) -> None:
     options = bench.options(close_timeout=5 * bench.scale)
     async with bench.serve(options) as served, pair(bench, served) as (peer, channel):
         sends = await clog(bench, channel)
@@ -333,7 +333,7 @@ async def _lost_while_sends_wait(bench: Bench, leave: Callable[[Peer], Any]) -> 
 async def a_reset_while_sends_wait(bench: Bench) -> None:
     """When the peer resets the connection, waiting sends return False at once."""
 
-    async def leave(peer: Peer) -> None:
+    async def leave(peer: WirePeer) -> None:
         peer.drop()
 
     await _lost_while_sends_wait(bench, leave)
@@ -476,7 +476,7 @@ def _echo(bench: Bench, **options: Any) -> Any:
     return bench.options(on_text=on_text, on_binary=on_binary, **options)
 
 
-async def _echoes(peer: Peer) -> None:
+async def _echoes(peer: WirePeer) -> None:
     """Check that messages of all sizes come back, again and again, so that the shared window is right too."""
     noise = random.Random(8).randbytes(40 * KIB)
     for _ in range(2):

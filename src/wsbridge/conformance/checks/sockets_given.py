@@ -12,9 +12,9 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.client.wire import Close
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.client import Close
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.protocols import Connector
 
 HOST = "127.0.0.1"

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import pair
 from wsbridge.conformance.checks.sending_order import closes_in_front_of_a_pong
-from wsbridge.conformance.client.wire import Binary, Close, Text, WireError
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.client import Binary, Close, Text, WireError
+from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.errors import ConnectorStateError
 from wsbridge.http import Request
 from wsbridge.protocols import Connector, WebSocketChannel

@@ -10,8 +10,8 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import pair
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, open_descriptors, open_what_stays
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, open_descriptors, open_what_stays
 from wsbridge.errors import ConnectorStateError
 from wsbridge.protocols import Connector
 

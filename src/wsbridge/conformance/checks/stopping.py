@@ -10,9 +10,9 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.common import clog, messages_until_close, none_lost, pair
-from wsbridge.conformance.client.wire import Close, Eof, HandshakeRequest, Peer, Text, WireError
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.client import Close, Eof, HandshakeRequest, Text, WireError, WirePeer
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
@@ -45,7 +45,7 @@ async def _told(bench: Bench, count: int = 1) -> None:
 async def every_channel_is_told(bench: Bench) -> None:
     """Every channel gets its close frame with 1001 at once, and when all have answered stop() returns."""
     async with bench.serve(shutdown_timeout=6 * bench.scale) as served, contextlib.AsyncExitStack() as stack:
-        peers: list[Peer] = [await stack.enter_async_context(served.peer()) for _ in range(20)]
+        peers: list[WirePeer] = [await stack.enter_async_context(served.peer()) for _ in range(20)]
         await bench.recorder.opened(20)
         stopping = asyncio.ensure_future(_stop(bench, served, bench.scale))
         for peer in peers:
@@ -67,7 +67,7 @@ async def no_more_is_accepted(bench: Bench) -> None:
         equal(await peer.receive(), SHUTDOWN, "what the peer gets")
         true(not stopping.done(), "stop() did not wait for a peer that has not answered")
         with contextlib.suppress(WireError, OSError):
-            late = await Peer.connect(address, target="/", timeout=0.3 * bench.scale)
+            late = await WirePeer.connect(address, target="/", timeout=0.3 * bench.scale)
             late.close()
             fail("a channel opened after the stop had begun")
         await peer.send_close(1001)
@@ -482,7 +482,7 @@ async def _slow_chain(
         yield served
 
 
-async def _refused_or_closed(peer: Peer, timeout: float) -> None:
+async def _refused_or_closed(peer: WirePeer, timeout: float) -> None:
     """Check that a peer whose handshake was under way gets an answer of 503, or the end of the connection."""
     try:
         response = await peer.read_response(timeout)

@@ -8,9 +8,9 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.mounting import mounted
-from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor
@@ -61,7 +61,7 @@ async def echo(stream: MessageStream[Any], request: Request) -> None:
         await stream.send(message)
 
 
-async def send_numbers(peer: Peer, count: int, *, first: int = 0) -> list[str]:
+async def send_numbers(peer: WirePeer, count: int, *, first: int = 0) -> list[str]:
     """Have the peer send texts that are numbered, in one piece; return them."""
     texts = [f"message {number}" for number in range(first, first + count)]
     await peer.send_raw(b"".join(build_frame(Opcode.TEXT, text.encode()) for text in texts))
@@ -163,7 +163,7 @@ MIXED: tuple[str | bytes, ...] = (
 )
 
 
-async def _send(peer: Peer, messages: tuple[str | bytes, ...]) -> None:
+async def _send(peer: WirePeer, messages: tuple[str | bytes, ...]) -> None:
     for message in messages:
         await (peer.send_text(message) if isinstance(message, str) else peer.send_binary(message))
 
@@ -298,7 +298,7 @@ async def cancelled_reads_lose_nothing(bench: Bench) -> None:
 # ---- STREAM-4 -------------------------------------------------------------------------------------------------------
 
 
-async def _slow_reader(bench: Bench, leave: Callable[[Peer], Awaitable[object]], count: int, code: int) -> None:
+async def _slow_reader(bench: Bench, leave: Callable[[WirePeer], Awaitable[object]], count: int, code: int) -> None:
     """Have a peer send and leave; check that a reader that comes late reads all of it, and then the end."""
 
     async def handler(stream: Raw, request: Request) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from wsbridge.application import Application
+from wsbridge.conformance.checks.common import Mishap, logged
 from wsbridge.conformance.checks.flow import warm
 from wsbridge.conformance.checks.recv import echo
 from wsbridge.conformance.checks.stream import Raw, closed_error, handled, read_all, send_numbers
-from wsbridge.conformance.client.wire import Close, Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal, fail, true
-from wsbridge.conformance.run.bench import Bench
-from wsbridge.conformance.run.child import MIB, measured
+from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.server_process import MIB, measured
 from wsbridge.errors import ChannelClosedError
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
@@ -24,14 +25,6 @@ from wsbridge.stream import MessageStream, stream_handler
 
 _KERNEL = 64 * MIB  # bytes: more than any system buffers for one connection
 _BOUND = 16 * MIB
-
-
-class Mishap(Exception):
-    """What the handlers of these checks raise."""
-
-
-def _logged(bench: Bench, error: BaseException) -> list[logging.LogRecord]:
-    return [record for record in bench.logs if record.exc_info and record.exc_info[1] is error]
 
 
 def _errors(bench: Bench) -> list[str]:
@@ -80,7 +73,7 @@ async def wrong_types_are_refused(bench: Bench) -> None:
         equal(await peer.receive_text(), "still there", "the first message that the peer gets")
 
 
-async def _sends_after(bench: Bench, leave: Callable[[Peer, Raw], Awaitable[object] | None], code: int) -> None:
+async def _sends_after(bench: Bench, leave: Callable[[WirePeer, Raw], Awaitable[object] | None], code: int) -> None:
     async def handler(stream: Raw, request: Request) -> None:
         await stream.wait_closed()
         for message in ("late", b"late"):
@@ -194,7 +187,7 @@ async def exception_is_a_failure(bench: Bench) -> None:
         await other.send_text("b")
         await bench.recorder.wait("got")
     true(told == [(stream.channel, stream, error)], f"on_error was told {told}")
-    records = _logged(bench, error)
+    records = logged(bench, error)
     equal([record.levelno for record in records], [logging.ERROR], "the levels of the records with the traceback")
     message = records[0].getMessage()
     true(stream.id in message and "/fails" in message, f"neither id nor path are in {message!r}")
@@ -220,7 +213,7 @@ async def exception_after_the_end(bench: Bench) -> None:
         equal((await peer.receive_close()).code, 4001, "the code that comes back")
         true((await bench.recorder.wait("told")).value is error, "on_error got another exception")
         equal(stream.reason.code, 4001, "the code of the reason")
-    equal((len(_logged(bench, error)), len(_logged(bench, second))), (1, 1), "how often each was logged")
+    equal((len(logged(bench, error)), len(logged(bench, second))), (1, 1), "how often each was logged")
 
 
 @check("STREAM-7")
@@ -291,7 +284,7 @@ async def cancelled_error_without_a_cancel(bench: Bench) -> None:
     async with bench.serve(handled(bench, handler)) as served, served.peer() as peer:
         equal(await peer.receive_close(), Close(1011, ""), "what the peer gets")
         await peer.wait_eof()
-    equal(len(_logged(bench, error)), 1, "how often it was logged")
+    equal(len(logged(bench, error)), 1, "how often it was logged")
 
 
 @check("STREAM-7")
@@ -341,7 +334,7 @@ async def _waits_elsewhere(bench: Bench, *, cancel: bool) -> None:
         bench.recorder.log("closed", stream.id, await stream.wait_closed())
 
     options = handled(bench, handler, cancel_on_close=cancel)
-    leave: dict[str, Callable[[Peer], Awaitable[object]]] = {
+    leave: dict[str, Callable[[WirePeer], Awaitable[object]]] = {
         "/close": lambda peer: peer.send_close(4001),
         "/loss": lambda peer: peer.half_close(),
     }
@@ -499,7 +492,7 @@ async def slow_reader_loses_nothing(bench: Bench) -> None:
                 bench.recorder.log("got", stream.id, len(await stream.recv()))
             await asyncio.sleep(0.005)
 
-    async def flood(peer: Peer) -> None:
+    async def flood(peer: WirePeer) -> None:
         for _ in range(60):
             for size in sizes:
                 await peer.send_binary(bytes(size))

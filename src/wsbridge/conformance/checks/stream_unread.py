@@ -8,9 +8,9 @@ from typing import Any
 
 from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
-from wsbridge.conformance.client.wire import Opcode, Peer, build_frame
-from wsbridge.conformance.contract.check import check, equal
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance.client import Opcode, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.connector import Mount
 from wsbridge.http import Request
 
@@ -19,12 +19,12 @@ _SOME = 30  # more than the buffer takes, and less than makes a server stop read
 _MANY = 20_000
 
 
-async def _close_and_leave(peer: Peer) -> None:
+async def _close_and_leave(peer: WirePeer) -> None:
     await peer.send_close(4001)
     peer.close()
 
 
-async def _half_close(peer: Peer) -> None:
+async def _half_close(peer: WirePeer) -> None:
     await peer.half_close()
 
 
@@ -38,7 +38,7 @@ async def the_end_behind_unread_messages(bench: Bench) -> None:
         bench.recorder.log("closed", stream.id, reason.code)
         await read_all(bench, stream)
 
-    ways: tuple[tuple[Callable[[Peer], Any], int], ...] = ((_close_and_leave, 4001), (_half_close, 1006))
+    ways: tuple[tuple[Callable[[WirePeer], Any], int], ...] = ((_close_and_leave, 4001), (_half_close, 1006))
     async with bench.serve(handled(bench, handler, receive_buffer=_BUFFER)) as served:
         for number, (leave, code) in enumerate(ways, 1):
             async with served.peer() as peer:
@@ -51,7 +51,7 @@ async def the_end_behind_unread_messages(bench: Bench) -> None:
                 equal(bench.recorder.values("got"), sent * number, "what was read after the end")
 
 
-async def _is_cancelled(bench: Bench, end: Callable[[Peer, Raw], Any], **options: Any) -> None:
+async def _is_cancelled(bench: Bench, end: Callable[[WirePeer, Raw], Any], **options: Any) -> None:
     async def handler(stream: Raw, request: Request) -> None:
         try:
             await asyncio.Event().wait()
@@ -70,7 +70,7 @@ async def _is_cancelled(bench: Bench, end: Callable[[Peer, Raw], Any], **options
 async def cancel_behind_unread_messages(bench: Bench) -> None:
     """With `cancel_on_close` a handler that has read nothing is cancelled within 1 s when its peer has gone."""
 
-    async def end(peer: Peer, stream: Raw) -> None:
+    async def end(peer: WirePeer, stream: Raw) -> None:
         await send_numbers(peer, _SOME)
         await peer.half_close()
 
@@ -81,7 +81,7 @@ async def cancel_behind_unread_messages(bench: Bench) -> None:
 async def cancel_at_a_local_close(bench: Bench) -> None:
     """With `cancel_on_close` a handler that has read nothing is cancelled within 1 s when this side closes."""
 
-    async def end(peer: Peer, stream: Raw) -> None:
+    async def end(peer: WirePeer, stream: Raw) -> None:
         await send_numbers(peer, _SOME)
         await asyncio.sleep(0.02)  # until the buffer is full
         stream.channel.close(4001)
@@ -94,7 +94,7 @@ async def cancel_at_a_local_close(bench: Bench) -> None:
 async def a_peer_that_was_held_back_has_gone(bench: Bench) -> None:
     """A peer that leaves while it is held back is missed by the pings: the handler is told after three of them."""
 
-    async def end(peer: Peer, stream: Raw) -> None:
+    async def end(peer: WirePeer, stream: Raw) -> None:
         await peer.flood(build_frame(Opcode.TEXT, b"unread"), _MANY * 12, timeout=0.1 * bench.scale)
         peer.close()
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from wsbridge.conformance.client.wire import Peer
-from wsbridge.conformance.contract.check import CheckFailed, check, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import WirePeer
+from wsbridge.conformance.contract import CheckFailed, check, equal, true
+from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 
@@ -187,7 +187,7 @@ async def an_open_channel_is_kept(bench: Bench) -> None:
         await bench.recorder.wait("close")
 
 
-_ENDS: dict[str, Callable[[Peer], Any]] = {
+_ENDS: dict[str, Callable[[WirePeer], Any]] = {
     "the peer's close": lambda peer: peer.send_close(1000),
     "a loss": lambda peer: peer.half_close(),
     "a local close": lambda peer: peer.send_text("close"),

@@ -9,10 +9,10 @@ from typing import Any
 from wsbridge.close import CloseReason
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import echo
-from wsbridge.conformance.client.wire import Close, Closed, Eof, Opcode, Peer, Ping, build_frame
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench
-from wsbridge.conformance.run.child import MIB
+from wsbridge.conformance.client import Close, Closed, Eof, Opcode, Ping, WirePeer, build_frame
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.server_process import MIB
 from wsbridge.protocols import Feature, WebSocketChannel
 
 __all__: list[str] = []
@@ -33,7 +33,7 @@ def between(bench: Bench, first: str, last: str) -> float:
     return bench.recorder.all(last)[0].at - bench.recorder.all(first)[-1].at
 
 
-async def ended(bench: Bench, peer: Peer, close: Close, seconds: float, since: str, timeout: float) -> None:
+async def ended(bench: Bench, peer: WirePeer, close: Close, seconds: float, since: str, timeout: float) -> None:
     """Check that an idle peer gets ``close``, after ``seconds`` from the last event ``since`` and not long after."""
     equal(await peer.receive_close(), close, "what the peer got")
     await bench.recorder.closed()
@@ -136,7 +136,7 @@ async def never_idle_by_default(bench: Bench) -> None:
 # ---- LIM-3 ----------------------------------------------------------------------------------------------------------
 
 
-async def _cut_off(bench: Bench, peer: Peer, limit: float) -> None:
+async def _cut_off(bench: Bench, peer: WirePeer, limit: float) -> None:
     """Check that the peer, which is open and silent, is sent 1011 and cut off at once, within ``limit``."""
     equal(await peer.receive_close(limit + bench.scale), Close(1011, "ping timeout"), "what the peer got")
     await peer.wait_eof(0.5 * bench.scale)
@@ -198,7 +198,7 @@ async def wrong_pongs(bench: Bench) -> None:
         await bench.within(talking, "the peer's sends, which must fail")
 
 
-async def _talk(peer: Peer, pause: float, raw: bytes) -> None:
+async def _talk(peer: WirePeer, pause: float, raw: bytes) -> None:
     """Send ``raw`` again and again until the server is gone."""
     try:
         while True:
@@ -327,19 +327,12 @@ async def slow_is_not_stuck(bench: Bench) -> None:
     async with bench.serve(bench.options(send_timeout=timeout)) as served, served.peer() as peer:
         sends = await clog(bench, await bench.recorder.opened(), size=24 * MIB)
         for _ in range(12):
-            await _sip(peer, 2 * MIB)  # so much that the system lets the server write on
+            await peer.read_ahead(2 * MIB)  # so much that the system lets the server write on
             await asyncio.sleep(timeout / 6)
         equal(bench.recorder.values("close"), [], "ends")
         equal(sends.refused, [], "the sends that returned False")
         peer.drop()
         await sends.all_return(bench, "for a peer that is gone")
-
-
-async def _sip(peer: Peer, size: int) -> None:
-    """Read ``size`` bytes or a little more, and leave them where the next frame is looked for."""
-    goal = len(peer._input) + size
-    while len(peer._input) < goal and await peer._fill():
-        pass
 
 
 @check("LIM-4")

@@ -17,9 +17,9 @@ from wsbridge.conformance.checks.recv import (
     how_it_ended,
     what_came,
 )
-from wsbridge.conformance.client.wire import Opcode, build_frame, close_payload
-from wsbridge.conformance.contract.check import check, equal, true
-from wsbridge.conformance.run.bench import Bench, Served
+from wsbridge.conformance.client import Opcode, build_frame, close_payload
+from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
 
 ILLEGAL_CODES = (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535)
 

@@ -1,1 +1,9 @@
-"""The numbered rules as data, and what a check is."""
+"""The numbered rules as data, and what a check is.
+
+Checks import from here; the rules are joined in `wsbridge.conformance.contract.catalogue`.
+"""
+
+from wsbridge.conformance.contract.assertions import CheckFailed, equal, fail, true
+from wsbridge.conformance.contract.registration import Check, check
+
+__all__ = ["Check", "CheckFailed", "check", "equal", "fail", "true"]

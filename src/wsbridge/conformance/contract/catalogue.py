@@ -13,14 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from wsbridge.conformance.contract.channel import MESSAGE_RULES, TABLES
+from wsbridge.conformance.contract.context import CONTEXT_RULES
+from wsbridge.conformance.contract.definition import Rule, Table, markdown_table
+from wsbridge.conformance.contract.framing import FRAME_RULES
+from wsbridge.conformance.contract.handshake import HANDSHAKE_RULES
 from wsbridge.conformance.contract.logs import LOG_RULES
-from wsbridge.conformance.contract.process import PROCESS_RULES
-from wsbridge.conformance.contract.rule import Rule, Table, markdown_table
-from wsbridge.conformance.contract.rules import CONTEXT_RULES, HANDSHAKE_RULES, OPENING_RULES, SERVING_RULES
+from wsbridge.conformance.contract.messages import MESSAGE_RULES
+from wsbridge.conformance.contract.opening import OPENING_RULES
+from wsbridge.conformance.contract.serving import SERVING_RULES
 from wsbridge.conformance.contract.stream import STREAM_RULES
+from wsbridge.conformance.contract.tables import TABLES
 
-__all__ = ["GROUPS", "Rule", "contract_rules", "document", "frame_rules", "get", "rules"]
+__all__ = ["GROUPS", "Rule", "contract_rules", "document", "get", "rules"]
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -53,38 +57,15 @@ def contract_rules() -> tuple[Rule, ...]:
     """Return the rules of wsbridge's own contract."""
     found = (
         *(*HANDSHAKE_RULES, *OPENING_RULES, *MESSAGE_RULES, *SERVING_RULES),
-        *(*CONTEXT_RULES, *STREAM_RULES, *LOG_RULES, *PROCESS_RULES),
+        *(*CONTEXT_RULES, *STREAM_RULES, *LOG_RULES),
     )
     order = list(GROUPS)
     return tuple(sorted(found, key=lambda rule: (order.index(rule.group), int(rule.id.rpartition("-")[2]))))
 
 
-def frame_rules() -> tuple[Rule, ...]:
-    """Return the framing cases of RFC 6455 and RFC 7692, which stand beside their checks."""
-    from wsbridge.conformance.checks.framing import (
-        FRAME_RULES,
-    )  # the checks import the wire client, which needs wsproto
-
-    return tuple(
-        Rule(
-            id=id,
-            kind="connector",
-            level="rfc",
-            section=section,
-            features=frozenset(("compression",) if section.startswith("RFC 7692") else ()),
-            sentence=sentence,
-        )
-        for id, section, sentence in FRAME_RULES
-    )
-
-
 def rules() -> tuple[Rule, ...]:
-    """Return every rule, in the order of the document.
-
-    Raises:
-        ImportError: What the extra ``conformance`` installs is not there.
-    """
-    return (*contract_rules(), *frame_rules())
+    """Return every rule, in the order of the document."""
+    return (*contract_rules(), *FRAME_RULES)
 
 
 def get(id: str) -> Rule:

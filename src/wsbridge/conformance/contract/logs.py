@@ -1,8 +1,8 @@
-"""The contract, on what stands in the log because of a peer."""
+"""The contract on what stands in the log because of a peer (LOG)."""
 
 from __future__ import annotations
 
-from wsbridge.conformance.contract.rule import Rule, rule
+from wsbridge.conformance.contract.definition import Rule, rule
 
 __all__ = ["LOG_RULES"]
 

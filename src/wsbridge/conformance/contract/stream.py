@@ -1,8 +1,8 @@
-"""The contract, part three: messages read in a loop, and typed messages."""
+"""The contract on messages read in a loop, and on typed messages (STREAM, CODEC)."""
 
 from __future__ import annotations
 
-from wsbridge.conformance.contract.rule import Rule, rule
+from wsbridge.conformance.contract.definition import Rule, rule
 
 __all__ = ["STREAM_RULES"]
 

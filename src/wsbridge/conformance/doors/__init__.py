@@ -1,1 +1,1 @@
-"""The ways into the suite: a call, pytest, the command line."""
+"""The ways into the suite beside a call of `wsbridge.conformance.run`: pytest, and the command line."""

@@ -15,15 +15,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from wsbridge._process.loops import LOOPS, LoopName
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
-from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.doors.suite import Progress, check_known, current_rules, run, select
-from wsbridge.conformance.run import report as reports
-from wsbridge.conformance.run.conditions import Conditions
-from wsbridge.conformance.run.known import Known, load_known_failing, matching
-from wsbridge.conformance.run.result import SuiteResult, compare, dump_results, load_results
-from wsbridge.conformance.run.runner import Verdict
-from wsbridge.conformance.run.target import TargetError
+from wsbridge.conformance.harness import report as reports
+from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.known import Known, load_known_failing, matching
+from wsbridge.conformance.harness.selection import check_known, current_rules, select
+from wsbridge.conformance.harness.session import Progress, run
+from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
+from wsbridge.conformance.harness.target import TargetError
+from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.errors import LoopNotInstalledError
 
 __all__ = ["conformance"]

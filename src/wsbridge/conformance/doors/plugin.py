@@ -21,13 +21,14 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from wsbridge._process.loops import LoopName
-from wsbridge.conformance.contract.check import Check
-from wsbridge.conformance.doors.suite import MODEL_CHECK, Session, check_known, select
-from wsbridge.conformance.run.conditions import Conditions
-from wsbridge.conformance.run.known import KnownFailing, load_known_failing
-from wsbridge.conformance.run.report import failure_text
-from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.run.target import TargetError, is_url
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.known import KnownFailing, load_known_failing
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.selection import MODEL_CHECK, check_known, select
+from wsbridge.conformance.harness.session import Session
+from wsbridge.conformance.harness.target import TargetError, is_url
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import Connector
 
@@ -35,7 +36,7 @@ __all__ = ["Case", "ConnectorSuite", "option", "parametrize"]
 
 T = TypeVar("T")
 
-Target = str | type[Connector]
+TargetSpec = str | type[Connector]
 
 _PROPERTY = "wsbridge"
 """The property of a test report that holds the verdict."""
@@ -54,7 +55,7 @@ def option(config: pytest.Config, name: str, default: T) -> T:
 class _Run:
     """One target in this run of pytest; its session starts with its first test."""
 
-    target: Target
+    target: TargetSpec
     name: str
     config: pytest.Config
     known: KnownFailing
@@ -134,7 +135,7 @@ class ConnectorSuite:
         eager_tasks: Whether its tasks start at once; None: as the command line says, ``--eager-tasks``.
     """
 
-    connector: ClassVar[Target]
+    connector: ClassVar[TargetSpec]
     rules: ClassVar[Sequence[str] | None] = None
     known_failing: ClassVar[Mapping[str, Any] | str | Path | None] = None
     loop: ClassVar[LoopName | None] = None
@@ -164,7 +165,7 @@ class ConnectorSuite:
 
 def parametrize(
     metafunc: pytest.Metafunc,
-    targets: Sequence[Target],
+    targets: Sequence[TargetSpec],
     *,
     rules: Sequence[str] | None = None,
     known_failing: Mapping[str, Any] | str | Path | None = None,

@@ -8,25 +8,88 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from wsbridge.conformance.client.wire import Closed, HandshakeRefused, HandshakeRequest, Peer, WireError
-from wsbridge.conformance.run.bench import Target
+from wsbridge.conformance.client import Closed, HandshakeRefused, HandshakeRequest, WireError, WirePeer
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
     ConnectorNotInstalledError,
     ConnectorVersionError,
 )
-from wsbridge.protocols import Connector
+from wsbridge.protocols import Connector, Deviation, Feature
 from wsbridge.registry import connector_infos, load_connector
 
-__all__ = ["BrokenTargetError", "TargetError", "TargetInfo", "describe", "is_url", "resolve", "spec_of"]
+__all__ = ["BrokenTargetError", "SuiteTarget", "TargetError", "TargetInfo", "describe", "is_url", "resolve", "spec_of"]
 
 _PREFLIGHT = 5.0  # seconds for a running server to show that it serves the reference application
+
+
+_NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
+    {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
+)
+"""What a connector that lacks a feature lets through instead of the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTarget:
+    """What is checked: a connector's class, or the URL of a running server.
+
+    Attributes:
+        name: As it stands in reports.
+        connector: The class, or None for a URL.
+        url: The URL, or "".
+        conditions: What holds for the event loop of each check.
+    """
+
+    name: str
+    connector: type[Any] | None = None
+    url: str = ""
+    conditions: Conditions = PLAIN
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
+        return frozenset() if self.connector is None else frozenset(self.connector.features)
+
+    @property
+    def has_wire(self) -> bool:
+        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryLink`."""
+        return bool(getattr(self.connector, "has_wire", True))
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether its server takes an `ssl.SSLContext`."""
+        return bool(getattr(self.connector, "has_tls", True))
+
+    @property
+    def neutral(self) -> dict[str, Any]:
+        """The options that must be given, since the connector lacks what their defaults need."""
+        if self.connector is None:
+            return {}
+        lacking = [options for feature, options in _NEUTRAL.items() if feature not in self.features]
+        return {name: value for options in lacking for name, value in options.items()}
+
+    @property
+    def deviations(self) -> Mapping[str, Deviation]:
+        """What the connector declares to do otherwise."""
+        return MappingProxyType({}) if self.connector is None else self.connector.deviations
+
+    @property
+    def loses_close_text(self) -> bool:
+        """Whether the connector declares that the text of a peer's close is lost, for checks of something else."""
+        return "CLOSE-7/the-peer-closed-with-a-code" in self.deviations
+
+    @property
+    def hides_violations(self) -> bool:
+        """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
+        return "CLOSE-7/a-violation" in self.deviations
 
 
 class TargetError(ValueError):
@@ -88,7 +151,7 @@ def spec_of(connector: type[Any]) -> str:
     return path if found is connector and connector.__module__ != "__main__" else ""
 
 
-def resolve(target: str | type[Connector]) -> Target:
+def resolve(target: str | type[Connector]) -> SuiteTarget:
     """Return what is to be checked; the connector is imported.
 
     Raises:
@@ -96,12 +159,12 @@ def resolve(target: str | type[Connector]) -> Target:
         BrokenTargetError: The connector's module cannot be imported.
     """
     if isinstance(target, str) and is_url(target):
-        return Target(target, url=_checked_url(target))
+        return SuiteTarget(target, url=_checked_url(target))
     name = target if isinstance(target, str) else target.__qualname__
     try:
         if isinstance(target, str) and ":" in target:
             _import_module(target.partition(":")[0])
-        return Target(name, load_connector(target))
+        return SuiteTarget(name, load_connector(target))
     except (
         ConnectorNotFoundError,
         ConnectorConflictError,
@@ -146,7 +209,7 @@ def _checked_url(url: str) -> str:
     return url
 
 
-def describe(target: Target, name: str, *, scale: float = 1.0) -> TargetInfo:
+def describe(target: SuiteTarget, name: str, *, scale: float = 1.0) -> TargetInfo:
     """Return what a report says of ``target``; a running server is asked for the reference application.
 
     Raises:
@@ -199,14 +262,14 @@ def _versions(*distributions: str) -> dict[str, str]:
     return found
 
 
-async def _preflight(target: Target, scale: float) -> str:
+async def _preflight(target: SuiteTarget, scale: float) -> str:
     """Make sure that the server is there and serves the reference application; return how it names itself."""
     url = target.url
     parts = urlsplit(url)
     host, port, path = parts.hostname or "", parts.port or 80, parts.path.rstrip("/")
     try:
         async with asyncio.timeout(_PREFLIGHT * scale):
-            peer = await Peer.open((host, port), timeout=_PREFLIGHT * scale)
+            peer = await WirePeer.open((host, port), timeout=_PREFLIGHT * scale)
     except TimeoutError as exc:
         raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
     except OSError as exc:

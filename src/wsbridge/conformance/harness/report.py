@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from wsbridge.conformance.contract.catalogue import GROUPS
-from wsbridge.conformance.contract.rule import markdown_table
-from wsbridge.conformance.doors.suite import current_rules, current_titles
-from wsbridge.conformance.run.result import RuleInfo, SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance.contract.definition import markdown_table
+from wsbridge.conformance.harness.selection import current_rules, current_titles
+from wsbridge.conformance.harness.suite_result import RuleInfo, SuiteResult
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = [
     "SYMBOLS",

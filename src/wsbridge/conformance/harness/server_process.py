@@ -1,4 +1,4 @@
-"""A server in a process of its own, so that its memory is its own: ``python -m wsbridge.conformance.run.child``.
+"""A server in a process of its own, so that its memory is its own: ``python -m`` this module.
 
 `measured` is for the checks that promise bounded memory. It starts the connector under test in a fresh interpreter, on
 loopback, and tells by how much the peak of what that process has in memory grew. What is left of memory that was used
@@ -29,17 +29,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Served
-from wsbridge.conformance.run.conditions import Conditions
-from wsbridge.conformance.run.target import spec_of
+from wsbridge.conformance import lateness
+from wsbridge.conformance.contract import CheckFailed
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.target import spec_of
 
 __all__ = ["MIB", "Measured", "measured"]
 
 MIB = 1024 * 1024
 _START_LIMIT = 15.0  # seconds for an interpreter, the import of a server and its start
-_LIFETIME = 240  # seconds, times the scale, that no child outlives: far more than any check takes
+_LIFETIME = 240  # seconds, times the scale, that no such process outlives: far more than any check takes
 _MOST = 1536 * MIB  # bytes: a connector that wants more gets a `MemoryError`
 _CLIENT = 8 * MIB  # bytes: what a client in the same process may hold
 _PROC = Path("/proc/self")
@@ -93,31 +93,31 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
         "conditions": asdict(bench.target.conditions),
         "lifetime": int(_LIFETIME * bench.scale) or 1,
     }
-    async with _started(bench) as child:
-        address = await child.ask(json.dumps(job), "start()", timeout=_START_LIMIT * bench.scale)
+    async with _started(bench) as process:
+        address = await process.ask(json.dumps(job), "start()", timeout=_START_LIMIT * bench.scale)
         served = Served(bench, (address[0], address[1]), "")
-        yield Measured(served, lambda command: child.ask(command, f"the answer to {command}"))
+        yield Measured(served, lambda command: process.ask(command, f"the answer to {command}"))
 
 
 @contextlib.asynccontextmanager
-async def _started(bench: Bench) -> AsyncGenerator[_Child]:
+async def _started(bench: Bench) -> AsyncGenerator[_ServerProcess]:
     loop = asyncio.get_running_loop()
     answers = asyncio.StreamReader()
     with tempfile.TemporaryFile() as written, _process(written) as process, lateness.followed(process.pid):
         assert process.stdin is not None
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(answers), process.stdout)
         try:
-            yield _Child(bench, process, process.stdin, answers, written)
+            yield _ServerProcess(bench, process, process.stdin, answers, written)
         finally:
             process.kill()
             transport.close()
-            await bench.settle(lambda: process.poll() is not None, "the end of the child process")
+            await bench.settle(lambda: process.poll() is not None, "the end of the server's process")
 
 
 def _process(written: IO[bytes]) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.Popen(
-        [sys.executable, "-m", "wsbridge.conformance.run.child"],
+        [sys.executable, "-m", "wsbridge.conformance.harness.server_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=written,
@@ -126,7 +126,7 @@ def _process(written: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 @dataclass(slots=True)
-class _Child:
+class _ServerProcess:
     """The process, as its parent sees it."""
 
     bench: Bench
@@ -146,7 +146,7 @@ class _Child:
             self.stdin.flush()
         answer = await self.bench.within(self.answers.readline(), f"{what} in a process of its own", timeout=timeout)
         if not answer:
-            await self.bench.settle(lambda: self.process.poll() is not None, "the end of a child that says no more")
+            await self.bench.settle(lambda: self.process.poll() is not None, "the end of a process that says no more")
             self.written.seek(0)
             written = self.written.read().decode(errors="replace").strip()
             raise CheckFailed(f"{what} in a process of its own: it died: {written[-1500:]}")
@@ -228,7 +228,7 @@ async def _serve(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -
 
 
 def main() -> None:
-    """Run a child: commands come from stdin, answers go to what was stdout; what the connector prints does not."""
+    """Run the process: commands come from stdin, answers go to what was stdout; what the connector prints does not."""
     commands = os.fdopen(0, "rb", buffering=0)  # so that nothing behind the first line is read before the loop runs
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)

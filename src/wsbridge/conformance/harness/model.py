@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from wsbridge.conformance.client.wire import Closed, Opcode, Peer, WireError
-from wsbridge.conformance.contract.check import CheckFailed, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Served, Target
-from wsbridge.conformance.run.runner import CheckResult, Verdict
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Closed, Opcode, WireError, WirePeer
+from wsbridge.conformance.contract import CheckFailed, equal, true
+from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.selection import MODEL_CHECK
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.protocols import WebSocketChannel
 
-__all__ = ["MODEL_CHECK", "run_model"]
-
-MODEL_CHECK = "RECV-4/random-sequences"
+__all__ = ["run_model"]
 
 _BOOM = "raise!"
 _TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["", "x" * 70_000]))
@@ -42,7 +42,7 @@ Outcome = tuple[int | None, str | None, str]
 class _Machine(RuleBasedStateMachine):
     """One channel: the state is what was sent, what ended it, and whether its callbacks are held up."""
 
-    target: Target
+    target: SuiteTarget
     scale: float
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class _Machine(RuleBasedStateMachine):
         self.exact = True  # whether every message sent must be delivered
         self.raised = False
         self.ends: list[Outcome] = []
-        self.peer: Peer
+        self.peer: WirePeer
         self.channel: WebSocketChannel
         self.gate: asyncio.Event
 
@@ -246,7 +246,7 @@ def _fits(seen: tuple[int, str, str], end: Outcome) -> bool:
     return all(expected is None or expected == value for value, expected in zip(seen, end, strict=True))
 
 
-def run_model(target: Target, *, scale: float = 1.0, examples: int = 100, steps: int = 15) -> CheckResult:
+def run_model(target: SuiteTarget, *, scale: float = 1.0, examples: int = 100, steps: int = 15) -> CheckResult:
     """Play ``examples`` random sequences of up to ``steps`` steps against ``target``, and return the result."""
     machine = type("Machine", (_Machine,), {"target": target, "scale": scale})
     started = time.perf_counter()

@@ -10,25 +10,24 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
-from wsbridge.conformance.client.wire import Peer, WireLog
-from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer
-from wsbridge.conformance.run.recorder import Recorder
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import WireLog, WirePeer
+from wsbridge.conformance.contract import CheckFailed
+from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
+from wsbridge.conformance.harness.recorder import Recorder
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
-from wsbridge.protocols import Connector, Deviation, Feature, WebSocketChannel
+from wsbridge.protocols import Connector, WebSocketChannel
 
-__all__ = ["Bench", "Served", "Target"]
+__all__ = ["Bench", "Served"]
 
 T = TypeVar("T")
 OnOpen = Callable[[WebSocketChannel, Request], Any]
@@ -36,66 +35,6 @@ OnText = Callable[[WebSocketChannel, Any, str], Any]
 OnBinary = Callable[[WebSocketChannel, Any, Any], Any]
 OnClose = Callable[[WebSocketChannel, Any, CloseReason], Any]
 OnError = Callable[[WebSocketChannel, Any, Exception], Any]
-
-_NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
-    {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
-)
-"""What a connector that lacks a feature lets through instead of the default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is checked: a connector's class, or the URL of a running server.
-
-    Attributes:
-        name: As it stands in reports.
-        connector: The class, or None for a URL.
-        url: The URL, or "".
-        conditions: What holds for the event loop of each check.
-    """
-
-    name: str
-    connector: type[Any] | None = None
-    url: str = ""
-    conditions: Conditions = PLAIN
-
-    @property
-    def features(self) -> frozenset[str]:
-        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
-        return frozenset() if self.connector is None else frozenset(self.connector.features)
-
-    @property
-    def has_wire(self) -> bool:
-        """Whether bytes go over sockets; without them a check is one of calls, see `MemoryPeer`."""
-        return bool(getattr(self.connector, "has_wire", True))
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether its server takes an `ssl.SSLContext`."""
-        return bool(getattr(self.connector, "has_tls", True))
-
-    @property
-    def neutral(self) -> dict[str, Any]:
-        """The options that must be given, since the connector lacks what their defaults need."""
-        if self.connector is None:
-            return {}
-        lacking = [options for feature, options in _NEUTRAL.items() if feature not in self.features]
-        return {name: value for options in lacking for name, value in options.items()}
-
-    @property
-    def deviations(self) -> Mapping[str, Deviation]:
-        """What the connector declares to do otherwise."""
-        return MappingProxyType({}) if self.connector is None else self.connector.deviations
-
-    @property
-    def loses_close_text(self) -> bool:
-        """Whether the connector declares that the text of a peer's close is lost, for checks of something else."""
-        return "CLOSE-7/the-peer-closed-with-a-code" in self.deviations
-
-    @property
-    def hides_violations(self) -> bool:
-        """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
-        return "CLOSE-7/a-violation" in self.deviations
 
 
 @dataclass(slots=True)
@@ -108,13 +47,13 @@ class Served:
     connector: Connector | None = None
 
     def peer(self, target: str = "/", **options: Any) -> Any:
-        """Open a channel as a client; an async context manager that yields a `Peer`, closed at its end."""
+        """Open a channel as a client; an async context manager that yields a `WirePeer`, closed at its end."""
         return self.bench.peer(self, target, **options)
 
     @contextlib.asynccontextmanager
-    async def raw(self, **options: Any) -> AsyncGenerator[Peer, None]:
+    async def raw(self, **options: Any) -> AsyncGenerator[WirePeer, None]:
         """Open the connection alone, for a check that sends its own handshake; a context manager."""
-        peer = await Peer.open(
+        peer = await WirePeer.open(
             self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
         )
         self.bench.peers.append(peer)
@@ -142,11 +81,11 @@ class Bench:
         held: The scenarios that the check has held to an `outcome` by itself.
     """
 
-    target: Target
+    target: SuiteTarget
     scale: float = 1.0
     recorder: Recorder = field(init=False)
     logs: list[logging.LogRecord] = field(default_factory=list[logging.LogRecord])
-    peers: list[Peer] = field(default_factory=list[Peer])
+    peers: list[WirePeer] = field(default_factory=list[WirePeer])
     wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
     deviated: dict[str, str] = field(default_factory=dict[str, str])
     held: set[str] = field(default_factory=set[str])
@@ -176,7 +115,7 @@ class Bench:
         """Return how many ends of connections are open, and other descriptors; 0 where that cannot be told."""
         if self.target.has_wire:
             return open_descriptors()
-        return 1 + sum(isinstance(peer, MemoryPeer) and peer.is_connected for peer in self.peers)
+        return 1 + sum(isinstance(peer.link, MemoryLink) and peer.link.is_connected for peer in self.peers)
 
     def wire_log(self, name: str) -> WireLog:
         """Return a log for one connection, which goes into the report of a failure."""
@@ -255,7 +194,7 @@ class Bench:
     async def reference(self) -> AsyncGenerator[Served, None]:
         """Serve the reference application, or use the server at the target's URL that does."""
         if self.target.connector is not None:
-            from wsbridge.conformance.run.reference import reference_application
+            from wsbridge.conformance.harness.reference import reference_application
 
             async with self.serve(reference_application(**self.target.neutral)) as served:
                 yield served
@@ -264,9 +203,9 @@ class Bench:
         yield Served(self, (parts.hostname or "127.0.0.1", parts.port or 80), parts.path.rstrip("/"))
 
     @contextlib.asynccontextmanager
-    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[Peer, None]:
+    async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[WirePeer, None]:
         """See `Served.peer`."""
-        peer = await Peer.connect(
+        peer = await WirePeer.connect(
             served.address,
             target=served.path + target,
             timeout=self.timeout,

@@ -1,22 +1,17 @@
-"""What a check is, how it is registered and how it says that it failed."""
+"""What a check is, and how one is registered."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from wsbridge.protocols import Feature
 
-if TYPE_CHECKING:
-    from wsbridge.conformance.run.bench import Bench
+__all__ = ["Check", "check", "registered"]
 
-__all__ = ["Check", "CheckFailed", "all_checks", "check", "equal", "fail", "true"]
-
-
-class CheckFailed(AssertionError):
-    """What a rule promises did not happen; the message says what did."""
+F = TypeVar("F", bound=Callable[[Any], Awaitable[None]])
+"""An async function of a `wsbridge.conformance.harness.bench.Bench`, of which nothing here knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +23,7 @@ class Check:
         rule: The rule's id.
         scenario: The name of its function, with hyphens.
         title: One sentence: what is promised in this scenario.
-        run: The check; it raises `CheckFailed`.
+        run: The check, called with a `Bench`; it raises `CheckFailed`.
         needs: Features that it needs; without one of them its refusal is checked instead.
         black_box: Whether it needs nothing but the reference application, so that it runs against any server.
         stochastic: Whether one pass proves less than several (concurrency, memory).
@@ -41,7 +36,7 @@ class Check:
     rule: str
     scenario: str
     title: str
-    run: Callable[[Bench], Awaitable[None]]
+    run: Callable[[Any], Awaitable[None]]
     needs: frozenset[Feature]
     black_box: bool
     stochastic: bool
@@ -62,10 +57,10 @@ def check(
     wire: bool = False,
     tls: bool = False,
     limit: float = 20,
-) -> Callable[[Callable[[Bench], Awaitable[None]]], Callable[[Bench], Awaitable[None]]]:
+) -> Callable[[F], F]:
     """Register an async function as a check of ``rule``; its name is the scenario, its docstring the title."""
 
-    def register(function: Callable[[Bench], Awaitable[None]]) -> Callable[[Bench], Awaitable[None]]:
+    def register(function: F) -> F:
         scenario = function.__name__.strip("_").replace("_", "-")
         title = " ".join((function.__doc__ or "").split())
         if not title:
@@ -91,33 +86,6 @@ def check(
     return register
 
 
-def all_checks() -> tuple[Check, ...]:
-    """Return every check of the suite, in the order of its modules."""
-    importlib.import_module("wsbridge.conformance.checks")  # which registers them
+def registered() -> tuple[Check, ...]:
+    """Return every check that a module has registered, in that order."""
     return tuple(_CHECKS.values())
-
-
-def fail(message: str) -> None:
-    """Fail the check.
-
-    Raises:
-        CheckFailed: Always.
-    """
-    raise CheckFailed(message)
-
-
-def true(condition: object, message: str) -> None:
-    """Fail the check with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise CheckFailed(message)
-
-
-def equal(actual: object, expected: object, what: str) -> None:
-    """Fail the check unless ``actual`` equals ``expected``."""
-    if actual != expected:
-        raise CheckFailed(f"{what}: expected {_short(expected)}, got {_short(actual)}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters) ...{text[-60:]}"

@@ -1,7 +1,7 @@
-"""Checks in a process of their own: ``python -m wsbridge.conformance.run.worker``, and `Worker`, which starts it.
+"""Checks in a process of their own: `CheckProcess`, and ``python -m`` this module, which it starts.
 
-Jobs go to the worker's stdin, one JSON object a line, and answers come from what was its stdout, one for each. What the
-connector itself writes on stdout is noticed and fails the check, whose process is none the worse for it. A worker that
+Jobs go to its stdin, one JSON object a line, and answers come from what was its stdout, one for each. What the
+connector itself writes on stdout is noticed and fails the check, whose process is none the worse for it. One that
 hangs or dies is replaced, so that no connector can end the run.
 """
 
@@ -25,24 +25,32 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import IO, Any, Self
 
-from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Target
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.runner import Cause, CheckResult, Verdict, run_check, watchdog_limit
-from wsbridge.conformance.run.target import BrokenTargetError, TargetError, TargetInfo, describe, resolve
+from wsbridge.conformance import lateness
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.execution import run_check, watchdog_limit
+from wsbridge.conformance.harness.target import (
+    BrokenTargetError,
+    SuiteTarget,
+    TargetError,
+    TargetInfo,
+    describe,
+    resolve,
+)
+from wsbridge.conformance.harness.verdicts import Cause, CheckResult, Verdict
 
-__all__ = ["MODEL_LIMIT", "Worker"]
+__all__ = ["MODEL_LIMIT", "CheckProcess"]
 
 START_LIMIT = 30.0  # seconds for the interpreter and the import of a connector
 MODEL_LIMIT = 300.0  # seconds for the random model
-_GRACE = 5.0  # seconds, times the scale, after the worker's own watchdog
+_GRACE = 5.0  # seconds, times the scale, after the process's own watchdog
 _LAST_WORDS = 2.0  # seconds, times a scale below 1, before a process is killed
 _POLL = 0.5  # seconds between looks at whether the process lives
-_SHOWN = 4000  # characters of what a worker wrote
+_SHOWN = 4000  # characters of what the process wrote
 
 
-class Worker:
+class CheckProcess:
     """Runs checks against one target in a subprocess, which is started when it is needed.
 
     Use it as a context manager: its end is the end of the process.
@@ -52,7 +60,7 @@ class Worker:
         self._spec = spec
         self._scale = scale
         self._conditions = conditions
-        self._process: _Process | None = None
+        self._process: _Subprocess | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +82,7 @@ class Worker:
             BrokenTargetError: It cannot be imported.
         """
         self.close()
-        process = _Process()
+        process = _Subprocess()
         self._process = process
         limit = START_LIMIT * max(1.0, self._scale)
         try:
@@ -94,11 +102,11 @@ class Worker:
         raise BrokenTargetError(answer["broken"], answer["details"])
 
     def run(self, check: Check, scale: float | None = None) -> CheckResult:
-        """Run one check; a worker that it hung, killed or soiled is replaced by a new one.
+        """Run one check; a process that it hung, killed or soiled is replaced by a new one.
 
         Args:
             check: The check.
-            scale: Stretches its time limits, if others than the worker's are.
+            scale: Stretches its time limits, if others than the process's are.
         """
         scale = self._scale if scale is None else scale
         limit = watchdog_limit(check, scale) + _GRACE * max(0.4, scale)
@@ -139,7 +147,7 @@ class Worker:
 
 
 class _Silent(Exception):
-    """The worker gave no answer: it hangs, or has died."""
+    """The process gave no answer: it hangs, or has died."""
 
     def __init__(self, message: str, cause: Cause, output: str) -> None:
         super().__init__(message)
@@ -147,14 +155,14 @@ class _Silent(Exception):
         self.output = output
 
 
-class _Process:
+class _Subprocess:
     """One subprocess, and what it says."""
 
     def __init__(self) -> None:
         self._written: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "wsbridge.conformance.run.worker"],
+            [sys.executable, "-P", "-m", "wsbridge.conformance.harness.check_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._written,
@@ -162,7 +170,7 @@ class _Process:
             start_new_session=True,  # so that its children can be ended with it, and ^C reaches this process alone
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, name="wsbridge-conformance-worker", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="wsbridge-conformance-checks", daemon=True)
         self._reader.start()
 
     @property
@@ -251,7 +259,7 @@ def main() -> None:
     with open(os.devnull) as nothing, tempfile.TemporaryFile() as stdout, jobs, answers:
         os.dup2(nothing.fileno(), 0)
         os.dup2(stdout.fileno(), 1)
-        target: Target | None = None
+        target: SuiteTarget | None = None
         for line in jobs:
             job = json.loads(line)
             scale: float = job["scale"]
@@ -267,7 +275,7 @@ def main() -> None:
             answers.flush()
 
 
-def _loaded(spec: str, scale: float, conditions: Conditions) -> tuple[Target | None, dict[str, Any]]:
+def _loaded(spec: str, scale: float, conditions: Conditions) -> tuple[SuiteTarget | None, dict[str, Any]]:
     try:
         target = replace(resolve(spec), conditions=conditions)
         answer = {"info": describe(target, spec, scale=scale).to_json()}
@@ -282,7 +290,7 @@ def _loaded(spec: str, scale: float, conditions: Conditions) -> tuple[Target | N
     return target, answer
 
 
-def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
+def _check(job: dict[str, Any], target: SuiteTarget, scale: float) -> CheckResult:
     importlib.import_module(job["module"])  # which may be a project's own, with checks beside the suite's
     checks = {check.id: check for check in all_checks()}
     if (check := checks.get(job["check"])) is None:
@@ -293,8 +301,8 @@ def _check(job: dict[str, Any], target: Target, scale: float) -> CheckResult:
     return run_check(check, target, scale=scale, again=False)  # which is for whoever sees all of it to decide
 
 
-def _model(target: Target, scale: float) -> CheckResult:
-    from wsbridge.conformance.run.model import run_model  # hypothesis takes its time to import
+def _model(target: SuiteTarget, scale: float) -> CheckResult:
+    from wsbridge.conformance.harness.model import run_model  # hypothesis takes its time to import
 
     with lateness.measured():
         return run_model(target, scale=scale)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsbridge.close import CloseReason
-from wsbridge.conformance.contract.check import CheckFailed
-from wsbridge.conformance.run import lateness
+from wsbridge.conformance import lateness
+from wsbridge.conformance.contract import CheckFailed
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel

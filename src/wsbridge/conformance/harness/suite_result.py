@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.known import Known, KnownFailing
-from wsbridge.conformance.run.runner import CheckResult, Verdict
-from wsbridge.conformance.run.target import TargetInfo
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.known import Known, KnownFailing
+from wsbridge.conformance.harness.target import TargetInfo
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
 __all__ = ["SCHEMA", "Changes", "RuleInfo", "SuiteResult", "compare", "load_results"]
 

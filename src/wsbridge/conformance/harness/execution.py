@@ -1,10 +1,9 @@
-"""Runs checks, each in an event loop of its own, bounded in time, and looks for what it leaves behind."""
+"""Runs one check, in an event loop of its own and bounded in time, and looks for what it leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import signal
 import socket
@@ -13,97 +12,30 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any, Literal, Self, cast
+from typing import Any, cast
 
 from wsbridge.application import Application
-from wsbridge.conformance.client.wire import Closed, LogEntry, WireLog
-from wsbridge.conformance.contract.check import Check, CheckFailed, equal, true
-from wsbridge.conformance.run import lateness
-from wsbridge.conformance.run.bench import Bench, Target, watched
-from wsbridge.conformance.run.stacks import where
+from wsbridge.conformance import lateness
+from wsbridge.conformance.client import Closed, LogEntry, WireLog
+from wsbridge.conformance.contract import Check, CheckFailed, equal, true
+from wsbridge.conformance.harness.bench import Bench, watched
+from wsbridge.conformance.harness.stacks import where
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.verdicts import Cause, CheckResult, Verdict
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
-__all__ = ["Cause", "CheckResult", "Verdict", "fairly", "run_check", "watchdog_limit"]
+__all__ = ["fairly", "run_check", "watchdog_limit"]
 
 GRACE = 5.0  # seconds, times the scale, that a check may overrun its limit before it is interrupted
 _AGAIN = 1.0  # seconds between interruptions of a loop that goes on hanging
 _SOON = 0.01  # seconds until it is tried again, where an exception would be lost
 _LOSING = ("_remove", "remove", "__del__")  # callbacks of weak references, in the standard library, and finalizers
-
-Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
-"""Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
-
-
-class Verdict(enum.StrEnum):
-    """What came of a check. There is no skip."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    DEVIATION = "deviation"
-    """The rule does not hold, the connector says so, and what it says was observed."""
-    UNSUPPORTED = "unsupported"
-    """The connector lacks the feature, and refused the option for it as it must."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """One check's verdict and, for a failure, what is known of it.
-
-    Attributes:
-        check: The check's id.
-        rule: Its rule.
-        verdict: See `Verdict`.
-        seconds: How long it took, all its runs together.
-        message: What failed, what deviates, or which feature is refused.
-        details: For a failure: the traceback.
-        wire: For a failure: the log of each connection, by name.
-        callbacks: For a failure: the log of callbacks.
-        logs: For a failure: what was logged on ``wsbridge``.
-        cause: For a failure: its kind; "" otherwise.
-        deviations: What deviates, by scenario, with what was observed as declared.
-        output: For a failure in a worker: the last that its process wrote.
-        runs: How often it was run; the last run is the one that is told of.
-        stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
-    """
-
-    check: str
-    rule: str
-    verdict: Verdict
-    seconds: float = 0.0
-    message: str = ""
-    details: str = ""
-    wire: dict[str, list[LogEntry]] = field(default_factory=dict[str, list[LogEntry]])
-    callbacks: list[str] = field(default_factory=list[str])
-    logs: list[str] = field(default_factory=list[str])
-    cause: Cause = ""
-    deviations: dict[str, str] = field(default_factory=dict[str, str])
-    output: str = ""
-    runs: int = 1
-    stalled: float = 0.0
-
-    @property
-    def remark(self) -> str:
-        """Why it was run again; "" if it was not."""
-        return f"run again: the machine stalled for {self.stalled:.1f} s" if self.stalled else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data; what is empty is left out."""
-        plain = {name: value for name, value in asdict(self).items() if value}
-        return plain if self.runs > 1 else {name: value for name, value in plain.items() if name != "runs"}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Return what `to_json` was made from."""
-        fields = dict(data)
-        fields["verdict"] = Verdict(data["verdict"])
-        fields["wire"] = {name: [LogEntry(**entry) for entry in log] for name, log in data.get("wire", {}).items()}
-        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +55,7 @@ def watchdog_limit(check: Check, scale: float) -> float:
     return (check.limit + GRACE) * scale
 
 
-def run_check(check: Check, target: Target, *, scale: float = 1.0, again: bool = True) -> CheckResult:
+def run_check(check: Check, target: SuiteTarget, *, scale: float = 1.0, again: bool = True) -> CheckResult:
     """Run ``check`` against ``target`` and return its result; never raises for what the connector does.
 
     In the main thread even a blocked event loop is interrupted.
@@ -157,7 +89,7 @@ def fairly(run: Callable[[float], CheckResult], scale: float) -> CheckResult:
     return replace(second, seconds=round(result.seconds + second.seconds, 4), stalled=round(meter.lost, 3))
 
 
-def _run_once(check: Check, target: Target, scale: float) -> CheckResult:
+def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
     bench = Bench(target, scale)
     started = time.perf_counter()
     if target.connector is not None and (missing := _missing(check, target)):
@@ -332,7 +264,7 @@ def _watchdog(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
-def _missing(check: Check, target: Target) -> set[str]:
+def _missing(check: Check, target: SuiteTarget) -> set[str]:
     """Return what the check needs and the connector lacks."""
     missing: set[str] = set(check.needs - target.features)
     if check.tls and not target.has_tls:
@@ -388,7 +320,7 @@ _REFUSALS: Mapping[str, Callable[[Bench], Awaitable[None]]] = MappingProxyType(
 )
 
 
-def _options_are_refused(target: Target, missing: str) -> _Outcome:
+def _options_are_refused(target: SuiteTarget, missing: str) -> _Outcome:
     assert target.connector is not None
     for options, connector_options in _REFUSED.get(missing, ()):
         given = {**options, **connector_options}

@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsbridge._process.loops import LoopName
-from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
-from wsbridge.conformance.contract.check import Check, all_checks
-from wsbridge.conformance.run.conditions import PLAIN, Conditions
-from wsbridge.conformance.run.known import KnownFailing, closest, load_known_failing, matching
-from wsbridge.conformance.run.result import RuleInfo, SuiteResult
-from wsbridge.conformance.run.runner import CheckResult, Verdict, fairly, run_check
-from wsbridge.conformance.run.target import (
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.check_process import CheckProcess
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.execution import fairly, run_check
+from wsbridge.conformance.harness.known import KnownFailing, load_known_failing, matching
+from wsbridge.conformance.harness.selection import (
+    MODEL_CHECK,
+    applicable,
+    check_known,
+    current_rules,
+    current_titles,
+    select,
+)
+from wsbridge.conformance.harness.suite_result import SuiteResult
+from wsbridge.conformance.harness.target import (
     BrokenTargetError,
     TargetError,
     TargetInfo,
@@ -27,14 +35,10 @@ from wsbridge.conformance.run.target import (
     resolve,
     spec_of,
 )
-from wsbridge.conformance.run.worker import Worker
+from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.protocols import Connector
 
-__all__ = ["Progress", "Session", "run", "select"]
-
-MODEL_CHECK = "RECV-4/random-sequences"
-"""The id of the random model's result; that of `wsbridge.conformance.run.model`, which is slow to import."""
-MODEL_TITLE = "Random sequences of messages, pings, closes and drops keep the order and the reasons that are promised."
+__all__ = ["Progress", "Session", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Progress:
 
 
 class Session:
-    """A target under check. Use it as a context manager: its end is the end of the worker process.
+    """A target under check. Use it as a context manager: its end is the end of the process that checks.
 
     Args:
         target: A connector's name, ``module:Class`` or class, or the ``ws://`` URL of a running server.
@@ -90,7 +94,7 @@ class Session:
         self.is_url = is_url(spec)
         if self.is_url and conditions != PLAIN:
             raise TargetError(f"{spec} cannot be checked under {conditions}: a running server's event loop is its own")
-        self._worker: Worker | None = None
+        self._process: CheckProcess | None = None
         self._target = None
         self.broken: BrokenTargetError | None = None
         """Why no check can run, if none can: the connector cannot be imported."""
@@ -99,8 +103,8 @@ class Session:
             raise ValueError(f"{self.name} cannot be imported by its name, so it cannot be checked in isolation")
         try:
             if bool(spec) if isolate is None else isolate:
-                self._worker = Worker(spec, scale=scale, conditions=conditions)
-                self.info = replace(self._worker.info(), name=self.name)
+                self._process = CheckProcess(spec, scale=scale, conditions=conditions)
+                self.info = replace(self._process.info(), name=self.name)
             else:
                 self._target = replace(resolve(target), conditions=conditions)
                 self.info = describe(self._target, self.name, scale=scale)
@@ -115,9 +119,9 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the worker process."""
-        if self._worker is not None:
-            self._worker.close()
+        """End the process that checks."""
+        if self._process is not None:
+            self._process.close()
 
     def checks(self) -> tuple[Check, ...]:
         """Return the checks for this target: for a URL, those that need nothing but the reference application."""
@@ -126,9 +130,7 @@ class Session:
     @staticmethod
     def applicable(*, is_url: bool) -> tuple[Check, ...]:
         """Return the checks for a kind of target, in the order of the catalogue."""
-        order = {rule.id: number for number, rule in enumerate(catalogue_rules())}
-        checks = sorted(all_checks(), key=lambda check: order.get(check.rule, len(order)))
-        return tuple(check for check in checks if check.black_box or not is_url)
+        return applicable(is_url=is_url)
 
     def run(self, check: Check, *, repeat: int = 1) -> CheckResult:
         """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
@@ -149,8 +151,8 @@ class Session:
     def _once(self, check: Check) -> CheckResult:
         if self.broken is not None:
             return self._not_run(check.id)
-        if self._worker is not None:
-            return fairly(partial(self._worker.run, check), self.scale)
+        if self._process is not None:
+            return fairly(partial(self._process.run, check), self.scale)
         assert self._target is not None
         return run_check(check, self._target, scale=self.scale)
 
@@ -163,34 +165,13 @@ class Session:
         """Play the random model."""
         if self.broken is not None:
             return self._not_run(MODEL_CHECK)
-        if self._worker is not None:
-            return fairly(partial(self._worker.run_model, MODEL_CHECK), self.scale)
+        if self._process is not None:
+            return fairly(partial(self._process.run_model, MODEL_CHECK), self.scale)
         assert self._target is not None
-        from wsbridge.conformance.run.model import run_model
+        from wsbridge.conformance.harness.model import run_model
 
         target = self._target
         return fairly(lambda scale: run_model(target, scale=scale), self.scale)
-
-
-def select(checks: Iterable[Check], rules: Iterable[str] | None) -> tuple[Check, ...]:
-    """Return the checks that ``rules``, ids of checks, rules or groups of rules, take in; all for None.
-
-    Raises:
-        ValueError: An id takes in no check.
-    """
-    checks = tuple(checks)
-    if rules is None:
-        return checks
-    wanted = [rules] if isinstance(rules, str) else list(rules)
-    for id in wanted:
-        if not any(matching(id, check.id) for check in checks):
-            elsewhere = [check.id for check in all_checks()]
-            if any(matching(id, other) for other in elsewhere):
-                raise ValueError(f"{id} cannot be checked from outside, by a URL")
-            if (rule := next((rule for rule in catalogue_rules() if rule.id == id), None)) is not None:
-                raise ValueError(f"{id} is a {rule.kind} rule: no check of the suite is about it")
-            raise ValueError(f"there is no rule, check or group of rules {id!r}{closest(id, elsewhere)}")
-    return tuple(check for check in checks if any(matching(id, check.id) for id in wanted))
 
 
 def run(
@@ -267,18 +248,6 @@ def run(
         )
 
 
-def check_known(known: KnownFailing) -> None:
-    """Make sure that each entry names a check or a rule that there is.
-
-    Raises:
-        ValueError: One does not.
-    """
-    ids = [check.id for check in all_checks()]
-    for id in known:
-        if id != MODEL_CHECK and not any(id in (check, check.partition("/")[0]) for check in ids):
-            raise ValueError(f"the known-failing file lists {id}, which is no rule or check{closest(id, ids)}")
-
-
 def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing, *, is_whole: bool) -> tuple[str, ...]:
     """Return what is wrong beside failing checks."""
     problems: list[str] = []
@@ -296,17 +265,3 @@ def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing,
             if scenario not in seen and scenario.partition("/")[0] not in failed
         ]
     return tuple(problems)
-
-
-def current_rules(*, is_url: bool = False) -> tuple[RuleInfo, ...]:
-    """Return what a report says of each rule of this version of the contract."""
-    checked = {check.rule for check in Session.applicable(is_url=is_url)}
-    return tuple(
-        RuleInfo(rule.id, rule.kind, rule.level, rule.section, rule.sentence, rule.id in checked, rule.stochastic)
-        for rule in catalogue_rules()
-    )
-
-
-def current_titles() -> dict[str, str]:
-    """Return what each check of this version promises, by its id."""
-    return {check.id: check.title for check in all_checks()} | {MODEL_CHECK: MODEL_TITLE}

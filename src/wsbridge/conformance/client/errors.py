@@ -1,0 +1,44 @@
+"""What a peer raises."""
+
+from __future__ import annotations
+
+from wsbridge.conformance.client.events import Close, Eof
+from wsbridge.conformance.client.frames import Frame
+from wsbridge.conformance.client.log import shortened
+
+__all__ = ["Closed", "NoWire", "Unexpected", "WireError", "WireTimeout", "WireViolation"]
+
+
+class WireError(Exception):
+    """Base of all errors of this client."""
+
+
+class WireViolation(WireError):
+    """The server broke RFC 6455 or HTTP; `frame` is the frame that did, if one did."""
+
+    def __init__(self, message: str, frame: Frame | None = None) -> None:
+        super().__init__(message if frame is None else f"{message}: {frame}")
+        self.frame = frame
+
+
+class WireTimeout(WireError, TimeoutError):
+    """What was expected did not come in time."""
+
+
+class Unexpected(WireError):
+    """Something legal came, but not what was expected."""
+
+    def __init__(self, expected: str, got: object) -> None:
+        super().__init__(f"expected {expected}, but got {shortened(str(got))}")
+
+
+class Closed(WireError):
+    """The server ended the connection where something else was expected; `end` is how."""
+
+    def __init__(self, expected: str, end: Close | Eof) -> None:
+        super().__init__(f"expected {expected}, but the connection has ended: {end}")
+        self.end = end
+
+
+class NoWire(WireError):
+    """A check wants what only bytes on a wire can be, of a connector that has none."""

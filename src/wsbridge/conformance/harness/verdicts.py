@@ -1,0 +1,80 @@
+"""What came of one check."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from wsbridge.conformance.client import LogEntry
+
+__all__ = ["Cause", "CheckResult", "Verdict"]
+
+Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
+"""Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
+
+
+class Verdict(enum.StrEnum):
+    """What came of a check. There is no skip."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    DEVIATION = "deviation"
+    """The rule does not hold, the connector says so, and what it says was observed."""
+    UNSUPPORTED = "unsupported"
+    """The connector lacks the feature, and refused the option for it as it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check's verdict and, for a failure, what is known of it.
+
+    Attributes:
+        check: The check's id.
+        rule: Its rule.
+        verdict: See `Verdict`.
+        seconds: How long it took, all its runs together.
+        message: What failed, what deviates, or which feature is refused.
+        details: For a failure: the traceback.
+        wire: For a failure: the log of each connection, by name.
+        callbacks: For a failure: the log of callbacks.
+        logs: For a failure: what was logged on ``wsbridge``.
+        cause: For a failure: its kind; "" otherwise.
+        deviations: What deviates, by scenario, with what was observed as declared.
+        output: For a failure in a worker: the last that its process wrote.
+        runs: How often it was run; the last run is the one that is told of.
+        stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
+    """
+
+    check: str
+    rule: str
+    verdict: Verdict
+    seconds: float = 0.0
+    message: str = ""
+    details: str = ""
+    wire: dict[str, list[LogEntry]] = field(default_factory=dict[str, list[LogEntry]])
+    callbacks: list[str] = field(default_factory=list[str])
+    logs: list[str] = field(default_factory=list[str])
+    cause: Cause = ""
+    deviations: dict[str, str] = field(default_factory=dict[str, str])
+    output: str = ""
+    runs: int = 1
+    stalled: float = 0.0
+
+    @property
+    def remark(self) -> str:
+        """Why it was run again; "" if it was not."""
+        return f"run again: the machine stalled for {self.stalled:.1f} s" if self.stalled else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data; what is empty is left out."""
+        plain = {name: value for name, value in asdict(self).items() if value}
+        return plain if self.runs > 1 else {name: value for name, value in plain.items() if name != "runs"}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Return what `to_json` was made from."""
+        fields = dict(data)
+        fields["verdict"] = Verdict(data["verdict"])
+        fields["wire"] = {name: [LogEntry(**entry) for entry in log] for name, log in data.get("wire", {}).items()}
+        return cls(**fields)

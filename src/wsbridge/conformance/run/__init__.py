@@ -1,1 +1,0 @@
-"""How checks are run: bench, processes, verdicts, reports."""
