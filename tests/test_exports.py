@@ -59,6 +59,7 @@ SERVERS = (
     *("aiohttp", "websockets", "tornado", "picows", "aiofastnet", "httptools", "sanic", "uvicorn", "hypercorn"),
     *("granian",),
     *("pytest", "wsproto", "hypothesis", "jinja2", "rich"),
+    *("msgspec", "uvloop", "watchfiles"),
 )
 CORE = sorted(name for _, name, is_package in pkgutil.iter_modules(wsbridge.__path__, "wsbridge.") if not is_package)
 
@@ -79,6 +80,16 @@ def test_what_a_star_import_brings_is_public() -> None:
     names: dict[str, object] = {}
     exec("from wsbridge import *", names)
     assert set(names) - {"__builtins__"} == PUBLIC
+
+
+def test_what_is_imported_when_it_is_asked_for_is_listed_before() -> None:
+    listed = run(
+        "import sys, wsbridge; print(set(wsbridge.__all__) <= set(dir(wsbridge)), 'wsbridge.serving' in sys.modules)"
+    )
+    assert listed.stdout == "True False\n"
+    assert set(dir(wsbridge)) >= PUBLIC | {"__version__"}
+    with pytest.raises(AttributeError, match=r"^module 'wsbridge' has no attribute 'nothing'$"):
+        _ = wsbridge.nothing
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -192,8 +192,8 @@ async def test_who_selects_http_2_is_told_to_use_http_1_1(
             async with client(connector.address, ssl=h2[1]) as (reader, writer):
                 writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
                 assert await reader.readexactly(len(REFUSAL)) == REFUSAL
-                assert len(connector._drains) == 1
-            await until(lambda: not connector._drains)  # the client has left
+                assert connector.is_draining
+            await until(lambda: not connector.is_draining)  # the client has left
         h2[1].set_alpn_protocols(["http/1.1"])
         async with client(connector.address, ssl=h2[1]) as (reader, writer):
             writer.write(REQUEST)
@@ -213,7 +213,7 @@ async def test_who_selects_http_2_and_stays_is_cut_at_the_stop(h2: tuple[ssl.SSL
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read(-1) == b""
         await passes()
-        assert not connector._drains
+        assert not connector.is_draining
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -288,18 +288,18 @@ async def draining(until: float | None) -> AsyncIterator[tuple[Serving, Any, Ans
 async def test_a_connection_is_drained_until_its_time_is_over(seconds: float | None) -> None:
     async with draining(seconds) as (connector, time, _, writer):
         time.advance((seconds or 7) - 0.1)
-        assert len(connector._drains) == 1
+        assert connector.is_draining
         writer.write(b"late")
         await until(lambda: not writer.transport.get_write_buffer_size())
         time.advance(0.2)
-        assert (len(connector._drains), time.timers) == (0, [])
+        assert (connector.is_draining, time.timers) == (False, [])
 
 
 @pytest.mark.rule("SEND-6")
 async def test_a_connection_is_drained_until_its_peer_ends_it() -> None:
     async with draining(3) as (connector, time, _, writer):
         writer.close()
-        await until(lambda: not connector._drains)
+        await until(lambda: not connector.is_draining)
         assert time.timers == []
 
 
@@ -307,7 +307,7 @@ async def test_a_connection_is_drained_until_its_peer_ends_it() -> None:
 async def test_a_stop_ends_what_is_drained() -> None:
     async with draining(3) as (connector, time, _, _):
         await connector.stop()
-        assert (len(connector._drains), time.timers) == (0, [])
+        assert (connector.is_draining, time.timers) == (False, [])
 
 
 @pytest.mark.rule("SEND-6")
@@ -324,4 +324,4 @@ async def test_what_has_ended_is_not_drained() -> None:
             sock: socket.socket = protocol.transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connector.drain(sock, lambda: 0, time.now + 3)  # its peer has reset it
-        assert (len(connector._drains), time.timers) == (0, [])
+        assert (connector.is_draining, time.timers) == (False, [])
