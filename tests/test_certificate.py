@@ -22,7 +22,7 @@ from wsbridge.tls import Certificate, TLSFileError
 wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 trustme = pytest.importorskip("trustme")
 
-pytestmark = pytest.mark.rule("STOP-14")
+pytestmark = [pytest.mark.slow, pytest.mark.rule("STOP-14")]
 
 
 class Files:

@@ -31,6 +31,8 @@ from wsbridge.serving import Health, run
 
 wire = pytest.importorskip("wsbridge.conformance.client.wire")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app_dir(tmp_path: Path) -> Path:
