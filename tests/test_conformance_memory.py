@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
 from wsbridge.conformance.checks import all_checks
@@ -33,6 +35,8 @@ from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.connectors import memory
+
+pytestmark = pytest.mark.slow
 
 CHECKS = {check.id: check for check in all_checks()}
 

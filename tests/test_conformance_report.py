@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client import LogEntry
 from wsbridge.conformance.harness import report
@@ -20,6 +22,8 @@ from wsbridge.conformance.harness.known import Known
 from wsbridge.conformance.harness.suite_result import RuleInfo
 from wsbridge.conformance.harness.target import TargetInfo
 from wsbridge.conformance.harness.verdicts import CheckResult
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 

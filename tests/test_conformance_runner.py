@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.checks import made
 from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
@@ -33,6 +35,8 @@ from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
+
+pytestmark = pytest.mark.slow
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+
+pytest.importorskip("wsproto")  # the extra conformance
+
 import trustme
 from wsproto import ConnectionType, WSConnection, frame_protocol
 from wsproto import events as ev
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+pytestmark = pytest.mark.slow
 
 FAST = 0.05
 

@@ -16,6 +16,8 @@ from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
+pytestmark = pytest.mark.servers
+
 ROOT = Path(__file__).parents[2]
 RULES = {"HS-1", "HS-3", "RECV-1", "SEND-3", "CLOSE-4", "OPEN-9"}  # which take no long waits
 
