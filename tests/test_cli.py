@@ -46,8 +46,9 @@ from tests.processes import (
     write_application,
 )
 from wsbridge import Application, registry
-from wsbridge.cli import Exit, LazyCommand, cli
+from wsbridge.cli import Exit, cli
 from wsbridge.cli.client import CLIENTS, Client, ClosedReason, ConnectError, Target, choose_client
+from wsbridge.cli.lazy import LazyCommand
 
 
 @pytest.fixture
@@ -87,6 +88,14 @@ def test_help_of_the_whole_lists_every_command() -> None:
     assert result.exit_code == Exit.OK
     for name in ("serve", "connectors", "connect", "demo", "conformance"):
         assert re.search(rf"^  {name} ", result.output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["serve", "connectors", "connect", "demo"])
+def test_a_command_is_listed_with_the_first_line_of_its_help(name: str) -> None:
+    listed = cli.commands[name]
+    assert isinstance(listed, LazyCommand)
+
+    assert listed.short_help == (listed.load().help or "").partition("\n")[0]
 
 
 def test_version() -> None:
@@ -192,7 +201,7 @@ def serve_in_place(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def run(application: Application, connector: type[Any], **options: Any) -> None:
         calls.append({"application": application, "connector": connector, **options})
 
-    monkeypatch.setattr("wsbridge.cli.run", run)
+    monkeypatch.setattr("wsbridge.cli.serve.run", run)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return calls
 
@@ -345,7 +354,7 @@ def test_serve_an_oserror_while_it_runs_is_no_failure_to_listen(app_dir: Path, m
         raise OSError("later")
 
     serve_in_place(monkeypatch)
-    monkeypatch.setattr("wsbridge.cli.run", run)
+    monkeypatch.setattr("wsbridge.cli.serve.run", run)
 
     result = invoke("serve", "echo:app", f"--app-dir={app_dir}", "--connector=stub:Connector")
 

@@ -80,7 +80,10 @@ async def main(name):
         await peer.send_close(1000)
         await peer.aclose()
 
-import wsbridge.cli, wsbridge.testing, wsbridge.cli.workers
+import importlib, pkgutil
+import wsbridge.cli, wsbridge.testing
+for module in pkgutil.iter_modules(wsbridge.cli.__path__, "wsbridge.cli."):
+    importlib.import_module(module.name)
 with asyncio.Runner(loop_factory=Loop) as runner:
     runner.run(main(sys.argv[1]))
 """

@@ -20,7 +20,7 @@ import pytest
 
 from tests.processes import TIMEOUT, each_connector
 from wsbridge import Application, Context, Interceptor, Response, WebSocketOptions, serve, websocket_interceptor
-from wsbridge.cli import _Formatter
+from wsbridge.cli.logs import Formatter
 
 wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 
@@ -247,7 +247,7 @@ def test_the_command_line_s_log_escapes_what_an_exception_says() -> None:
     """An application's exceptions may hold what a peer sent; a traceback has newlines of its own."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(Formatter("%(levelname)s %(message)s"))
     logger = logging.Logger("test")
     logger.addHandler(handler)
     try:

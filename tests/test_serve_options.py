@@ -24,7 +24,8 @@ from tests.processes import (
     serving,
     write_application,
 )
-from wsbridge.cli import Exit, ServeCommand, cli
+from wsbridge.cli import Exit, cli
+from wsbridge.cli.serve_options import ServeCommand
 
 wire = pytest.importorskip("wsbridge.conformance.client.wire")
 
@@ -282,7 +283,7 @@ def test_stop_4_a_bad_certificate_is_one_line(
 
 def test_the_options_are_passed_on(app_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr("wsbridge.cli.run", lambda application, connector, **options: calls.append(options))
+    monkeypatch.setattr("wsbridge.cli.serve.run", lambda application, connector, **options: calls.append(options))
     monkeypatch.setattr(sys, "path", list(sys.path))
     arguments = ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1"]
     arguments += ["--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port"]
@@ -321,7 +322,7 @@ def test_a_child_is_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(command)
         return 0
 
-    monkeypatch.setattr("wsbridge.cli._reload", reload)
+    monkeypatch.setattr("wsbridge.cli.reload.serve_reloading", reload)
     for arguments in (
         ["--max-channels=7", "--handshake-timeout=3", "--trusted-proxy=10.0.0.0/8", "--trusted-proxy=::1", "--debug",
          "--health=/up", "--grace=2", "--shutdown-timeout=4", "--host=localhost", "--port=5", "--reuse-port",

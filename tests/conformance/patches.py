@@ -28,11 +28,12 @@ codec: Any = importlib.import_module("wsbridge.codec")
 connection: Any = importlib.import_module("wsbridge.connection")
 interceptor: Any = importlib.import_module("wsbridge.interceptor")
 options: Any = importlib.import_module("wsbridge.options")
-cli: Any = importlib.import_module("wsbridge.cli")
 registry: Any = importlib.import_module("wsbridge.registry")
 requirements: Any = importlib.import_module("wsbridge._common.requirements")
+serve: Any = importlib.import_module("wsbridge.cli.serve")
 signals: Any = importlib.import_module("wsbridge._process.signals")
 stream: Any = importlib.import_module("wsbridge.stream")
+supervise: Any = importlib.import_module("wsbridge.cli.supervise")
 tls: Any = importlib.import_module("wsbridge.tls")
 upgrade: Any = importlib.import_module("wsbridge.upgrade")
 
@@ -265,7 +266,7 @@ def forget_what_comes_before_the_loop() -> None:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
-    signals.end_at_signals = cli.end_at_signals = deaf
+    signals.end_at_signals = serve.end_at_signals = deaf
 
 
 @patch("STOP-12")
@@ -278,7 +279,7 @@ def take_a_hangup_for_nothing() -> None:
 def let_no_next_generation_in() -> None:
     sockets: Any = importlib.import_module("wsbridge.connector.sockets")
     original = sockets.reserve
-    sockets.reserve = cli.reserve = lambda host, port, shared=False: original(host, port)
+    sockets.reserve = supervise.reserve = lambda host, port, shared=False: original(host, port)
 
 
 @patch("STOP-14")

@@ -376,30 +376,14 @@ async def talk(
     source = stdin if stdin is not None else sys.stdin.buffer
     sink = stdout if stdout is not None else sys.stdout
     is_interactive = source.isatty()
-    is_terminal = sink.isatty()
     with _interrupts() as interrupted:
         async with client.connect(target) as connection:
             agreed = f" ({connection.subprotocol})" if connection.subprotocol else ""
             how = "; Ctrl-D closes" if is_interactive else ""
             click.echo(f"connected to {target.url}{agreed}{how}", err=True)
 
-            async def send() -> None:
-                async for line in _lines(source):
-                    if not await connection.send_text(line):
-                        return
-                if not is_interactive:
-                    await asyncio.sleep(wait)
-
-            async def receive() -> ClosedReason:
-                while True:
-                    message = await connection.receive()
-                    if isinstance(message, ClosedReason):
-                        return message
-                    click.echo(shown(message, is_terminal=is_terminal), file=sink)
-                    sink.flush()
-
-            receiving = asyncio.ensure_future(receive())
-            sending = asyncio.ensure_future(send())
+            receiving = asyncio.ensure_future(_print_messages(connection, sink))
+            sending = asyncio.ensure_future(_send_lines(connection, source, 0 if is_interactive else wait))
             stopping = asyncio.ensure_future(interrupted.wait())
             try:
                 await asyncio.wait((receiving, sending, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -415,6 +399,26 @@ async def talk(
                 for task in (receiving, sending, stopping):
                     task.cancel()
                 await asyncio.wait((receiving, sending, stopping))
+
+
+async def _send_lines(connection: Client, source: BinaryIO, wait: float) -> None:
+    """Send each line of ``source``, then give the answers ``wait`` seconds; end earlier with the connection."""
+    async for line in _lines(source):
+        if not await connection.send_text(line):
+            return
+    if wait:
+        await asyncio.sleep(wait)
+
+
+async def _print_messages(connection: Client, sink: TextIO) -> ClosedReason:
+    """Print what comes; return how the connection ended."""
+    is_terminal = sink.isatty()
+    while True:
+        message = await connection.receive()
+        if isinstance(message, ClosedReason):
+            return message
+        click.echo(shown(message, is_terminal=is_terminal), file=sink)
+        sink.flush()
 
 
 @contextlib.contextmanager
