@@ -2,7 +2,7 @@
 
 pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package,
 so that neither the time of importing that is spent nor is any of it loaded before coverage is measured, and adds its
-options only behind everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
+options only after everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
 `wsbridge.conformance.doors.plugin`.
 """
 
@@ -70,10 +70,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
         dest = "wsbridge_" + name.replace("-", "_")
         try:
             group.addoption(f"--{name}", dest=dest, **settings)
-        except (
-            ValueError,
-            argparse.ArgumentError,
-        ):  # somebody else's; theirs stays, and ours is to be had under a longer name
+        except (ValueError, argparse.ArgumentError):  # somebody else's stays, and ours gets a longer name
             group.addoption(f"--wsbridge-{name}", dest=dest, **settings)
     return result
 

@@ -8,15 +8,11 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import Headers
 
 from wsbridge import CloseReason, Response
-from wsbridge.connector import Initiator, close_reason
-
-if TYPE_CHECKING:
-    from wsbridge.connectors.memory import _Channel
+from wsbridge.connector import Initiator, QueuedChannel, close_reason
 
 __all__ = ["Answer", "Arrival", "ClientRequest", "Close", "Connection", "Control", "End", "Ping", "Pong"]
 
@@ -85,7 +81,7 @@ class End:
 
 
 Control = Ping | Pong | Close | End
-Posted = str | bytes | Callable[["_Channel"], object]
+Posted = str | bytes | Callable[[QueuedChannel], object]
 Arrival = str | bytes | Control
 """What a client gets: a text, a binary message, a control frame, or the end."""
 
@@ -130,7 +126,7 @@ class Connection:
         self.is_over = False
         self._loop = loop
         self._window = window
-        self.channel: _Channel | None = None
+        self.channel: QueuedChannel | None = None
         self._answered: asyncio.Future[None] = loop.create_future()
         self._is_closed = False  # from this end
         self._close_came = False
@@ -213,13 +209,13 @@ class Connection:
             self._post(lambda channel: channel.peer_closed(code, text))
 
     def half_close(self) -> None:
-        """End the sending side with no word before it."""
+        """End the sending side without a close frame."""
         if not self.is_over:
             self._is_closed = True
             self._note_end(1006, "", "network")
             self._post(self._lose)
 
-    def _lose(self, channel: _Channel) -> None:
+    def _lose(self, channel: QueuedChannel) -> None:
         channel.connection_lost()
         if not self.is_over:
             self._end()
@@ -276,7 +272,7 @@ class Connection:
         self._is_closed = True
         self._tell_answer()
 
-    def accept(self, channel: _Channel, headers: Headers) -> None:
+    def accept(self, channel: QueuedChannel, headers: Headers) -> None:
         """Take the 101."""
         key = next(value for name, value in self.request.headers if name.lower() == "sec-websocket-key")
         accept = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode("latin-1")).digest()).decode()

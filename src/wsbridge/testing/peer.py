@@ -137,7 +137,7 @@ class Peer:
         return json.loads(await self.receive(timeout=timeout))
 
     async def receive_nothing(self, seconds: float = 0.05) -> None:
-        """Check that no message is there, and that none comes within ``seconds``. An end is none.
+        """Check that no message is there, and that none comes within ``seconds``. An end is not one.
 
         Raises:
             AssertionError: One is; it stays the next.
@@ -206,7 +206,7 @@ class Peer:
         return await self._ended(wait, timeout)
 
     async def drop(self, *, wait: bool = True, timeout: float | None = None) -> CloseReason:
-        """Lose the connection with no word before it; wait, and return, as `close` does."""
+        """Lose the connection without a close frame; wait, and return, as `close` does."""
         self.connection.drop()
         return await self._ended(wait, timeout)
 
@@ -250,7 +250,7 @@ class Peer:
             if connection.reason is not None and connection.is_over:
                 raise self._closed()
             if not await connection.wait(self._limit(timeout)):
-                if connection.reason is not None:  # nothing can come behind a close
+                if connection.reason is not None:  # nothing can come after a close
                     raise self._closed()
                 raise self._late("no message", timeout) from self._cause()
 
