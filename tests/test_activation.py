@@ -26,7 +26,7 @@ from wsbridge.cli.client import Target
 from wsbridge.connector.sockets import adopt, check_sockets, listen
 from wsbridge.connectors.memory import Connector as Memory
 
-pytestmark = pytest.mark.rule("STOP-15")
+pytestmark = [pytest.mark.slow, pytest.mark.rule("STOP-15")]
 
 CONNECTOR = INSTALLED[0] if INSTALLED else "stub:Connector"
 

@@ -14,6 +14,8 @@ from tests.processes import TIMEOUT, each_connector
 from wsbridge import Application, Interceptor, Response, WebSocketOptions, serve
 from wsbridge.connector import alpn
 
+pytestmark = pytest.mark.slow
+
 
 class Transport(asyncio.Transport):
     """Keeps what is done with it."""

@@ -14,6 +14,8 @@ from wsbridge._common.logs import shown
 from wsbridge.connectors.asgi import AsgiApp, asgi_app, make_request
 from wsbridge.interceptor import Interceptor
 
+pytestmark = pytest.mark.servers_too
+
 TIMEOUT = 30.0  # seconds after which what does not come has failed
 HEADERS = {
     "host": "example.org",

@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.node import missing
 from tests.processes import TIMEOUT, each_connector, running
 from tests.test_examples import serving
 from wsbridge.conformance.client.wire import Peer
+
+pytestmark = pytest.mark.slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

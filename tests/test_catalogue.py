@@ -12,6 +12,8 @@ from typing import get_args
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.contract.check import all_checks
 from wsbridge.connectors._deviations import DEVIATIONS

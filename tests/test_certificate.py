@@ -24,7 +24,7 @@ from wsbridge.tls import Certificate, TLSFileError
 
 trustme = pytest.importorskip("trustme")
 
-pytestmark = pytest.mark.rule("STOP-14")
+pytestmark = [pytest.mark.slow, pytest.mark.rule("STOP-14")]
 
 
 class Files:

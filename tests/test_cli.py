@@ -50,6 +50,8 @@ from wsbridge.cli import Exit, cli
 from wsbridge.cli.client import CLIENTS, Client, ClosedReason, ConnectError, Target, choose_client
 from wsbridge.cli.lazy import LazyCommand
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app_dir(tmp_path: Path) -> Path:

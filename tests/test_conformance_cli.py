@@ -12,11 +12,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+pytest.importorskip("wsproto")  # the extra conformance
+
 from click.testing import CliRunner, Result
 
 from wsbridge.cli import cli
 from wsbridge.conformance import load_results
 from wsbridge.conformance.contract.check import all_checks
+
+pytestmark = pytest.mark.slow
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

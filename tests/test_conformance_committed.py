@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.test_conformance_report import LEFT, RIGHT, RULES
 from tools import committed, costs, reports, stock
 from wsbridge.conformance import Session, SuiteResult, Verdict
 from wsbridge.conformance.doors.suite import MODEL_CHECK
 from wsbridge.conformance.run.runner import CheckResult
 from wsbridge.conformance.run.target import TargetInfo
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 

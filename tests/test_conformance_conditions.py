@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("wsproto")  # the extra conformance
+
 from click.testing import CliRunner
 
 from tests.test_conformance_plugin import pytests
@@ -20,6 +23,8 @@ from wsbridge.conformance.run.result import load_results
 from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import CONNECTOR_API
 from wsbridge.registry import load_connector
+
+pytestmark = pytest.mark.slow
 
 Memory: Any = load_connector("memory")
 CHECK = "HS-5/an-unknown-path"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.checks import made
 from wsbridge.application import Application
 from wsbridge.conformance import Session, Verdict, run
@@ -29,6 +31,8 @@ from wsbridge.conformance.run.runner import CheckResult, run_check
 from wsbridge.conformance.run.target import TargetInfo
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.options import WebSocketOptions
+
+pytestmark = pytest.mark.slow
 
 NOWHERE = Target("nowhere", url="ws://127.0.0.1:9")
 LONG = 3600.0

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from wsbridge import Application, Request, WebSocketChannel, WebSocketOptions
 from wsbridge.close import CloseReason
 from wsbridge.conformance.client.wire import (
@@ -30,6 +32,8 @@ from wsbridge.conformance.run.bench import Bench, Served, Target
 from wsbridge.conformance.run.in_memory import MemoryDoor, MemoryPeer, NoWire
 from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
 from wsbridge.connectors import memory
+
+pytestmark = pytest.mark.slow
 
 CHECKS = {check.id: check for check in all_checks()}
 

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
+pytestmark = pytest.mark.slow
+
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"
 ROOT = Path(__file__).parents[1]

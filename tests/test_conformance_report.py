@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client.wire import LogEntry
 from wsbridge.conformance.run import report
@@ -20,6 +22,8 @@ from wsbridge.conformance.run.known import Known
 from wsbridge.conformance.run.result import RuleInfo
 from wsbridge.conformance.run.runner import CheckResult
 from wsbridge.conformance.run.target import TargetInfo
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.checks import made
 from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, run
@@ -31,6 +33,8 @@ from wsbridge.conformance.run.result import compare, dump_results, load_results
 from wsbridge.conformance.run.runner import CheckResult, run_check
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
+
+pytestmark = pytest.mark.slow
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -14,6 +14,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+
+pytest.importorskip("wsproto")  # the extra conformance
+
 import trustme
 from wsproto import ConnectionType, WSConnection, frame_protocol
 from wsproto import events as ev
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+pytestmark = pytest.mark.slow
 
 FAST = 0.05
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 import wsbridge
 from tests.fakes import FakeConnector, handshake, passes
 from wsbridge import Application, Response
 from wsbridge.conformance.contract import catalogue
 from wsbridge.conformance.run import reference
 from wsbridge.testing import Connections
+
+pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

@@ -18,6 +18,8 @@ from tests.test_cli import http_get
 from wsbridge.cli import Exit
 from wsbridge.cli.client import Client, ClosedReason, ConnectError, Target
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LIBRARIES = Path(__file__).with_name("test_libraries.py")
 
@@ -133,6 +135,7 @@ ASGI = ("starlette", "fastapi", "litestar", "django", "quart")
 
 
 @pytest.mark.rule("MOUNT-1")
+@pytest.mark.servers_too
 @pytest.mark.parametrize("framework", ["aiohttp", "tornado", "websockets", *ASGI])
 async def test_mount_1(framework: str) -> None:
     example = f"mount_{framework}"
@@ -141,6 +144,7 @@ async def test_mount_1(framework: str) -> None:
 
 
 @pytest.mark.rule("MOUNT-1")
+@pytest.mark.servers_too
 @pytest.mark.parametrize("framework", ASGI)
 @pytest.mark.parametrize("server", ["hypercorn", "granian", "daphne"])
 async def test_mount_1_on_other_servers(framework: str, server: str) -> None:
@@ -150,6 +154,7 @@ async def test_mount_1_on_other_servers(framework: str, server: str) -> None:
 
 
 @pytest.mark.rule("MOUNT-1")
+@pytest.mark.servers_too
 async def test_mount_1_the_websockets_server_keeps_its_own_handler() -> None:
     async with mounting("mount_websockets", "websockets") as (process, host):
         async with client_for("websockets").connect(Target(f"ws://{host}/native")) as client:

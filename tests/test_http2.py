@@ -32,6 +32,8 @@ from tests.http2 import WebSocket  # noqa: E402
 from tests.node import missing  # noqa: E402
 from tests.processes import TIMEOUT, running  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parent.parent / "docs" / "asgi.md"
 VERSIONS = ("h2", "h2c", "h3")
 """HTTP/2 with TLS, HTTP/2 without, and HTTP/3."""

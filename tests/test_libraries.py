@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("ocpp")
+
 from ocpp.routing import on
 from ocpp.v16 import ChargePoint, call, call_result
 from ocpp.v16.enums import Action, AuthorizationStatus, RegistrationStatus, RemoteStartStopStatus
@@ -23,6 +26,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.node import installed
 from tests.processes import TIMEOUT, WSBRIDGE, each_connector, running
 from tests.test_examples import EXAMPLES, serving
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_examples_are_short() -> None:

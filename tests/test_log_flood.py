@@ -10,6 +10,8 @@ pytest.importorskip("psutil")
 from tests.fuzz.run import fuzz
 from tests.processes import each_connector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.rule("LOG-1", "LOG-2")
 @each_connector

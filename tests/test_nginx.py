@@ -25,7 +25,10 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 TEMPLATE = Path(__file__).parent.parent / "examples" / "nginx.conf"
 PEER = "127.0.0.2"  # an address of this machine that is not the proxy's
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx"),
+]
 trustme: Any = pytest.importorskip("trustme")
 wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 

@@ -24,6 +24,8 @@ from wsbridge.cli.logs import Formatter
 
 wire: Any = pytest.importorskip("wsbridge.conformance.client.wire")
 
+pytestmark = pytest.mark.slow
+
 SECRET = "secret-word"
 ESCAPES = "\x1b[31m\x07\x9b32m\r\n2026-01-01 CRITICAL forged"
 EVIL_PATH = "/%1b[31m%07%C2%9b32m%0d%0a2026-01-01%20CRITICAL%20forged"

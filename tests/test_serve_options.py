@@ -29,6 +29,8 @@ from wsbridge.cli.serve_options import ServeCommand
 
 wire = pytest.importorskip("wsbridge.conformance.client.wire")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app_dir(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from benchmarks import soak
 from tests.processes import INSTALLED, running
 from wsbridge.registry import load_connector
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 LISTENING = [name for name in INSTALLED if getattr(load_connector(name), "has_wire", True)]
 HELD = {"rss": 1, "tasks": 1, "descriptors": 8, "threads": 2, "opened": 0, "closed": 0, "messages": 0, "unsent": 0}

@@ -34,6 +34,8 @@ from wsbridge.cli.client import Target
 from wsbridge.cli.workers import FIRST_DELAY, LAST_DELAY, MARGIN, SETTLED_AFTER, Child, Supervisor
 from wsbridge.connector.sockets import reserve
 
+pytestmark = pytest.mark.slow
+
 # ---- the supervisor, with processes that are none -------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from wsbridge.cli import cli
 from wsbridge.conformance import SuiteResult, load_results, run
 from wsbridge.conformance.doors.suite import Session
 
+pytestmark = pytest.mark.suite
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -12,7 +12,10 @@ from tests.conformance.refresh import BY_NAME, CHECKS, TABLE, is_caught
 from wsbridge.conformance.contract.catalogue import rules
 
 # what a broken connector leaves behind, on purpose or not, may come up in the test that follows
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.suite,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
 
 CAUGHT: dict[str, list[str]] = json.loads(TABLE.read_text())
 

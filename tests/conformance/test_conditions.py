@@ -6,7 +6,16 @@ transports and on others.
 
 from __future__ import annotations
 
+import sys
+
+import pytest
+
 from wsbridge.conformance import ConnectorSuite
+
+if sys.version_info < (3, 12):
+    pytest.skip("asyncio.eager_task_factory is new in Python 3.12", allow_module_level=True)
+
+pytestmark = pytest.mark.conditions
 
 
 class TestAiohttpWithEagerTasks(ConnectorSuite):

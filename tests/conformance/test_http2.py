@@ -20,6 +20,8 @@ pytest.importorskip("hypercorn")
 
 from tests.http2 import Gateway
 
+pytestmark = pytest.mark.suite
+
 ROOT = Path(__file__).parents[2]
 RULES = {"HS-1", "HS-3", "HS-5", "HS-6", "HS-8", "HS-9", "RECV-1", "RECV-2", "RECV-3", "SEND-2", "SEND-3", "ERR-1"}
 RULES |= {"OPEN-1", "OPEN-3", "OPEN-4", "OPEN-8", "CODEC-1", "CODEC-2", "STREAM-2", "STREAM-3"}

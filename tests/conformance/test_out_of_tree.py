@@ -23,6 +23,8 @@ from tests.node import missing
 from wsbridge.conformance import SuiteResult, Verdict, load_results
 from wsbridge.registry import SERVERS
 
+pytestmark = pytest.mark.suite
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "wsbridge-sanic"
 

@@ -12,6 +12,8 @@ from tests.conformance.patches import PATCHES
 from tests.test_catalogue import rules_named_by_tests
 from wsbridge.conformance.contract.catalogue import rules
 
+pytestmark = pytest.mark.suite
+
 _ARGUMENTS = ["-p", "tests.conformance.patches", "-p", "no:cacheprovider", "-q", "-x"]
 _HANGS = 600  # seconds: a run takes some, but a machine may have more to do
 

@@ -18,6 +18,8 @@ from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector
 
+pytestmark = pytest.mark.servers
+
 LACKING: dict[str, set[str]] = {
     "uvicorn": {"mount"},
     "uvicorn-wsproto": {"mount"},

@@ -15,6 +15,8 @@ from wsbridge.conformance.run.bench import Target
 from wsbridge.conformance.run.runner import CheckResult, Verdict, run_check
 from wsbridge.registry import ENTRY_POINT_GROUP, connector_names
 
+pytestmark = pytest.mark.servers
+
 ROOT = Path(__file__).parents[2]
 RULES = {"HS-1", "HS-3", "RECV-1", "SEND-3", "CLOSE-4", "OPEN-9"}  # which take no long waits
 

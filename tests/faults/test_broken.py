@@ -11,7 +11,10 @@ from wsbridge.conformance.run.bench import Target
 from wsbridge.registry import load_connector
 
 # what a broken connector leaves behind, on purpose or not, may come up in the test that follows
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.suite,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
 
 SEED = 7
 QUICK = tuple(fault for fault in FAULTS if fault[0] in ("cut", "reset", "half-close"))

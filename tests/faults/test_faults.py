@@ -11,6 +11,8 @@ from tests.processes import INSTALLED
 from wsbridge.conformance.run.bench import Target
 from wsbridge.registry import load_connector
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.mark.rule("RECV-4", "SEND-6", "CLOSE-3", "CLOSE-7", "OPEN-6")
 @pytest.mark.parametrize("name", INSTALLED)

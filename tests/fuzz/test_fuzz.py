@@ -7,6 +7,8 @@ import pytest
 from tests.fuzz.run import fuzz
 from tests.processes import each_connector
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.mark.rule("HS-4", "HS-10", "RECV-8", "RECV-9", "LIM-1", "SEND-6", "LOG-1", "LOG-2")
 @each_connector
