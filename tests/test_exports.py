@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,42 @@ def test_importing_wsbridge_starts_nothing() -> None:
         "signal.getsignal(signal.SIGINT) is before)"
     )
     assert result.stdout.split("\n")[0] == "1 [] True"
+
+
+SOURCE = Path(wsbridge.__path__[0])
+LAYERS = {
+    "_common": 0,
+    "_process": 1,
+    "_channel": 2,
+    "connector": 3,
+    "connectors": 4,
+    "testing": 5,
+    "cli": 6,
+    "conformance": 6,
+    "demo": 6,
+}
+"""The folders, the lowest first; what applications import stands beside them, in 1."""
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Return the modules of wsbridge that a file imports, or names of them, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("wsbridge."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsbridge":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_folder_has_a_layer() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(LAYERS)
+
+
+def test_imports_go_one_way() -> None:
+    others = [
+        (path.relative_to(SOURCE).as_posix(), name)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for name in _imported(path)
+        if LAYERS.get(name.split(".")[1], 1) > LAYERS.get(path.relative_to(SOURCE).parts[0], 1)
+    ]
+    assert others == []

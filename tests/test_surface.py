@@ -27,11 +27,6 @@ CONNECTORS = sorted((SOURCE / "connectors").rglob("*.py"))
 FILES = [*CONNECTORS, SANIC]
 PUBLISHED: Mapping[type, Mapping[str, str]] = {BaseChannel: CHANNEL, BaseConnector: CONNECTOR, BaseSource: CONNECTOR}
 
-IMPORTS_MORE = {
-    "memory.py": {"wsbridge.testing"},  # its client is what tests use
-}
-"""What a connector imports beside what every author may."""
-
 
 def _imports(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -44,13 +39,10 @@ def _imports(path: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_connector_imports_what_every_author_may(path: Path) -> None:
     allowed = {"wsbridge": set(wsbridge.__all__), "wsbridge.connector": set(wsbridge.connector.__all__)}
-    more = IMPORTS_MORE.get(path.name, set[str]())
     others = [
         f"{module}.{name}"
         for module, name in _imports(path)
-        if name not in allowed.get(module, ())
-        and not (module.startswith("wsbridge.connectors") and path != SANIC)
-        and not module.startswith(tuple(more) or ("-",))
+        if name not in allowed.get(module, ()) and not (module.startswith("wsbridge.connectors") and path != SANIC)
     ]
     assert others == []
 
