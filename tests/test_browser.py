@@ -22,6 +22,8 @@ from wsbridge.conformance.client import WirePeer
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless=new",

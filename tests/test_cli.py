@@ -49,6 +49,7 @@ from wsbridge import Application, registry
 from wsbridge.cli import Exit, cli
 from wsbridge.cli.client import CLIENTS, Client, ClosedReason, ConnectError, Target, choose_client
 from wsbridge.cli.lazy import LazyCommand
+from wsbridge.protocols import CONNECTOR_API
 
 pytestmark = pytest.mark.slow
 
@@ -311,7 +312,8 @@ def test_serve_debug_shows_the_traceback(app_dir: Path) -> None:
             "old:Connector",
             Exit.CONNECTOR_FAILED,
             "the connector 'old:Connector' cannot be used: ConnectorVersionError: the connector 'old:Connector' was "
-            "written for version 0 of the connector interface; this wsbridge has version 1",
+            f"written for version 0 of the connector interface; this wsbridge has version {CONNECTOR_API}. "
+            r"docs/writing-a-connector\.md tells what has changed",
         ),
         (
             "raises:Connector",
@@ -573,7 +575,7 @@ def test_connectors_check_tries_each() -> None:
         connector = registry.load_connector(name)
         assert rows[name]["works"] is True
         assert rows[name]["error"] is None
-        assert rows[name]["connector_api"] == 1
+        assert rows[name]["connector_api"] == CONNECTOR_API
         assert rows[name]["features"] == sorted(connector.features)
         assert rows[name]["deviations"] == {
             scenario: {"outcome": deviation.outcome, "tried": deviation.tried}

@@ -21,6 +21,8 @@ from wsbridge.conformance.harness.verdicts import CheckResult
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -26,6 +26,8 @@ wire: Any = pytest.importorskip("wsbridge.conformance.client")
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow
+
 SECRET = "secret-word"
 ESCAPES = "\x1b[31m\x07\x9b32m\r\n2026-01-01 CRITICAL forged"
 EVIL_PATH = "/%1b[31m%07%C2%9b32m%0d%0a2026-01-01%20CRITICAL%20forged"

@@ -31,6 +31,8 @@ wire = pytest.importorskip("wsbridge.conformance.client")
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app_dir(tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from wsbridge.conformance.harness.session import Session
 
 pytestmark = pytest.mark.suite
 
+pytestmark = pytest.mark.suite
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
