@@ -311,7 +311,7 @@ def test_serve_debug_shows_the_traceback(app_dir: Path) -> None:
             "old:Connector",
             Exit.CONNECTOR_FAILED,
             "the connector 'old:Connector' cannot be used: ConnectorVersionError: the connector 'old:Connector' was "
-            "written for version 0 of the connector interface; this wsbridge has version 1",
+            r"written for version 0 of the connector interface; this wsbridge has version 2\. docs/.* what has changed",
         ),
         (
             "raises:Connector",

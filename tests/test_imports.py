@@ -18,7 +18,6 @@ GRAPH = grimp.build_graph("wsbridge", include_external_packages=True, cache_dir=
 OWN = sorted(name for name in GRAPH.modules if name.partition(".")[0] == "wsbridge")
 
 CIRCLES = {
-    frozenset({"wsbridge.connectors.memory", "wsbridge.connectors._memory_client"}),
     frozenset({"wsbridge.connectors.uvicorn", "wsbridge.connectors.uvicorn_wsproto"}),
 }
 """Those that are left. Each stands here until it is no more."""
