@@ -21,7 +21,7 @@ OF_THE_USER = ("cli/client.py", "conformance", "demo")
 """What runs in an event loop of its own, which no application has a hand in."""
 
 MAY_BEGIN_AT_ONCE = {
-    "connector/base.py": ["self._hurry.wait()"],  # it waits for an event, in whatever turn
+    "connector/stopping.py": ["self._hurry.wait()"],  # it waits for an event, in whatever turn
     "_channel/sending.py": ["coroutine"],  # a send: its caller waits for it
     "serving.py": ["awaitable", "stop.wait()"],  # whichever ends first
     "_common/tasks.py": ["_one_turn_later(coroutine)", "coroutine"],
