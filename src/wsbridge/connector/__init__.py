@@ -21,6 +21,7 @@ from wsbridge.connector.alpn import GRACE, REFUSAL
 from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
 from wsbridge.connector.base import ALL_FEATURES, BaseConnector, BaseSource, Mount, close_keywords
 from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
+from wsbridge.connector.handshake import HandshakeDeadline, RequestParts, peer_address, request_parts
 from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
 from wsbridge.connector.sockets import BACKLOG, is_unix
 from wsbridge.http import closing, plain_response, says_close
@@ -59,6 +60,7 @@ __all__ = [
     "Deviation",
     "Feature",
     "FrameError",
+    "HandshakeDeadline",
     "Initiator",
     "MessageAssembler",
     "Mount",
@@ -66,6 +68,7 @@ __all__ = [
     "PeersLogger",
     "Phase",
     "QueuedChannel",
+    "RequestParts",
     "Taken",
     "Timer",
     "TransportChannel",
@@ -85,9 +88,11 @@ __all__ = [
     "lower",
     "of_socket",
     "of_transport",
+    "peer_address",
     "plain_connection",
     "plain_response",
     "refuse_waiting",
+    "request_parts",
     "says_close",
     "shown",
     "size_limit",

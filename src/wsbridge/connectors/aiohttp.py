@@ -76,6 +76,7 @@ from wsbridge.connector import (
     of_transport,
     plain_connection,
     plain_response,
+    request_parts,
     says_close,
     size_limit,
 )
@@ -605,19 +606,14 @@ async def _answer(
     if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
         native.protocol.force_close()
         return _native_response(plain_response(400))
-    transport = native.transport
-    tls: Any = None if transport is None else transport.get_extra_info("ssl_object")
-    remote: Any = None if transport is None else transport.get_extra_info("peername")
     target = native.raw_path
     request = Request(
         native.method,
         target if target.isascii() else target.encode("utf-8", "surrogateescape").decode("latin-1"),
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
-        scheme="wss" if tls else "ws",
         http_version="1.1" if native.version == HttpVersion11 else "1.0",
-        remote_address=(str(remote[0]), int(remote[1])) if remote and not isinstance(remote, str) else None,
-        tls=tls,
         native=native,
+        **request_parts(native.transport),
         **request_options,
     )
     source = _Source(connector, request, native)
@@ -644,17 +640,7 @@ async def _answer(
         if isinstance(exc, OSError):
             return ws  # the peer has left, which aiohttp finds out again when it finishes the response
         raise
-    del (
-        handle,
-        request,
-        source,
-        outcome,
-        headers,
-        writer,
-        remote,
-        transport,
-        request_options,
-    )  # not for the life of the channel
+    del handle, request, source, outcome, headers, writer, request_options  # not for the life of the channel
     await channel.run()
     return ws
 

@@ -64,6 +64,7 @@ from wsbridge.connector import (
     Mount,
     begin_later,
     later_turn,
+    peer_address,
     plain_response,
     shown,
 )
@@ -607,7 +608,6 @@ def make_request(scope: Scope, **options: Any) -> Request:
         below = path.rstrip("/")  # Litestar takes its prefix off the path, not off what was sent, and adds a slash
         root_path = whole.removesuffix(below) if whole.endswith(below) else root_path
     query: bytes = scope.get("query_string") or b""
-    client = scope.get("client")
     target = raw.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
     version = scope.get("http_version", "1.1")
     method = "CONNECT" if version in STREAM_VERSIONS else "GET"  # a scope of a WebSocket has none
@@ -617,7 +617,7 @@ def make_request(scope: Scope, **options: Any) -> Request:
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
         scheme="wss" if scope.get("scheme") in ("https", "wss") else "ws",
         http_version=version,
-        remote_address=(str(client[0]), int(client[1] or 0)) if client and client[0] else None,
+        remote_address=peer_address(scope.get("client")),
         native=scope,
         root_path=root_path,
         **options,

@@ -74,16 +74,17 @@ from wsbridge.connector import (
     BaseSource,
     Connection,
     Feature,
+    HandshakeDeadline,
     Mount,
     QueuedChannel,
     Taken,
-    Timer,
     agree,
     begin_later,
     deflated_limit,
     is_valid_close_code,
     lower,
     of_socket,
+    peer_address,
     plain_response,
     says_close,
     shown,
@@ -486,7 +487,7 @@ class _Handler(WebSocketHandler):
             headers=native.headers.get_all(),
             scheme="wss" if native.protocol == "https" else "ws",
             http_version=native.version.removeprefix("HTTP/"),
-            remote_address=None if context.address_family == getattr(socket, "AF_UNIX", None) else context.address[:2],
+            remote_address=peer_address(context.address),
             tls=stream.socket if isinstance(stream, SSLIOStream) else None,
             native=native,
             root_path=self._root_path,
@@ -702,18 +703,6 @@ class _Acceptor(Acceptor):
             stream.close()
 
 
-class _Deadline:
-    """A clock entry that closes a stream."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: IOStream) -> None:
-        self._stream = stream
-
-    def tick(self, now: float) -> None:
-        self._stream.close()
-
-
 class Connector(BaseConnector):
     """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
 
@@ -738,7 +727,7 @@ class Connector(BaseConnector):
         return self._terms
 
     @cached_property
-    def _deadlines(self) -> dict[object, Timer]:
+    def _deadlines(self) -> dict[object, HandshakeDeadline]:
         return {}
 
     async def _start(self, sockets: list[socket.socket]) -> None:
@@ -776,26 +765,26 @@ class Connector(BaseConnector):
     @contextlib.contextmanager
     def until_deadline(self, stream: IOStream, timeout: float) -> Generator[None]:
         """Close a stream at the end of a time, or when the block fails."""
-        timer = self.clock.at(self.clock.time() + timeout, _Deadline(stream))
+        deadline = HandshakeDeadline(self)
+        deadline.begin(stream.close, timeout)
         try:
             yield
         except BaseException:
             stream.close()
             raise
         finally:
-            self.clock.cancel(timer)
+            deadline.cancel()
 
     def request_begins(self, connection: HTTP1ServerConnection) -> None:
         """Begin to wait for a request (HS-10)."""
         self.request_complete(connection.context)
-        when = self.clock.time() + self.handshake_timeout
-        self._deadlines[connection.context] = self.clock.at(when, _Deadline(connection.stream))
+        deadline = self._deadlines[connection.context] = HandshakeDeadline(self)
+        deadline.begin(connection.stream.close)
 
     def request_complete(self, context: object) -> None:
         """Wait no longer."""
-        timer = self._deadlines.pop(context, None)
-        if timer is not None:
-            self.clock.cancel(timer)
+        if (deadline := self._deadlines.pop(context, None)) is not None:
+            deadline.cancel()
 
     @classmethod
     @contextlib.asynccontextmanager

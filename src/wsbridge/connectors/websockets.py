@@ -59,15 +59,16 @@ from wsbridge.connector import (
     BaseChannel,
     BaseConnector,
     BaseSource,
+    HandshakeDeadline,
     Mount,
     Taken,
-    Timer,
     abort,
     begin_later,
     close_keywords,
     closing,
     of_transport,
     plain_response,
+    request_parts,
 )
 from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
 
@@ -105,17 +106,21 @@ class _Protocol(ServerProtocol):
 class _Connection(FrameReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
-    __slots__ = ("_aside", "_line", "_lines", "_size", "_timeout", "_timer", "connector", "is_too_large")
+    __slots__ = ("_aside", "_deadline", "_line", "_lines", "_size", "connector", "is_too_large")
 
     def __init__(
-        self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
+        self,
+        connector: Connector,
+        deadline: HandshakeDeadline | None,
+        protocol: ServerProtocol,
+        server: Server,
+        **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
         protocol.__class__ = _Protocol
         self.connector = connector
         self.prepare()
-        self._timeout = timeout
-        self._timer: Timer | None = None
+        self._deadline = deadline  # None in a mount, whose server has its own
         self._line: tuple[str, str, str] | None = None  # method, target and version as sent
         self._aside: list[tuple[str, str]] = []  # headers that websockets would not take
         self._size = self._lines = 0  # of the head so far
@@ -127,22 +132,15 @@ class _Connection(FrameReader, ServerConnection):
         return ServerProtocol.reject(self.protocol, status, text)  # the words of who mounts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._timeout is not None and self.connector.refuse_http2(cast(asyncio.Transport, transport)):
+        if self._deadline is not None and self.connector.refuse_http2(cast(asyncio.Transport, transport)):
             return
         super().connection_made(transport)
-        if self._timeout is not None:
-            clock = self.connector.clock
-            self._timer = clock.at(clock.time() + self._timeout, self)
+        if self._deadline is not None:
+            self._deadline.begin(self.transport.abort)
 
-    def tick(self, now: float) -> None:
-        """Cut a peer whose request is not complete in time (HS-10)."""
-        self._timer = None
-        self.transport.abort()
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.connector.clock.cancel(self._timer)
-            self._timer = None
+    def _waits_no_longer(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def keep(self) -> None:
         """Let the request be parsed, line by line if it came in pieces, and nothing behind it (HS-11)."""
@@ -220,8 +218,6 @@ class _Connection(FrameReader, ServerConnection):
         for name, value in self._aside:
             native.headers[name] = value
         self._aside.clear()
-        remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
-        tls = self.transport.get_extra_info("ssl_object")
         return Request(
             method,
             target,
@@ -229,17 +225,15 @@ class _Connection(FrameReader, ServerConnection):
                 (name, value if value.isascii() else value.encode("latin-1", "surrogateescape").decode("latin-1"))
                 for name, value in native.headers.raw_items()
             ],
-            scheme="wss" if tls else "ws",
             http_version=version,
-            remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
-            tls=tls,
             native=native,
             root_path=root_path,
+            **request_parts(self.transport),
         )
 
     async def answer(self, handle: _Handle, request: Request) -> NativeResponse:
         """Return the response that wsbridge has for the request."""
-        self._forget_timer()
+        self._waits_no_longer()
         self.ping_interval = None
         if self.is_too_large:
             return _refusal(plain_response(431), request.method)
@@ -284,7 +278,7 @@ class _Connection(FrameReader, ServerConnection):
         if self._comes_last(partial(self.connection_lost, exc)):
             return
         super().connection_lost(exc)
-        self._forget_timer()
+        self._waits_no_longer()
         self.lost()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -381,7 +375,7 @@ class Connector(BaseConnector):
         def protocol() -> asyncio.Protocol:
             return _Connection(
                 self,
-                self.handshake_timeout,
+                HandshakeDeadline(self),
                 ServerProtocol(logger=logger),
                 cast(Server, server),
                 ping_interval=None,
