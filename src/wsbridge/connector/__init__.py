@@ -23,6 +23,7 @@ from wsbridge.connector.base import ALL_FEATURES, BaseConnector, BaseSource, Mou
 from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
 from wsbridge.connector.handshake import HandshakeDeadline, RequestParts, peer_address, request_parts
 from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
+from wsbridge.connector.mounting import MountPoint
 from wsbridge.connector.sockets import BACKLOG, is_unix
 from wsbridge.http import closing, plain_response, says_close
 from wsbridge.options import check_seconds
@@ -64,6 +65,7 @@ __all__ = [
     "Initiator",
     "MessageAssembler",
     "Mount",
+    "MountPoint",
     "OnTransport",
     "PeersLogger",
     "Phase",

@@ -65,6 +65,7 @@ from wsbridge.connector import (
     BaseConnector,
     BaseSource,
     Mount,
+    MountPoint,
     OnTransport,
     Taken,
     abort,
@@ -578,12 +579,12 @@ def mount(
     Returns:
         The mount; the application's shutdown stops it.
     """
-    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    mounted = Mount(connector(whole, **options), handler)
-    root_path = path.rstrip("/") if isinstance(handler, Application) else ""
+    point = MountPoint(handler, path)
+    mounted = Mount(connector(point.app, **options), handler)
+    root_path = point.root_path
 
     async def serve(native: web.Request) -> web.StreamResponse:
-        parameters = {} if root_path else dict(native.match_info)
+        parameters = point.path_params(native.match_info)
         return await _answer(mounted.handle, mounted.connector, native, root_path=root_path, path_params=parameters)
 
     async def stop(app: web.Application) -> None:
@@ -591,7 +592,9 @@ def mount(
             cast(_Channel, channel).read_on()
         await mounted.stop()
 
-    app.router.add_route("*", f"{root_path}{{tail:/.*|}}" if isinstance(handler, Application) else path, serve)
+    if point.has_routes:
+        path = f"{root_path}{{tail:/.*|}}" if root_path else "/{tail:.*}"
+    app.router.add_route("*", path, serve)
     app.on_shutdown.append(stop)
     return mounted
 

@@ -62,6 +62,7 @@ from wsbridge.connector import (
     BaseSource,
     Initiator,
     Mount,
+    MountPoint,
     begin_later,
     later_turn,
     peer_address,
@@ -631,6 +632,7 @@ class AsgiApp(Mount):
 
     def __init__(self, connector: Connector, handler: WebSocketOptions[Any] | Application) -> None:
         super().__init__(connector, handler)
+        self._point = MountPoint(handler)
         connector._has_upgraded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -659,9 +661,7 @@ class AsgiApp(Mount):
             await self.connector.serve_websocket(self.handle, scope, receive, send)
 
     async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
-        if not isinstance(self._handler, Application):
-            parameters: Mapping[str, Any] = cast(Scope, request.native).get("path_params") or {}
-            request.path_params.update((str(name), str(value)) for name, value in parameters.items())
+        request.path_params.update(self._point.path_params(cast(Scope, request.native).get("path_params") or {}))
         return await super().handle(request, source)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -706,5 +706,4 @@ def asgi_app(
                 f"asgi_app cannot honour {name}: it is the server's own, or unknown; it takes "
                 f"{', '.join((*_MOUNT_OPTIONS, 'server_pings'))}"
             )
-    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    return AsgiApp(connector(whole, **options), handler)
+    return AsgiApp(connector(MountPoint(handler).app, **options), handler)

@@ -76,6 +76,7 @@ from wsbridge.connector import (
     Feature,
     HandshakeDeadline,
     Mount,
+    MountPoint,
     QueuedChannel,
     Taken,
     agree,
@@ -461,15 +462,15 @@ class _Handler(WebSocketHandler):
     """One request."""
 
     # beside the dictionary of tornado's class, as in `_Frames`
-    __slots__ = ("_connector", "_handle", "_root_path", "channel")
+    __slots__ = ("_connector", "_handle", "_point", "channel")
 
     SUPPORTED_METHODS = _AnyMethod()  # HS-4 decides
     channel: _Channel
 
-    def initialize(self, connector: Connector, handle: _Handle, root_path: str = "") -> None:
+    def initialize(self, connector: Connector, handle: _Handle, point: MountPoint | None = None) -> None:
         self._connector = connector
         self._handle = handle
-        self._root_path = root_path
+        self._point = point
 
     async def prepare(self) -> None:
         """Answer the request."""
@@ -480,6 +481,7 @@ class _Handler(WebSocketHandler):
         self._connector.keep(task)
         self._connector.request_complete(context)
         stream: IOStream = connection.stream
+        point = self._point
         groups: dict[Any, Any] = {**dict(enumerate(self.path_args, 1)), **self.path_kwargs}
         request = Request(
             native.method or "",
@@ -490,8 +492,8 @@ class _Handler(WebSocketHandler):
             remote_address=peer_address(context.address),
             tls=stream.socket if isinstance(stream, SSLIOStream) else None,
             native=native,
-            root_path=self._root_path,
-            path_params={str(name): value for name, value in groups.items() if value is not None},
+            root_path="" if point is None else point.root_path,
+            path_params=None if point is None else point.path_params(groups),
         )
         source = _Source(self._connector, request, self)
         outcome = await self._handle(request, source)
@@ -833,13 +835,11 @@ def mount(
     Returns:
         The mount. Tornado has no shutdown hook: await its ``stop()``.
     """
-    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    mounted = Mount(connector(whole, **options), handler)
-    root_path = ""
-    if whole is handler:
-        root_path = path.rstrip("/")
-        path = re.escape(quote(root_path, "/:@!$&'()*+,;=")) + "(?:/.*)?"
-    arguments = {"connector": mounted.connector, "handle": mounted.handle, "root_path": root_path}
+    point = MountPoint(handler, path)
+    mounted = Mount(connector(point.app, **options), handler)
+    if point.has_routes:
+        path = re.escape(quote(point.root_path, "/:@!$&'()*+,;=")) + "(?:/.*)?"
+    arguments = {"connector": mounted.connector, "handle": mounted.handle, "point": point}
     app.add_handlers(".*$", [(path, _Handler, arguments)])
     return mounted
 

@@ -61,6 +61,7 @@ from wsbridge.connector import (
     BaseSource,
     HandshakeDeadline,
     Mount,
+    MountPoint,
     Taken,
     abort,
     begin_later,
@@ -462,17 +463,17 @@ def mount(
     Returns:
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
     """
-    whole = handler if isinstance(handler, Application) else Application([(path or "/", handler)])
-    made = connector(whole, **options)
+    point = MountPoint(handler, path or "/", route=path or "/")
+    made = connector(point.app, **options)
     mounted = _Mount(made, handler)
-    root_path = (path or "").rstrip("/") if isinstance(handler, Application) else ""
+    root_path = point.root_path
 
     def is_ours(request: Request) -> bool:
         if path is None:
             return True
-        if isinstance(handler, Application):
+        if point.has_routes:
             return request.path == root_path or request.path.startswith(root_path + "/")
-        return bool(whole.route({"request": request, "response": None}))
+        return bool(point.app.route({"request": request, "response": None}))
 
     async def answer(connection: ServerConnection, native: NativeRequest) -> NativeResponse | None:
         assert isinstance(connection, _Connection)
