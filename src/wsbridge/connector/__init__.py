@@ -24,6 +24,7 @@ from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_l
 from wsbridge.connector.handshake import HandshakeDeadline, RequestParts, peer_address, request_parts
 from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
 from wsbridge.connector.mounting import MountPoint
+from wsbridge.connector.private import server_names
 from wsbridge.connector.sockets import BACKLOG, is_unix
 from wsbridge.http import closing, plain_response, says_close
 from wsbridge.options import check_seconds
@@ -96,6 +97,7 @@ __all__ = [
     "refuse_waiting",
     "request_parts",
     "says_close",
+    "server_names",
     "shown",
     "size_limit",
 ]

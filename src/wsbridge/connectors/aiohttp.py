@@ -25,10 +25,11 @@ Mends, with public names of aiohttp only:
 - A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
 - A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
 
-Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
-to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
-``WebSocketResponse._reader``, the queue of what was read, and its ``_buffer``: a close frame lies in it unseen while a
-callback runs, and a violation that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
+Private names are listed in `_PRIVATE`. ``RequestHandler._close``: a runner's ``cleanup()`` sets it before
+``on_shutdown`` runs, and what peers answer to the close of a mount would be dropped unread (web_protocol.py,
+``data_received``), so that they had to be cut off. ``WebSocketResponse._reader``, the queue of what was read, and its
+``_buffer``, pairs of a message and its size: a close frame lies in it unseen while a callback runs, and a violation
+that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
 
 What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message behind
 an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
@@ -43,13 +44,11 @@ import logging
 import socket
 import struct
 import weakref
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
-from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.log import server_logger
 
@@ -79,6 +78,7 @@ from wsbridge.connector import (
     plain_response,
     request_parts,
     says_close,
+    server_names,
     size_limit,
 )
 from wsbridge.connectors._deviations import AIOHTTP
@@ -99,22 +99,16 @@ _TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.p
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 _HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
 _EXTENSIONS = "Sec-WebSocket-Extensions"
-_READER = "_reader"  # of a response: the queue of what was read
-_BUFFER = "_buffer"  # of that: pairs of a message and its size
 _REFUSED = 0x20  # RSV2, which no extension gives a meaning
-_SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
 
-
-_QUEUE: Any = WebSocketDataQueue
-_queue_names = {*dir(_QUEUE), *getattr(getattr(_QUEUE.__init__, "__code__", None), "co_names", ())}
-
-for _found, _name in (
-    (hasattr(web.RequestHandler, "_close"), "_close"),
-    (hasattr(web.WebSocketResponse(), _READER), _READER),
-    (_BUFFER in _queue_names, f"WebSocketDataQueue.{_BUFFER}"),
-):
-    if not _found:
-        raise ImportError(f"this version of aiohttp has no {_name}, which wsbridge.connectors.aiohttp needs")
+_PRIVATE = {
+    "aiohttp.web:RequestHandler": "_close",
+    "aiohttp.web:WebSocketResponse": "_reader",
+    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
+    "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
+}
+_FOUND = server_names("aiohttp", "3.14.4 to 3.14.5", _PRIVATE)
+_SYNC_DEFLATE: int = _FOUND["WEBSOCKET_MAX_SYNC_CHUNK_SIZE"]  # bytes: larger messages are deflated in an executor
 
 
 class _WebSocket(web.WebSocketResponse):
@@ -152,7 +146,9 @@ class _Channel(OnTransport, BaseChannel):
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
         self._failure: BaseException | None = None  # what was read before the connection was lost, and not told yet
-        self._queue: deque[tuple[WSMessage, int]] = getattr(getattr(self.native, _READER), _BUFFER)
+        reader = self.native._reader
+        assert reader is not None
+        self._queue = reader._buffer
         self._rest: _Rest | None = None
         self._is_ahead = False
         self._heads: _Heads | None = None
@@ -288,7 +284,7 @@ class _Channel(OnTransport, BaseChannel):
 
     def keep_failure(self) -> None:
         """Keep why the reader failed, which a loss makes it forget."""
-        reader = getattr(self.native, _READER)
+        reader = self.native._reader
         if reader is not None and not isinstance(failure := reader.exception(), OSError | None):
             self._failure = failure
 

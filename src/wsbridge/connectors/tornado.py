@@ -49,12 +49,11 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
-import tornado
-from tornado import web, websocket
+from tornado import web
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPInputError, HTTPMessageDelegate, HTTPServerRequest
-from tornado.iostream import BaseIOStream, IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 from tornado.log import gen_log
 from tornado.netutil import ssl_wrap_socket
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
@@ -88,6 +87,7 @@ from wsbridge.connector import (
     peer_address,
     plain_response,
     says_close,
+    server_names,
     shown,
     size_limit,
 )
@@ -104,12 +104,14 @@ TornadoChannel: TypeAlias = WebSocketChannel[WebSocketHandler]
 
 logger = logging.getLogger("wsbridge")
 
-_PRIVATE: dict[Any, str] = {
-    WebSocketProtocol13: "_abort _compressor _decompressor _frame_compressed _handle_message "
+_PRIVATE = {
+    "tornado.websocket:WebSocketProtocol13": "_abort _compressor _decompressor _frame_compressed _handle_message "
     "_fragmented_message_opcode _parse_extensions_header _read_bytes _receive_frame _receive_frame_loop _write_frame",
-    BaseIOStream: "_write_buffer",
-    getattr(websocket, "_PerMessageDeflateDecompressor", None): "_create_decompressor _decompressor _max_wbits",
+    "tornado.iostream:BaseIOStream": "_write_buffer",
+    "tornado.websocket:_PerMessageDeflateDecompressor": "_create_decompressor _decompressor _max_wbits",
 }
+server_names("tornado", "6.5 to 6.6", _PRIVATE)
+
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _BAD_REQUEST = final_response(plain_response(400), "")
@@ -129,15 +131,6 @@ def _is_no_noise(record: logging.LogRecord) -> bool:
 
 
 gen_log.addFilter(_is_no_noise)
-
-_lacking = [
-    name
-    for owner, names in _PRIVATE.items()
-    for name in names.split()
-    if not hasattr(owner, name) and not (isinstance(owner, type) and name in owner.__init__.__code__.co_names)  # type: ignore[misc]
-]
-if _lacking:
-    raise ImportError(f"tornado {tornado.version} lacks {', '.join(_lacking)}: the connector is for 6.5 to 6.6")
 
 
 class _Violation(Exception):

@@ -24,8 +24,7 @@ Mends; lines are those of 17.4:
 - The size limit counts deflated bytes first, and is one for text and binary: `FrameReader._limit`.
 - What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
-Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
-``close_sent``, ``close_rcvd``, ``extensions``, ``reader.read_exact``; ``PerMessageDeflate`` and its ``decoder``.
+Names that websockets does not document are listed in `_PRIVATE`, here and in `wsbridge.connectors._codecs.websockets`.
 It declares no deviation.
 """
 
@@ -70,6 +69,7 @@ from wsbridge.connector import (
     of_transport,
     plain_response,
     request_parts,
+    server_names,
 )
 from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
 
@@ -86,8 +86,14 @@ _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | Native
 
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
-_MAX_HEADERS = 128  # websockets' own limit, for which 15 and 16 close the connection
-_LONG = 8000  # bytes: a longer line is too long for websockets (http11.py:34)
+_PRIVATE = {
+    "websockets.asyncio.server:ServerConnection": "handshake paused send_data",
+    "websockets.http11": "MAX_LINE_LENGTH MAX_NUM_HEADERS",
+    "websockets.server:ServerProtocol": "eof_sent",
+}
+_FOUND = server_names("websockets", "15.0 to 17.4", _PRIVATE)
+_MAX_HEADERS: int = _FOUND["MAX_NUM_HEADERS"]  # for more 15 and 16 close the connection
+_LONG: int = _FOUND["MAX_LINE_LENGTH"] - 192  # bytes of a target or header, which leaves room for the rest of the line
 _FAKE = ("GET", "/", "1.1")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _BODY = re.compile(rb"^(?:content-length|transfer-encoding):", re.IGNORECASE | re.MULTILINE)

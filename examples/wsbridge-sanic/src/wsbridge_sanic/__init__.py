@@ -25,7 +25,7 @@ Mends:
   request. It fails on a request whose URL is none, while it makes an error page of it: see `_Request`.
 
 Names that nobody documents: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent`` and ``close_rcvd`` of
-websockets, which `_check_names` looks for; those of Sanic's protocols and of its `Http`, which are public otherwise.
+websockets, which are listed in `_PRIVATE`; those of Sanic's protocols and of its `Http`, which are public otherwise.
 
 It lacks compression, which Sanic does not negotiate, and a mount: an application of Sanic's own brings its own protocol
 class, which leaves no place for `_Connection`. It declares two deviations: see `Connector.deviations`.
@@ -71,6 +71,7 @@ from wsbridge.connector import (
     of_transport,
     plain_connection,
     request_parts,
+    server_names,
 )
 
 __all__ = ["Connector"]
@@ -81,13 +82,8 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 
 
-def _check_names() -> None:
-    missing = {"recv_frame", "current_size", "parser_exc", "close_sent", "close_rcvd"} - set(dir(ServerProtocol()))
-    if missing:
-        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {sorted(missing)}")
-
-
-_check_names()
+_PRIVATE = {"websockets.server:ServerProtocol": "recv_frame current_size parser_exc close_sent close_rcvd"}
+server_names("websockets", "16.0 to 17.4", _PRIVATE)
 
 
 class _Channel(TransportChannel):
