@@ -12,7 +12,6 @@ import ssl as ssl_module
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -146,6 +145,11 @@ class BaseConnector(ABC):
     """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
     keeps_answered: ClassVar[bool] = False
     """Whether `answering` gets names of connections, which nobody else keeps."""
+    mount_harness: ClassVar[str | None] = None
+    """What shows its mount to the suite, an import path, ``module:function``: a `wsbridge.conformance.harness.Harness`.
+
+    Needed with the feature ``"mount"``; nothing but the suite imports it.
+    """
     has_tls: ClassVar[bool] = True
     """Whether its server takes an `ssl.SSLContext`."""
     overrides_internals: ClassVar[bool] = False
@@ -292,31 +296,6 @@ class BaseConnector(ABC):
     @classmethod  # noqa: B027
     def prepare_process(cls) -> None:
         """Open what the server opens once in a process and keeps; the suite counts what is left from there on."""
-
-    @classmethod
-    def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AbstractAsyncContextManager[Mount]:
-        """Serve an application of the server's own framework that has ``handler`` mounted, for the conformance suite.
-
-        What makes a connector's ``mount`` known to the suite (MOUNT-1); needed with the feature ``"mount"``. The
-        application shows how it is meant to be used: at the end of the context it is shut down as its users are told
-        to, which ends the channels of the mount with 1001.
-
-        Args:
-            sock: Listens already; serve on it, and close it at the end.
-            path: Where to mount, such as ``/mounted``; no part of it is a parameter.
-            handler: For ``mount``.
-            options: For ``mount``.
-
-        Returns:
-            An async context manager that yields the mount. While it is entered, ``GET /plain`` is answered with 200 and
-            the body ``plain``, by the framework itself.
-
-        Raises:
-            UnsupportedOptionError: This connector has no mount.
-        """
-        raise UnsupportedOptionError(f"the {cls.name} connector has no mount")
 
     # ---- the protocol -----------------------------------------------------------------------------------------------
 

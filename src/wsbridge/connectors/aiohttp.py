@@ -39,12 +39,11 @@ which offers no hook.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import struct
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -497,6 +496,7 @@ class Connector(BaseConnector):
     name = "aiohttp"
     connector_api = 2
     features = ALL_FEATURES - {"fragments"}
+    mount_harness = "wsbridge.conformance.harness.aiohttp:serve"
     close_keywords = close_keywords({code.name: code for code in WSCloseCode})
     deviations = AIOHTTP
     native_option_names = frozenset(
@@ -532,25 +532,6 @@ class Connector(BaseConnector):
                 if connection.transport is not None:
                     connection.transport.abort()
             await asyncio.sleep(0)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AsyncGenerator[Mount, None]:
-        async def plain(native: web.Request) -> web.Response:
-            return web.Response(text="plain")
-
-        app = web.Application()
-        app.router.add_get("/plain", plain)
-        mounted = mount(app, path, handler, connector=cls, **options)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.SockSite(runner, sock).start()
-            yield mounted
-        finally:
-            await runner.cleanup()
 
 
 def mount(

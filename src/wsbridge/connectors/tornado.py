@@ -42,7 +42,7 @@ import struct
 import sys
 import weakref
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
 from types import TracebackType
@@ -704,6 +704,7 @@ class Connector(BaseConnector):
     name = "tornado"
     connector_api = 2
     features = BaseConnector.features | frozenset[Feature](("mount",))
+    mount_harness = "wsbridge.conformance.harness.tornado:serve"
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names = frozenset(("chunk_size", "max_body_size", "max_header_size"))
 
@@ -780,29 +781,6 @@ class Connector(BaseConnector):
         """Wait no longer."""
         if (deadline := self._deadlines.pop(context, None)) is not None:
             deadline.cancel()
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AsyncGenerator[Mount, None]:
-        app = web.Application([("/plain", _Plain)], log_function=_log_nothing)
-        mounted = mount(app, path, handler, connector=cls, **options)
-        server = HTTPServer(app)
-        server.add_socket(sock)
-        try:
-            yield mounted
-        finally:
-            server.stop()
-            await mounted.stop()
-            await server.close_all_connections()
-
-
-class _Plain(web.RequestHandler):
-    """What the conformance suite finds beside a mount."""
-
-    def get(self) -> None:
-        self.write("plain")  # pyright: ignore[reportUnknownMemberType]
 
 
 def mount(

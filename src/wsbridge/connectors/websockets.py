@@ -31,18 +31,17 @@ It declares no deviation.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
@@ -368,6 +367,7 @@ class Connector(BaseConnector):
     name = "websockets"
     connector_api = 2
     features = ALL_FEATURES - {"fragments"}
+    mount_harness = "wsbridge.conformance.harness.websockets:serve"
     close_keywords = close_keywords({code.name: code for code in CloseCode})
     compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
     native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
@@ -425,18 +425,6 @@ class Connector(BaseConnector):
     async def _stop(self) -> None:
         if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
             await asyncio.wait(tasks, timeout=0.25)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AsyncGenerator[Mount, None]:
-        def plain(connection: ServerConnection, request: NativeRequest) -> NativeResponse | None:
-            return connection.respond(200, "plain") if request.path == "/plain" else None
-
-        mounted = mount(handler, path=path, process_request=plain, connector=cls, **options)
-        async with serve(**mounted.serve_kwargs, sock=sock):
-            yield mounted
 
 
 class _Mount(Mount):
