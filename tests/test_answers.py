@@ -112,6 +112,29 @@ async def test_the_431_is_not_lost_though_the_head_is_large(connector: str) -> N
             assert answer.count(b"HTTP/1.") == 1
 
 
+@pytest.mark.rule("LIM-1", "HS-11")
+@each_connector
+async def test_a_request_in_pieces_takes_nothing_off_the_limits(connector: str) -> None:
+    async def echo(channel: Any, process: Any, text: str) -> None:
+        await channel.send_text(text)
+
+    text = b"x" * 100
+    mask = b"\0\0\0\0"
+    fragments = b"\x01" + bytes((0x80 | 60,)) + mask + text[:60] + b"\x80" + bytes((0x80 | 40,)) + mask + text[60:]
+    app = Application([("/", WebSocketOptions(on_text=echo, max_text_size=100, max_binary_size=100))])
+    async with asyncio.timeout(TIMEOUT), serve(app, connector, shutdown_timeout=2) as server:
+        address: Any = server.addresses[0]
+        reader, writer = await asyncio.open_connection(*address)
+        for piece in ("GET / HTTP/1.1\r\n", *UPGRADE.splitlines(keepends=True), "X-Much: ", "x" * 200, "\r\n\r\n"):
+            writer.write(piece.encode())
+            await asyncio.sleep(0.01)  # so that each is read by itself
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        for frames in (b"\x81" + bytes((0x80 | 100,)) + mask + text, fragments):
+            writer.write(frames)
+            assert await reader.readexactly(102) == b"\x81\x64" + text
+        writer.transport.abort()
+
+
 @pytest.mark.rule("HS-17", "LIM-5")
 @pytest.mark.parametrize(
     ("value", "error"), [(1023, ValueError), (0, ValueError), ("64k", TypeError), (None, TypeError), (True, TypeError)]

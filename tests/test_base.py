@@ -239,14 +239,6 @@ async def test_options_that_only_the_request_shows_are_refused_then(caplog: pyte
     assert len(errors(caplog)) == 1
 
 
-def test_a_connector_without_a_mount_says_so() -> None:
-    with (
-        socket.socket() as sock,
-        pytest.raises(UnsupportedOptionError, match="fake connector has no mount"),
-    ):
-        FakeConnector.serve_mounted(sock, "/", OPTIONS)
-
-
 # ---- starting -----------------------------------------------------------------------------------------------------
 
 

@@ -22,8 +22,10 @@ from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
 from wsbridge.connector.base import BaseConnector, BaseSource, close_keywords
 from wsbridge.connector.configured import ALL_FEATURES
 from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
+from wsbridge.connector.handshake import HandshakeDeadline, RequestParts, peer_address, request_parts
 from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
-from wsbridge.connector.mount import Mount
+from wsbridge.connector.mount import Mount, MountPoint
+from wsbridge.connector.private import server_names
 from wsbridge.connector.sockets import BACKLOG, is_unix
 from wsbridge.http import closing, plain_response, says_close
 from wsbridge.options import check_seconds
@@ -61,13 +63,16 @@ __all__ = [
     "Deviation",
     "Feature",
     "FrameError",
+    "HandshakeDeadline",
     "Initiator",
     "MessageAssembler",
     "Mount",
+    "MountPoint",
     "OnTransport",
     "PeersLogger",
     "Phase",
     "QueuedChannel",
+    "RequestParts",
     "Taken",
     "Timer",
     "TransportChannel",
@@ -87,10 +92,13 @@ __all__ = [
     "lower",
     "of_socket",
     "of_transport",
+    "peer_address",
     "plain_connection",
     "plain_response",
     "refuse_waiting",
+    "request_parts",
     "says_close",
+    "server_names",
     "shown",
     "size_limit",
 ]

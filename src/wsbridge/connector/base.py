@@ -6,7 +6,6 @@ import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -15,12 +14,11 @@ from werkzeug.datastructures import Headers
 from wsbridge._channel.channel import BaseChannel
 from wsbridge._channel.published import CONNECTOR, check_names
 from wsbridge._common.tasks import begin_later, retrieve
-from wsbridge.application import Application
 from wsbridge.connector.accepting import Acceptor, Connect, TransportAcceptor
 from wsbridge.connector.sockets import adopt, bind, listen, socket_address
 from wsbridge.connector.stopping import Stopping
 from wsbridge.connector.unix import UnixSocket
-from wsbridge.errors import ConnectorStateError, UnsupportedOptionError
+from wsbridge.errors import ConnectorStateError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context
 from wsbridge.options import WebSocketOptions
@@ -138,31 +136,6 @@ class BaseConnector(Stopping):
     @classmethod
     def prepare_process(cls) -> None:
         """Open what the server opens once in a process and keeps; the suite counts what is left from there on."""
-
-    @classmethod
-    def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AbstractAsyncContextManager[Any]:
-        """Serve an application of the server's own framework that has ``handler`` mounted, for the conformance suite.
-
-        What makes a connector's ``mount`` known to the suite (MOUNT-1); needed with the feature ``"mount"``. The
-        application shows how it is meant to be used: at the end of the context it is shut down as its users are told
-        to, which ends the channels of the mount with 1001.
-
-        Args:
-            sock: Listens already; serve on it, and close it at the end.
-            path: Where to mount, such as ``/mounted``; no part of it is a parameter.
-            handler: For ``mount``.
-            options: For ``mount``.
-
-        Returns:
-            An async context manager that yields the mount. While it is entered, ``GET /plain`` is answered with 200 and
-            the body ``plain``, by the framework itself.
-
-        Raises:
-            UnsupportedOptionError: This connector has no mount.
-        """
-        raise UnsupportedOptionError(f"the {cls.name} connector has no mount")
 
     # ---- the protocol ------------------------------------------------------------------------------------------------
 

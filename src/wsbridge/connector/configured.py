@@ -45,6 +45,11 @@ class Configured(ABC):
     """Whether it has sockets, and bytes go over them; one that has none is for tests in one process."""
     keeps_answered: ClassVar[bool] = False
     """Whether `answering` gets names of connections, which nobody else keeps."""
+    mount_harness: ClassVar[str | None] = None
+    """What shows its mount to the suite, an import path, ``module:function``: a `wsbridge.conformance.mounts.Harness`.
+
+    Needed with the feature ``"mount"``; nothing but the suite imports it.
+    """
     has_tls: ClassVar[bool] = True
     """Whether its server takes an `ssl.SSLContext`."""
     overrides_internals: ClassVar[bool] = False

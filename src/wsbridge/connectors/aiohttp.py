@@ -3,34 +3,36 @@
 Native -> call: TEXT, BINARY -> ``text_received``, ``binary_received``; PONG -> ``pong_received``; CLOSE ->
 ``peer_closed``; ERROR -> ``failed``; CLOSED -> ``connection_lost``.
 
-Mends, with public names of aiohttp only:
+Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._aiohttp_reading` and
+`wsbridge.connectors._codecs.aiohttp` where it is not done here:
 
 - ``receive()`` closes the connection itself on an error, and a ``close()`` from another task skips the close handshake
-  (web_ws.py): `_WebSocket.close` does nothing, close frames are written as frames.
+  (web_ws.py): `WebSocket.close` does nothing, close frames are written as frames.
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
-  cancels all: ``writer_limit`` is out of reach, and `_Watch` tells the channel, whose sends wait before that.
+  cancels all: ``writer_limit`` is out of reach, and `Watch` tells the channel, whose sends wait before that.
 - A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
-- A half-close goes unnoticed while bytes are unsent: `_Watch` stands before aiohttp's protocol.
-- After a parser error nothing more is read: `_Rest` takes over the transport and drops what comes until its end, so
+- A half-close goes unnoticed while bytes are unsent: `Watch` stands before aiohttp's protocol.
+- After a parser error nothing more is read: `Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
 - Bad offers of deflate are agreed to, quoted ones too, and a window of 15 bits is taken and not told
-  (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`_offer`).
+  (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`fit`).
 - A control frame with RSV1 is taken for a deflated one, there is one limit for both kinds, and 2**32 - 1 is more than
-  the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails behind the 101: `_Heads`.
+  the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails after the 101: `Heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
-- ``max_msg_size`` is exclusive, and counts deflated bytes first: see `_native_limit`.
-- With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `_fit`.
+- ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
+- With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
 - A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
   (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
 - A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
-- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `_SERVER`.
+- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `SERVER`.
 
-Private: ``RequestHandler._close``. A runner's ``cleanup()`` sets it before ``on_shutdown`` runs, and what peers answer
-to the close of a mount would be dropped unread (web_protocol.py, ``data_received``), so that they had to be cut off.
-``WebSocketResponse._reader``, the queue of what was read, and its ``_buffer``: a close frame lies in it unseen while a
-callback runs, and a violation that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
+Private names are listed in `_PRIVATE`. ``RequestHandler._close``: a runner's ``cleanup()`` sets it before
+``on_shutdown`` runs, and what peers answer to the close of a mount would be dropped unread (web_protocol.py,
+``data_received``), so that they had to be cut off. ``WebSocketResponse._reader``, the queue of what was read, and its
+``_buffer``, pairs of a message and its size: a close frame lies in it unseen while a callback runs, and a violation
+that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
 
-What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message behind
+What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message after
 an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
 which offers no hook.
 """
@@ -38,19 +40,14 @@ which offers no hook.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import socket
 import struct
-import weakref
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.log import server_logger
 
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
@@ -58,27 +55,28 @@ from wsbridge.connector import (
     ALL_FEATURES,
     CLOSING,
     ENDED,
-    NAME,
     OVER,
     TURN,
     BaseChannel,
     BaseConnector,
     BaseSource,
     Mount,
+    MountPoint,
     OnTransport,
     Taken,
     abort,
-    agree,
     close_keywords,
-    deflated_limit,
     end_writing,
     is_valid_close_code,
     of_transport,
     plain_connection,
     plain_response,
-    says_close,
-    size_limit,
+    request_parts,
+    server_names,
 )
+from wsbridge.connectors._aiohttp_native import SERVER, Log, WebSocket, fit, native_response, run_now
+from wsbridge.connectors._aiohttp_reading import Rest, Watch
+from wsbridge.connectors._codecs.aiohttp import Heads, is_native, native_limit
 from wsbridge.connectors._deviations import AIOHTTP
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -89,37 +87,22 @@ AiohttpRequest: TypeAlias = Request[web.BaseRequest]
 AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
 """A `WebSocketChannel` of this connector, for annotations."""
 
-_SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
-_SUBPROTOCOL = "Sec-WebSocket-Protocol"
 _TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
-_HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
-_EXTENSIONS = "Sec-WebSocket-Extensions"
-_READER = "_reader"  # of a response: the queue of what was read
-_BUFFER = "_buffer"  # of that: pairs of a message and its size
-_REFUSED = 0x20  # RSV2, which no extension gives a meaning
-_SYNC_DEFLATE = 16 * 1024  # bytes: larger messages are deflated in an executor (WEBSOCKET_MAX_SYNC_CHUNK_SIZE)
+
+_PRIVATE = {
+    "aiohttp.web:RequestHandler": "_close",
+    "aiohttp.web:WebSocketResponse": "_reader",
+    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
+    "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
+}
+_FOUND = server_names("aiohttp", "3.14.4 to 3.14.5", _PRIVATE)
+_SYNC_DEFLATE: int = _FOUND["WEBSOCKET_MAX_SYNC_CHUNK_SIZE"]  # bytes: larger messages are deflated in an executor
 
 
-_QUEUE: Any = WebSocketDataQueue
-_queue_names = {*dir(_QUEUE), *getattr(getattr(_QUEUE.__init__, "__code__", None), "co_names", ())}
-
-for _found, _name in (
-    (hasattr(web.RequestHandler, "_close"), "_close"),
-    (hasattr(web.WebSocketResponse(), _READER), _READER),
-    (_BUFFER in _queue_names, f"WebSocketDataQueue.{_BUFFER}"),
-):
-    if not _found:
-        raise ImportError(f"this version of aiohttp has no {_name}, which wsbridge.connectors.aiohttp needs")
-
-
-class _WebSocket(web.WebSocketResponse):
-    """A response whose close handshake is left to the channel."""
-
-    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
-        return True
+# ---- the channel ----------------------------------------------------------------------------------------------------
 
 
 class _Channel(OnTransport, BaseChannel):
@@ -137,7 +120,7 @@ class _Channel(OnTransport, BaseChannel):
         "_writer",
     )
 
-    native: _WebSocket
+    native: WebSocket
     is_pulled = True
 
     def opened(self, request: web.BaseRequest, writer: Any) -> None:
@@ -150,13 +133,15 @@ class _Channel(OnTransport, BaseChannel):
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
         self._failure: BaseException | None = None  # what was read before the connection was lost, and not told yet
-        self._queue: deque[tuple[WSMessage, int]] = getattr(getattr(self.native, _READER), _BUFFER)
-        self._rest: _Rest | None = None
+        reader = self.native._reader
+        assert reader is not None
+        self._queue = reader._buffer
+        self._rest: Rest | None = None
         self._is_ahead = False
-        self._heads: _Heads | None = None
-        watch = _Watch(self._transport, self)
-        if self._deflates or not _is_native(self._options):
-            self._heads = _Heads(watch.data_received, self._options, deflates=self._deflates)
+        self._heads: Heads | None = None
+        watch = Watch(self._transport, self)
+        if self._deflates or not is_native(self._options):
+            self._heads = Heads(watch.data_received, self._options, deflates=self._deflates)
             watch.pass_to(self._heads)
 
     def half_closed(self) -> None:
@@ -170,7 +155,7 @@ class _Channel(OnTransport, BaseChannel):
         else:
             self._connector.loop.call_later(_LOOK, self.half_closed)
 
-    def lost_behind_messages(self) -> None:
+    def lost_after_messages(self) -> None:
         """Take it that the connection is gone, though messages that came before may not be delivered."""
         self.look_for_end()
         self.end_read(1006, "", "network")
@@ -203,17 +188,17 @@ class _Channel(OnTransport, BaseChannel):
 
     def _close(self, code: int | None, text: str) -> None:
         payload = b"" if code is None else struct.pack("!H", code) + text.encode()
-        _run_now(self.native.send_frame(payload, WSMsgType.CLOSE))
+        run_now(self.native.send_frame(payload, WSMsgType.CLOSE))
 
     def _ping(self, payload: bytes) -> None:
-        _run_now(self.native.ping(payload))
+        run_now(self.native.ping(payload))
 
     def read_on(self) -> None:
         """Read what the peer answers to a close, though aiohttp's runner has told its protocols to take no more."""
         self._protocol._close = False
 
     def _pong(self, payload: bytes) -> None:
-        _run_now(self.native.pong(payload))
+        run_now(self.native.pong(payload))
 
     def _disconnect(self, *, half: bool) -> None:
         # Over TLS aiohttp closes when the handler returns: after a second close no abort works (asyncio/sslproto.py).
@@ -286,7 +271,7 @@ class _Channel(OnTransport, BaseChannel):
 
     def keep_failure(self) -> None:
         """Keep why the reader failed, which a loss makes it forget."""
-        reader = getattr(self.native, _READER)
+        reader = self.native._reader
         if reader is not None and not isinstance(failure := reader.exception(), OSError | None):
             self._failure = failure
 
@@ -297,7 +282,7 @@ class _Channel(OnTransport, BaseChannel):
             self.connection_lost()
             return
         if self._rest is None:
-            self._rest = _Rest(self._transport, self)
+            self._rest = Rest(self._transport, self)
             self.failed(code)
         await self._rest.ended.wait()
 
@@ -306,126 +291,7 @@ def _is_valid(code: int) -> bool:
     return code == 0 or is_valid_close_code(code)  # 0: an empty close frame
 
 
-class _Watch(asyncio.BaseProtocol):
-    """Stands before aiohttp's protocol, which passes over a half-close (web_protocol.py), and tells the channel."""
-
-    __slots__ = ("_channel", "_native", "_transport", "data_received")
-
-    def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
-        native: Any = transport.get_protocol()
-        self._native = native
-        self._channel = weakref.ref(channel)
-        self._transport = transport
-        self.pass_to(native.data_received)
-
-    def pass_to(self, data_received: Callable[[bytes], None]) -> None:
-        """Have the transport call ``data_received`` for what comes; uvloop looks for it here alone."""
-        self.data_received = data_received
-        self._transport.set_protocol(self)
-
-    def eof_received(self) -> None:
-        if (channel := self._channel()) is not None:
-            asyncio.get_running_loop().call_soon(channel.half_closed)  # when it has taken what came before
-
-    def pause_writing(self) -> None:
-        self._native.pause_writing()
-        if (channel := self._channel()) is not None:
-            channel.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._native.resume_writing()
-        if (channel := self._channel()) is not None:
-            channel.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if (channel := self._channel()) is not None:
-            channel.keep_failure()
-        self._native.connection_lost(exc)
-        if (channel := self._channel()) is not None:
-            channel.lost_behind_messages()
-
-
-class _Rest(_Watch):
-    """Reads and drops what a peer still sends, and hands the end of the connection on to aiohttp's protocol."""
-
-    __slots__ = ("ended",)
-
-    def __init__(self, transport: asyncio.Transport, channel: _Channel) -> None:
-        super().__init__(transport, channel)
-        self.ended = asyncio.Event()
-        self.pass_to(_drop)
-        transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if (channel := self._channel()) is not None:
-            channel.connection_lost()
-        self.ended.set()
-
-
-def _drop(data: bytes) -> None:
-    pass
-
-
-class _Heads:
-    """Follows the heads of frames where aiohttp's compiled reader is too lenient, and makes it refuse them itself.
-
-    What it marks fails in aiohttp in its turn, behind the messages before it. It costs time for each frame, and so
-    stands before a connection only where messages are deflated, or where the limits are none that aiohttp can have:
-    aiohttp takes a control frame with RSV1 for a deflated one (RFC 7692, 6.1), and knows one limit for both kinds.
-
-    Attributes:
-        is_too_big: Whether what it marked, behind which nothing is read, is a message that is too big.
-    """
-
-    __slots__ = ("_deflates", "_left", "_limits", "_pass_on", "_pending", "_skip", "is_too_big")
-
-    def __init__(self, pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> None:
-        self._pass_on = pass_on
-        self._limits = {1: options.max_text_size, 2: options.max_binary_size}
-        self._deflates = deflates
-        self.is_too_big = False
-        self._pending = b""  # the start of a head
-        self._skip = 0  # bytes to come of the payload, its mask included
-        self._left: int | None = None  # what the message may still be long; None: any length
-
-    def __call__(self, data: bytes) -> None:
-        frames = bytearray(self._pending + data)
-        self._pending, position = b"", 0
-        while position < len(frames):
-            if self._skip:
-                step = min(self._skip, len(frames) - position)
-                self._skip -= step
-                position += step
-                continue
-            extended = {126: 2, 127: 8}.get(frames[position + 1] & 0x7F, 0) if position + 1 < len(frames) else 9
-            if len(frames) < position + 2 + extended:
-                self._pending = bytes(frames[position:])
-                del frames[position:]
-                break
-            start = position + 2 + extended
-            length = int.from_bytes(frames[position + 2 : start]) if extended else frames[position + 1] & 0x7F
-            if self._is_too_long(frames[position], length):
-                self.is_too_big = True
-                frames[position] |= _REFUSED
-            elif self._deflates and frames[position] & 0x48 == 0x48:
-                frames[position] |= _REFUSED
-            self._skip = length + (4 if frames[position + 1] & 0x80 else 0)
-            position = start
-        self._pass_on(bytes(frames))
-
-    def _is_too_long(self, first: int, length: int) -> bool:
-        """Count what a message is long; what is deflated is measured again when it is inflated (`BaseChannel`)."""
-        opcode = first & 0x0F
-        if opcode >= 8:
-            return False
-        if opcode:
-            limit = self._limits.get(opcode)
-            self._left = deflated_limit(limit) if limit is not None and first & 0x40 else limit
-        if self._left is None:
-            return False
-        self._left -= length
-        return self._left < 0
+# ---- the source -----------------------------------------------------------------------------------------------------
 
 
 class _Source(BaseSource):
@@ -435,15 +301,65 @@ class _Source(BaseSource):
 
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
         channel = _Channel(self.connector, self.request, options, subprotocol)
-        channel.native = _WebSocket(
+        channel.native = WebSocket(
             protocols=() if subprotocol is None else (subprotocol,),
             autoclose=False,
             autoping=False,
-            compress=options.compression is not False,  # where something is agreed on (`_offer`)
-            max_msg_size=_native_limit(options),
+            compress=options.compression is not False,  # where something is agreed on (`fit`)
+            max_msg_size=native_limit(options),
             writer_limit=_NEVER,
         )
         return channel
+
+
+# ---- the connector --------------------------------------------------------------------------------------------------
+
+
+class Connector(BaseConnector):
+    """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
+
+    name = "aiohttp"
+    connector_api = 2
+    features = ALL_FEATURES - {"fragments"}
+    mount_harness = "wsbridge.conformance.mounts.aiohttp:serve"
+    close_keywords = close_keywords({code.name: code for code in WSCloseCode})
+    deviations = AIOHTTP
+    native_option_names = frozenset(
+        ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
+    )
+
+    _server: web.Server
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        native: dict[str, Any] = {"access_log": None, "logger": Log(server_logger)}
+        native |= dict.fromkeys(("max_line_size", "max_field_size"), self.max_head_size)
+        native["lingering_time"] = 0  # for a body: aiohttp would wait for it though the peer has left
+        native |= self.native_options
+        self._server = web.Server(self._serve)
+        native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
+        self.serve_protocols(sockets, partial(_Protocol, self, self._server, **native))
+
+    def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
+        return _answer(self.handle, self, native)
+
+    def _how_taken(self, connection: web.RequestHandler) -> Taken:
+        return ENDED if connection.transport is None else of_transport(connection.transport)
+
+    def _cut_answered(self, connection: web.RequestHandler) -> None:
+        if connection.transport is not None:
+            abort(connection.transport)
+
+    async def _stop(self) -> None:
+        self._server.pre_shutdown()
+        await self._server.shutdown(timeout=0.1)
+        for _ in range(3):
+            for connection in self._server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0)
+
+
+# ---- the receiving side ---------------------------------------------------------------------------------------------
 
 
 class _Protocol(web.RequestHandler):
@@ -480,79 +396,55 @@ class _Protocol(web.RequestHandler):
         self._has_failed = True
         if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY)):
             status = 431
-        response = _native_response(plain_response(status))
+        response = native_response(plain_response(status))
         response.force_close()
         return response
 
 
-class _Log(logging.LoggerAdapter[logging.Logger]):
-    """Has a peer's malformed requests logged at the level debug: anybody can send them."""
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        malformed = isinstance(kwargs.get("exc_info"), HttpProcessingError)
-        super().log(logging.DEBUG if malformed else level, msg, *args, **kwargs)
-
-
-class Connector(BaseConnector):
-    """Serves by `aiohttp.web.Server`. ``native_options``: keyword arguments of that class."""
-
-    name = "aiohttp"
-    connector_api = 2
-    features = ALL_FEATURES - {"fragments"}
-    close_keywords = close_keywords({code.name: code for code in WSCloseCode})
-    deviations = AIOHTTP
-    native_option_names = frozenset(
-        ("access_log", "max_headers", "max_field_size", "max_line_size", "read_bufsize", "tcp_keepalive")
+async def _answer(
+    handle: Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Response]],
+    connector: BaseConnector,
+    native: web.BaseRequest,
+    **request_options: Any,
+) -> web.StreamResponse:
+    """Answer a request, and live the life of its channel: in one coroutine, since each wakes for a message."""
+    if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
+        native.protocol.force_close()
+        return native_response(plain_response(400))
+    target = native.raw_path
+    request = Request(
+        native.method,
+        target if target.isascii() else target.encode("utf-8", "surrogateescape").decode("latin-1"),
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
+        http_version="1.1" if native.version == HttpVersion11 else "1.0",
+        native=native,
+        **request_parts(native.transport),
+        **request_options,
     )
-
-    _server: web.Server
-
-    async def _start(self, sockets: list[socket.socket]) -> None:
-        native: dict[str, Any] = {"access_log": None, "logger": _Log(server_logger)}
-        native |= dict.fromkeys(("max_line_size", "max_field_size"), self.max_head_size)
-        native["lingering_time"] = 0  # for a body: aiohttp would wait for it though the peer has left
-        native |= self.native_options
-        self._server = web.Server(self._serve)
-        native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
-        self.serve_protocols(sockets, partial(_Protocol, self, self._server, **native))
-
-    def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
-        return _answer(self.handle, self, native)
-
-    def _how_taken(self, connection: web.RequestHandler) -> Taken:
-        return ENDED if connection.transport is None else of_transport(connection.transport)
-
-    def _cut_answered(self, connection: web.RequestHandler) -> None:
-        if connection.transport is not None:
-            abort(connection.transport)
-
-    async def _stop(self) -> None:
-        self._server.pre_shutdown()
-        await self._server.shutdown(timeout=0.1)
-        for _ in range(3):
-            for connection in self._server.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()
-            await asyncio.sleep(0)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AsyncGenerator[Mount, None]:
-        async def plain(native: web.Request) -> web.Response:
-            return web.Response(text="plain")
-
-        app = web.Application()
-        app.router.add_get("/plain", plain)
-        mounted = mount(app, path, handler, connector=cls, **options)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.SockSite(runner, sock).start()
-            yield mounted
-        finally:
-            await runner.cleanup()
+    source = _Source(connector, request, native)
+    outcome = await handle(request, source)
+    if isinstance(outcome, Response):
+        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+            connector.answering(native.protocol)
+        return native_response(outcome)
+    assert isinstance(outcome, _Channel)
+    channel, headers, ws = outcome, source.response_headers, outcome.native
+    for name, value in headers:
+        ws.headers.add(name, value)
+    ws.headers.setdefault("Server", SERVER)
+    try:
+        if isinstance(native.protocol, _Protocol):
+            connector.upgraded(native.protocol)
+        writer = await ws.prepare(fit(native, request, channel))
+        channel.opened(native, writer)
+    except BaseException as exc:
+        channel.abandon()
+        if isinstance(exc, OSError):
+            return ws  # the peer has left, which aiohttp finds out again when it finishes the response
+        raise
+    del handle, request, source, outcome, headers, writer, request_options  # not for the life of the channel
+    await channel.run()
+    return ws
 
 
 def mount(
@@ -577,12 +469,12 @@ def mount(
     Returns:
         The mount; the application's shutdown stops it.
     """
-    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    mounted = Mount(connector(whole, **options), handler)
-    root_path = path.rstrip("/") if isinstance(handler, Application) else ""
+    point = MountPoint(handler, path)
+    mounted = Mount(connector(point.app, **options), handler)
+    root_path = point.root_path
 
     async def serve(native: web.Request) -> web.StreamResponse:
-        parameters = {} if root_path else dict(native.match_info)
+        parameters = point.path_params(native.match_info)
         return await _answer(mounted.handle, mounted.connector, native, root_path=root_path, path_params=parameters)
 
     async def stop(app: web.Application) -> None:
@@ -590,139 +482,8 @@ def mount(
             cast(_Channel, channel).read_on()
         await mounted.stop()
 
-    app.router.add_route("*", f"{root_path}{{tail:/.*|}}" if isinstance(handler, Application) else path, serve)
+    if point.has_routes:
+        path = f"{root_path}{{tail:/.*|}}" if root_path else "/{tail:.*}"
+    app.router.add_route("*", path, serve)
     app.on_shutdown.append(stop)
     return mounted
-
-
-async def _answer(
-    handle: Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Response]],
-    connector: BaseConnector,
-    native: web.BaseRequest,
-    **request_options: Any,
-) -> web.StreamResponse:
-    """Answer a request, and live the life of its channel: in one coroutine, since each wakes for a message."""
-    if native.version not in (HttpVersion10, HttpVersion11):  # aiohttp would answer by the peer's version
-        native.protocol.force_close()
-        return _native_response(plain_response(400))
-    transport = native.transport
-    tls: Any = None if transport is None else transport.get_extra_info("ssl_object")
-    remote: Any = None if transport is None else transport.get_extra_info("peername")
-    target = native.raw_path
-    request = Request(
-        native.method,
-        target if target.isascii() else target.encode("utf-8", "surrogateescape").decode("latin-1"),
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in native.raw_headers],
-        scheme="wss" if tls else "ws",
-        http_version="1.1" if native.version == HttpVersion11 else "1.0",
-        remote_address=(str(remote[0]), int(remote[1])) if remote and not isinstance(remote, str) else None,
-        tls=tls,
-        native=native,
-        **request_options,
-    )
-    source = _Source(connector, request, native)
-    outcome = await handle(request, source)
-    if isinstance(outcome, Response):
-        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
-            connector.answering(native.protocol)
-        return _native_response(outcome)
-    assert isinstance(outcome, _Channel)
-    channel, headers, ws = outcome, source.response_headers, outcome.native
-    for name, value in headers:
-        ws.headers.add(name, value)
-    ws.headers.setdefault("Server", _SERVER)
-    try:
-        if isinstance(native.protocol, _Protocol):
-            connector.upgraded(native.protocol)
-        offer = native.headers.get(_EXTENSIONS)
-        if channel.options.compression is not False:
-            offer = _offer(request, channel.options)
-        writer = await ws.prepare(_fit(native, channel.subprotocol, offer))
-        channel.opened(native, writer)
-    except BaseException as exc:
-        channel.abandon()
-        if isinstance(exc, OSError):
-            return ws  # the peer has left, which aiohttp finds out again when it finishes the response
-        raise
-    del (
-        handle,
-        request,
-        source,
-        outcome,
-        headers,
-        writer,
-        remote,
-        transport,
-        request_options,
-    )  # not for the life of the channel
-    await channel.run()
-    return ws
-
-
-def _native_response(outcome: Response) -> web.Response:
-    response = web.Response(body=outcome.body, status=outcome.status_code)
-    response.headers.popall("Content-Type", None)
-    for name, value in outcome.headers:
-        response.headers.add(name, value)
-    response.headers.setdefault("Server", _SERVER)
-    if says_close(outcome):
-        response.force_close()
-    return response
-
-
-def _fit(native: web.BaseRequest, subprotocol: str | None, offer: str | None) -> web.BaseRequest:
-    """Return the request as aiohttp takes it without a word, with ``offer`` for all that is offered, if it is anything.
-
-    What it does not know is a list of protocols in ``Upgrade`` (HS-1) and a second line of subprotocols, and it warns,
-    with the peer's list, where none of them is spoken (web_ws.py:317).
-    """
-    is_fit = native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers
-    if is_fit and native.headers.get(_EXTENSIONS) == offer:
-        return native
-    kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version")
-    headers = [(name, value) for name in kept for value in native.headers.getall(name, ())]
-    if subprotocol is not None:
-        headers.append((_SUBPROTOCOL, subprotocol))
-    if offer is not None:
-        headers.append((_EXTENSIONS, offer))
-    return native.clone(headers=[("Upgrade", "websocket"), *headers])
-
-
-def _offer(request: Request, options: WebSocketOptions[Any]) -> str | None:
-    """Return what aiohttp shall find offered: what is agreed on, of which it answers all (FRAME-37).
-
-    It takes a window of 15 bits without a word, but is free to agree on a smaller one.
-    """
-    agreement = agree(request, options.compression)
-    if agreement is None:
-        return None
-    parts = [NAME]
-    if agreement.server_max_window_bits is not None:
-        parts.append(f"server_max_window_bits={min(agreement.server_max_window_bits, 14)}")
-    if agreement.server_no_context_takeover:
-        parts.append("server_no_context_takeover")
-    return "; ".join(parts)
-
-
-def _is_native(options: WebSocketOptions[Any]) -> bool:
-    """Tell whether aiohttp itself can hold a peer to the limits, as long as nothing is deflated."""
-    text, binary = options.max_text_size, options.max_binary_size
-    return text == binary and (text is None or text < _HIGHEST)
-
-
-def _native_limit(options: WebSocketOptions[Any]) -> int:
-    """Return ``max_msg_size``: exclusive, 0 for none, and with room for what deflate adds to random bytes."""
-    limit = max(size_limit(options.max_text_size), size_limit(options.max_binary_size))
-    if options.compression is not False:
-        limit = deflated_limit(limit)
-    return limit + 1 if limit < _HIGHEST else 0  # without one, `_Heads` refuses what is too big
-
-
-def _run_now(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run a control frame's coroutine, which does not suspend below the writer's limit."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    coroutine.close()
-    raise RuntimeError("aiohttp suspended while it wrote a control frame")

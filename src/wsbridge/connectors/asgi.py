@@ -62,8 +62,10 @@ from wsbridge.connector import (
     BaseSource,
     Initiator,
     Mount,
+    MountPoint,
     begin_later,
     later_turn,
+    peer_address,
     plain_response,
     shown,
 )
@@ -607,7 +609,6 @@ def make_request(scope: Scope, **options: Any) -> Request:
         below = path.rstrip("/")  # Litestar takes its prefix off the path, not off what was sent, and adds a slash
         root_path = whole.removesuffix(below) if whole.endswith(below) else root_path
     query: bytes = scope.get("query_string") or b""
-    client = scope.get("client")
     target = raw.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
     version = scope.get("http_version", "1.1")
     method = "CONNECT" if version in STREAM_VERSIONS else "GET"  # a scope of a WebSocket has none
@@ -617,7 +618,7 @@ def make_request(scope: Scope, **options: Any) -> Request:
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
         scheme="wss" if scope.get("scheme") in ("https", "wss") else "ws",
         http_version=version,
-        remote_address=(str(client[0]), int(client[1] or 0)) if client and client[0] else None,
+        remote_address=peer_address(scope.get("client")),
         native=scope,
         root_path=root_path,
         **options,
@@ -631,6 +632,7 @@ class AsgiApp(Mount):
 
     def __init__(self, connector: Connector, handler: WebSocketOptions[Any] | Application) -> None:
         super().__init__(connector, handler)
+        self._point = MountPoint(handler)
         connector._has_upgraded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -659,9 +661,7 @@ class AsgiApp(Mount):
             await self.connector.serve_websocket(self.handle, scope, receive, send)
 
     async def handle(self, request: Request, source: BaseSource) -> BaseChannel | Response:
-        if not isinstance(self._handler, Application):
-            parameters: Mapping[str, Any] = cast(Scope, request.native).get("path_params") or {}
-            request.path_params.update((str(name), str(value)) for name, value in parameters.items())
+        request.path_params.update(self._point.path_params(cast(Scope, request.native).get("path_params") or {}))
         return await super().handle(request, source)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -706,5 +706,4 @@ def asgi_app(
                 f"asgi_app cannot honour {name}: it is the server's own, or unknown; it takes "
                 f"{', '.join((*_MOUNT_OPTIONS, 'server_pings'))}"
             )
-    whole = handler if isinstance(handler, Application) else Application([("/", handler)])
-    return AsgiApp(connector(whole, **options), handler)
+    return AsgiApp(connector(MountPoint(handler).app, **options), handler)

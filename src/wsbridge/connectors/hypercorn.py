@@ -56,6 +56,7 @@ from wsbridge.connector import (
     close_keywords,
     of_transport,
     plain_connection,
+    request_parts,
 )
 from wsbridge.connectors import asgi
 from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
@@ -274,17 +275,13 @@ class Connector(asgi.Connector):
     def make_request(self, scope: asgi.Scope) -> Request:
         http: _Http = scope[_KEY]
         request = http.request
-        tls = http.tcp.writer.get_extra_info("ssl_object")
-        client = http.client
         return Request(
             request.method.decode("latin-1"),
             request.target.decode("latin-1"),
             headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw_items()],
-            scheme="wss" if tls else "ws",
             http_version=request.http_version.decode("latin-1"),
-            remote_address=None if client is None else (str(client[0]), int(client[1])),
-            tls=tls,
             native=scope,
+            **request_parts(http.tcp.writer.transport),
         )
 
     def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:

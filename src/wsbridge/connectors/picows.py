@@ -64,8 +64,8 @@ from wsbridge.connector import (
     BaseSource,
     Connect,
     FrameError,
+    HandshakeDeadline,
     MessageAssembler,
-    Timer,
     TransportChannel,
     begin_later,
     close_keywords,
@@ -73,6 +73,7 @@ from wsbridge.connector import (
     end_writing,
     is_valid_close_code,
     plain_response,
+    request_parts,
     shown,
 )
 from wsbridge.connector import MAX_HEAD as MAX_FRAME_HEAD
@@ -246,14 +247,14 @@ class _Source(BaseSource):
 class _Handshake(asyncio.Protocol):
     """A connection until its request is answered."""
 
-    __slots__ = ("_answered", "_connector", "_data", "_lost", "_task", "_timer", "_transport")
+    __slots__ = ("_answered", "_connector", "_data", "_deadline", "_lost", "_task", "_transport")
 
     _transport: asyncio.Transport
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
         self._data = bytearray()  # what is not handled yet
-        self._timer: Timer | None = None
+        self._deadline = HandshakeDeadline(connector)
         self._task: asyncio.Task[None] | None = None
         self._answered = False
         self._lost = False
@@ -262,25 +263,11 @@ class _Handshake(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._connector.refuse_http2(self._transport):
             return
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        clock = self._connector.clock
-        self._timer = clock.at(clock.time() + self._connector.handshake_timeout, self)
-
-    def tick(self, now: float) -> None:
-        """Cut a peer whose request is not complete in time, or who has its answer and stays (HS-10)."""
-        self._timer = None
-        self._transport.abort()
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._connector.clock.cancel(self._timer)
-            self._timer = None
+        self._deadline.begin(self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        self._forget_timer()
+        self._deadline.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._answered:
@@ -305,7 +292,7 @@ class _Handshake(asyncio.Protocol):
             self._respond(plain_response(400))
             return
         del unread[:end]
-        self._forget_timer()
+        self._deadline.cancel()
         self._task = begin_later(self._connector.loop, self._live(head))
 
     async def _live(self, head: Head) -> None:
@@ -328,17 +315,13 @@ class _Handshake(asyncio.Protocol):
         native = WSUpgradeRequest()
         native.method, native.path = head.method.encode(), head.target.encode("latin-1")
         native.version, native.headers = f"HTTP/{head.version}".encode(), CIMultiDict(head.headers)
-        remote: tuple[str, int] | None = transport.get_extra_info("peername")
-        tls = transport.get_extra_info("ssl_object")
         request: Request[WSUpgradeRequest] = Request(
             head.method,
             head.target,
             headers=head.headers,
-            scheme="wss" if tls else "ws",
             http_version=head.version,
-            remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
-            tls=tls,
             native=native,
+            **request_parts(transport),
         )
         source = _Source(connector, request)
         outcome = await connector.handle(request, source)
@@ -369,8 +352,7 @@ class _Handshake(asyncio.Protocol):
             data = final_response(plain_response(500), method)
         self._answered = True
         self._data.clear()
-        self._forget_timer()
-        self._set_timer()
+        self._deadline.begin(self._transport.abort)  # for a peer who has its answer and stays
         self._transport.write(data)
         if not self._transport.can_write_eof():
             self._transport.close()

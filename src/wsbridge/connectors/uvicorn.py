@@ -49,9 +49,9 @@ from wsbridge.connector import (
     ALL_FEATURES,
     BaseChannel,
     BaseSource,
+    HandshakeDeadline,
     PeersLogger,
     Taken,
-    Timer,
     abort,
     close_keywords,
     of_transport,
@@ -82,34 +82,20 @@ class _Http(H11Protocol):
     """A connection until it is upgraded."""
 
     connector: ClassVar[Connector]
-    _timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.deadline = HandshakeDeadline(self.connector)
         if not self.connector.refuse_http2(transport):
             self.logger = peers_logger
             super().connection_made(transport)
-            self._wait_for_request()
-
-    def _wait_for_request(self) -> None:
-        clock = self.connector.clock
-        self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.connector.clock.cancel(self._timer)
-            self._timer = None
-
-    def tick(self, now: float) -> None:
-        """Cut a peer whose request is not complete in time (HS-10)."""
-        self._timer = None
-        self.transport.abort()
+            self.deadline.begin(transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
+        self.deadline.cancel()
         super().connection_lost(exc)
 
     def _should_upgrade(self) -> bool:
-        self._forget_timer()
+        self.deadline.cancel()
         cast(Any, self.scope)[KEY] = self
         date = [(b"date", formatdate(usegmt=True).encode())] if self.config.date_header else []
         self.server_state.default_headers = date + self.config.encoded_headers
@@ -136,7 +122,7 @@ class _Http(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.transport.is_closing():
-            self._wait_for_request()
+            self.deadline.begin(self.transport.abort)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         if asgi.has_controls(event.headers):

@@ -4,14 +4,14 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
 ``resume_writing`` -> their namesakes.
 
-Mends; lines are those of 17.4:
+Works around; lines are those of 17.4:
 
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
   everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
   that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
-  closes it (15 and 16): `_Connection.keep` lets them pass, or refuses them.
+  closes it (15 and 16): `HeadReader.keep` lets them pass, or refuses them.
 - What stands behind the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
-  interceptors too: `_Connection.keep`, and the connector's clock.
+  interceptors too: `HeadReader.keep`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
   answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
@@ -24,26 +24,23 @@ Mends; lines are those of 17.4:
 - The size limit counts deflated bytes first, and is one for text and binary: `FrameReader._limit`.
 - What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
 
-Names that websockets does not document: ``recv_frame``, ``max_message_size`` (15: ``max_size``), ``parser_exc``,
-``close_sent``, ``close_rcvd``, ``extensions``, ``reader.read_exact``; ``PerMessageDeflate`` and its ``decoder``.
+Names that websockets does not document are listed in `_PRIVATE`, here and in `wsbridge.connectors._codecs.websockets`.
 It declares no deviation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import logging
-import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, ClassVar, TypeAlias, cast
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.exceptions import WebSocketException
 from websockets.frames import CloseCode
@@ -59,17 +56,20 @@ from wsbridge.connector import (
     BaseChannel,
     BaseConnector,
     BaseSource,
+    HandshakeDeadline,
     Mount,
+    MountPoint,
     Taken,
-    Timer,
     abort,
     begin_later,
     close_keywords,
     closing,
     of_transport,
     plain_response,
+    server_names,
 )
-from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
+from wsbridge.connectors._codecs.websockets import Channel, agree_on_deflate
+from wsbridge.connectors._websockets_head import KNOWS_METHODS, HeadReader
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
 
@@ -83,16 +83,144 @@ _Handle = Callable[[Request, BaseSource], Awaitable[BaseChannel | Response]]
 _ProcessRequest = Callable[[Any, Any], Awaitable[NativeResponse | None] | NativeResponse | None]
 
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
-_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
-_MAX_HEADERS = 128  # websockets' own limit, for which 15 and 16 close the connection
-_LONG = 8000  # bytes: a longer line is too long for websockets (http11.py:34)
-_FAKE = ("GET", "/", "1.1")
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
-_BODY = re.compile(rb"^(?:content-length|transfer-encoding):", re.IGNORECASE | re.MULTILINE)
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*\r\n")
-_END = b"\r\n\r\n"
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
-_KNOWS_METHODS = "method" in NativeRequest.__dataclass_fields__  # since 17
+
+_PRIVATE = {
+    "websockets.asyncio.server:ServerConnection": "handshake paused send_data",
+    "websockets.server:ServerProtocol": "eof_sent",
+}
+server_names("websockets", "15.0 to 17.4", _PRIVATE)
+
+
+# ---- the channel ----------------------------------------------------------------------------------------------------
+
+# `Channel` of `wsbridge.connectors._codecs.websockets`, which uvicorn's default implementation shares.
+
+
+# ---- the source -----------------------------------------------------------------------------------------------------
+
+
+class _Source(BaseSource):
+    def __init__(self, connector: BaseConnector, request: Request, native: _Connection) -> None:
+        super().__init__(connector, request)
+        self._native = native
+
+    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> Channel:
+        channel = Channel(self.connector, self.request, options, subprotocol)
+        channel.native = self._native
+        return channel
+
+    def accept(self, channel: BaseChannel) -> NativeResponse:
+        """Return the 101."""
+        native, protocol = self._native, self._native.protocol
+        assert native.request is not None
+        headers = Headers()
+        headers["Upgrade"] = "websocket"
+        headers["Connection"] = "Upgrade"
+        headers["Sec-WebSocket-Accept"] = accept_key(native.request.headers["Sec-WebSocket-Key"])
+        extensions = agree_on_deflate(protocol, self.request, channel.options.compression)
+        if extensions is not None:
+            headers["Sec-WebSocket-Extensions"] = extensions
+        if channel.subprotocol is not None:
+            headers["Sec-WebSocket-Protocol"] = channel.subprotocol
+            protocol.subprotocol = cast(Any, channel.subprotocol)
+        native.agreed(channel.options)
+        for name, value in self.response_headers:
+            headers[name] = value
+        return NativeResponse(101, "Switching Protocols", headers)
+
+
+# ---- the connector --------------------------------------------------------------------------------------------------
+
+
+class Connector(BaseConnector):
+    """Serves by websockets' `ServerConnection`. ``native_options``: ``write_limit`` and ``logger`` of its ``serve``."""
+
+    name = "websockets"
+    connector_api = 2
+    features = ALL_FEATURES - {"fragments"}
+    mount_harness = "wsbridge.conformance.mounts.websockets:serve"
+    close_keywords = close_keywords({code.name: code for code in CloseCode})
+    compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
+    native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
+
+    _server: _Server
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        options: dict[str, Any] = {"logger": _quiet_logger(), **self.native_options}
+        logger = options.pop("logger")
+        self._server = server = _Server(self._live)
+
+        def protocol() -> asyncio.Protocol:
+            return _Connection(
+                self,
+                HandshakeDeadline(self),
+                ServerProtocol(logger=logger),
+                cast(Server, server),
+                ping_interval=None,
+                close_timeout=self.handshake_timeout,  # of refused requests; the channels have their own
+                **options,
+            )
+
+        self.serve_protocols(sockets, protocol)
+
+    async def _live(self, connection: _Connection) -> None:
+        """Live a connection's life."""
+        try:
+            await connection.handshake(self._answer, None, None)
+            channel = connection.channel
+            if connection.protocol.state is _OPEN and channel is not None:
+                connection.begin(channel)  # as `live`, without a frame more that each message wakes
+                try:
+                    await channel.run()
+                finally:
+                    connection.let_go()
+                await connection.close()
+        except (WebSocketException, OSError, EOFError):
+            pass  # no handshake came, or one that was refused; the peer's own affair
+        except Exception:
+            connection.logger.exception("connection handler failed")
+        finally:
+            abort(connection.transport)
+            self._server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _answer(self, connection: ServerConnection, request: NativeRequest) -> NativeResponse:
+        assert isinstance(connection, _Connection)
+        return await connection.answer(self.handle, connection.make_request())
+
+    def _how_taken(self, connection: _Connection) -> Taken:
+        return of_transport(connection.transport)
+
+    def _cut_answered(self, connection: _Connection) -> None:
+        abort(connection.transport)
+
+    async def _stop(self) -> None:
+        if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
+            await asyncio.wait(tasks, timeout=0.25)
+
+
+def _quiet_logger() -> logging.Logger:
+    """Return a logger for what needs attention, which ordinary ends do not."""
+    logger = logging.Logger("websockets.server", logging.WARNING)
+    logger.parent = logging.getLogger(logger.name)
+    return logger
+
+
+# ---- the receiving side ---------------------------------------------------------------------------------------------
+
+
+class _Server:
+    """What a connection takes for its server: `websockets.asyncio.server.Server`, but that it does not accept."""
+
+    def __init__(self, live: Callable[[_Connection], Coroutine[Any, Any, None]]) -> None:
+        self.handler = live
+        self.handler_tasks: set[asyncio.Task[None]] = set()
+
+    def is_serving(self) -> bool:
+        return True  # what comes at the stop is refused by the base
+
+    def start_connection_handler(self, connection: _Connection) -> None:
+        """Do what connections do by themselves since 17."""
+        self.handler_tasks.add(begin_later(connection.loop, self.handler(connection)))
 
 
 class _Protocol(ServerProtocol):
@@ -102,24 +230,24 @@ class _Protocol(ServerProtocol):
         return super().reject(status, f"{HTTPStatus(status).phrase}\n")
 
 
-class _Connection(FrameReader, ServerConnection):
+class _Connection(HeadReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
-    __slots__ = ("_aside", "_line", "_lines", "_size", "_timeout", "_timer", "connector", "is_too_large")
+    __slots__ = ("_deadline", "connector")
 
     def __init__(
-        self, connector: Connector, timeout: float | None, protocol: ServerProtocol, server: Server, **options: Any
+        self,
+        connector: Connector,
+        deadline: HandshakeDeadline | None,
+        protocol: ServerProtocol,
+        server: Server,
+        **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
         protocol.__class__ = _Protocol
         self.connector = connector
         self.prepare()
-        self._timeout = timeout
-        self._timer: Timer | None = None
-        self._line: tuple[str, str, str] | None = None  # method, target and version as sent
-        self._aside: list[tuple[str, str]] = []  # headers that websockets would not take
-        self._size = self._lines = 0  # of the head so far
-        self.is_too_large = False
+        self._deadline = deadline  # None in a mount, whose server has its own
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
@@ -127,119 +255,19 @@ class _Connection(FrameReader, ServerConnection):
         return ServerProtocol.reject(self.protocol, status, text)  # the words of who mounts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._timeout is not None and self.connector.refuse_http2(cast(asyncio.Transport, transport)):
+        if self._deadline is not None and self.connector.refuse_http2(cast(asyncio.Transport, transport)):
             return
         super().connection_made(transport)
-        if self._timeout is not None:
-            clock = self.connector.clock
-            self._timer = clock.at(clock.time() + self._timeout, self)
+        if self._deadline is not None:
+            self._deadline.begin(self.transport.abort)
 
-    def tick(self, now: float) -> None:
-        """Cut a peer whose request is not complete in time (HS-10)."""
-        self._timer = None
-        self.transport.abort()
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.connector.clock.cancel(self._timer)
-            self._timer = None
-
-    def keep(self) -> None:
-        """Let the request be parsed, line by line if it came in pieces, and nothing behind it (HS-11)."""
-        unread = self._unread
-        limit = self.connector.max_head_size
-        if self._line is None and (end := unread.find(_END) + len(_END)) >= len(_END):
-            if end <= limit and unread.count(b"\n", 0, end) <= _MAX_HEADERS + 2:
-                head = bytes(unread[:end])
-                del unread[:end]
-                self._parse_head(head)
-            else:
-                self._refuse_large()
-        while self.request is None and (end := unread.find(b"\n") + 1):
-            line = bytes(unread[:end])
-            del unread[:end]
-            self._size += end
-            self._lines += 1
-            if self._size > limit or self._lines > _MAX_HEADERS + 2:
-                self._refuse_large()
-                break
-            self.parse_unopened(self._request_line(line) if self._line is None else self._fit(line))
-        if self.protocol.eof_sent:
-            self.parse_unopened(bytes(unread))  # to be dropped
-            unread.clear()
-        elif self.request is None and self._size + len(unread) > limit:
-            self._refuse_large()
-        elif len(unread) > _MAX_EARLY:
-            self.transport.pause_reading()
-
-    def _refuse_large(self) -> None:
-        """Have the request answered with 431 (HS-17): websockets is told of another one."""
-        self.is_too_large = True
-        self._unread.clear()
-        if self._line is None:
-            self._line = _FAKE
-            self.parse_unopened(b"GET / HTTP/1.1\r\n")
-        self.parse_unopened(b"\r\n")
-
-    def _parse_head(self, head: bytes) -> None:
-        first = head.find(b"\n") + 1
-        fit, headers = self._request_line(head[:first]), head[first:]
-        if len(headers) > _LONG or _BODY.search(headers):
-            headers = b"".join(map(self._fit, headers.splitlines(keepends=True)))
-        self.parse_unopened(fit + headers)
-
-    def _fit(self, line: bytes) -> bytes:
-        """Return a header as websockets takes it: nothing of one that is too long for it, or tells of a body."""
-        if len(line) > _LONG or _BODY.match(line):
-            found = _HEADER.fullmatch(line)
-            if found is not None:
-                self._aside.append((found[1].decode(), found[2].decode("latin-1")))
-                return b""
-        return line
-
-    def _request_line(self, line: bytes) -> bytes:
-        """Keep the request line, and return one that websockets takes, or surely refuses."""
-        match = _REQUEST_LINE.fullmatch(line)
-        if match is None:
-            return b"\n"  # no HTTP: closed
-        method, target, version = match.groups()
-        self._line = method.decode(), target.decode("latin-1"), version.decode()
-        if not _KNOWS_METHODS:
-            method, version = b"GET", b"1.1"
-        target = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target)
-        return b"%b %b HTTP/%b\r\n" % (method, target if len(target) <= _LONG else b"/", version)
-
-    def make_request(self, root_path: str = "") -> Request:
-        """Return the request, which is complete."""
-        native = self.request
-        assert native is not None
-        assert self._line is not None
-        method, target, version = self._line
-        if native.path == "/" and len(target) > _LONG:
-            native.path = target
-        for name, value in self._aside:
-            native.headers[name] = value
-        self._aside.clear()
-        remote: tuple[str, int] | str | None = self.transport.get_extra_info("peername")
-        tls = self.transport.get_extra_info("ssl_object")
-        return Request(
-            method,
-            target,
-            headers=[
-                (name, value if value.isascii() else value.encode("latin-1", "surrogateescape").decode("latin-1"))
-                for name, value in native.headers.raw_items()
-            ],
-            scheme="wss" if tls else "ws",
-            http_version=version,
-            remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
-            tls=tls,
-            native=native,
-            root_path=root_path,
-        )
+    def _waits_no_longer(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     async def answer(self, handle: _Handle, request: Request) -> NativeResponse:
         """Return the response that wsbridge has for the request."""
-        self._forget_timer()
+        self._waits_no_longer()
         self.ping_interval = None
         if self.is_too_large:
             return _refusal(plain_response(431), request.method)
@@ -284,7 +312,7 @@ class _Connection(FrameReader, ServerConnection):
         if self._comes_last(partial(self.connection_lost, exc)):
             return
         super().connection_lost(exc)
-        self._forget_timer()
+        self._waits_no_longer()
         self.lost()
 
     # ---- sending ----------------------------------------------------------------------------------------------------
@@ -316,126 +344,18 @@ class _Connection(FrameReader, ServerConnection):
         await self.wait_closed()
 
 
-class _Source(BaseSource):
-    def __init__(self, connector: BaseConnector, request: Request, native: _Connection) -> None:
-        super().__init__(connector, request)
-        self._native = native
-
-    def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> Channel:
-        channel = Channel(self.connector, self.request, options, subprotocol)
-        channel.native = self._native
-        return channel
-
-    def accept(self, channel: BaseChannel) -> NativeResponse:
-        """Return the 101."""
-        native, protocol = self._native, self._native.protocol
-        assert native.request is not None
-        headers = Headers()
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Accept"] = accept_key(native.request.headers["Sec-WebSocket-Key"])
-        extensions = agree_on_deflate(protocol, self.request, channel.options.compression)
-        if extensions is not None:
-            headers["Sec-WebSocket-Extensions"] = extensions
-        if channel.subprotocol is not None:
-            headers["Sec-WebSocket-Protocol"] = channel.subprotocol
-            protocol.subprotocol = cast(Any, channel.subprotocol)
-        native.agreed(channel.options)
-        for name, value in self.response_headers:
+def _refusal(outcome: Response, method: str) -> NativeResponse:
+    """Return a response in plain HTTP, behind which the connection is closed."""
+    headers = Headers()
+    for name, value in closing(outcome).headers:
+        if name.lower() not in ("content-length", "transfer-encoding"):
             headers[name] = value
-        return NativeResponse(101, "Switching Protocols", headers)
-
-
-class _Server:
-    """What a connection takes for its server: `websockets.asyncio.server.Server`, but that it does not accept."""
-
-    def __init__(self, live: Callable[[_Connection], Coroutine[Any, Any, None]]) -> None:
-        self.handler = live
-        self.handler_tasks: set[asyncio.Task[None]] = set()
-
-    def is_serving(self) -> bool:
-        return True  # what comes at the stop is refused by the base
-
-    def start_connection_handler(self, connection: _Connection) -> None:
-        """Do what connections do by themselves since 17."""
-        self.handler_tasks.add(begin_later(connection.loop, self.handler(connection)))
-
-
-class Connector(BaseConnector):
-    """Serves by websockets' `ServerConnection`. ``native_options``: ``write_limit`` and ``logger`` of its ``serve``."""
-
-    name = "websockets"
-    connector_api = 2
-    features = ALL_FEATURES - {"fragments"}
-    close_keywords = close_keywords({code.name: code for code in CloseCode})
-    compression_settings = frozenset(("window_bits", "memory_level", "context_takeover"))
-    native_option_names: ClassVar[frozenset[str]] = frozenset(("logger", "write_limit"))
-
-    _server: _Server
-
-    async def _start(self, sockets: list[socket.socket]) -> None:
-        options: dict[str, Any] = {"logger": _quiet_logger(), **self.native_options}
-        logger = options.pop("logger")
-        self._server = server = _Server(self._live)
-
-        def protocol() -> asyncio.Protocol:
-            return _Connection(
-                self,
-                self.handshake_timeout,
-                ServerProtocol(logger=logger),
-                cast(Server, server),
-                ping_interval=None,
-                close_timeout=self.handshake_timeout,  # of refused requests; the channels have their own
-                **options,
-            )
-
-        self.serve_protocols(sockets, protocol)
-
-    async def _live(self, connection: _Connection) -> None:
-        """Live a connection's life."""
-        try:
-            await connection.handshake(self._answer, None, None)
-            channel = connection.channel
-            if connection.protocol.state is _OPEN and channel is not None:
-                connection.begin(channel)  # as `live`, without a frame more that each message wakes
-                try:
-                    await channel.run()
-                finally:
-                    connection.let_go()
-                await connection.close()
-        except (WebSocketException, OSError, EOFError):
-            pass  # no handshake came, or one that was refused; the peer's own affair
-        except Exception:
-            connection.logger.exception("connection handler failed")
-        finally:
-            abort(connection.transport)
-            self._server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-
-    async def _answer(self, connection: ServerConnection, request: NativeRequest) -> NativeResponse:
-        assert isinstance(connection, _Connection)
-        return await connection.answer(self.handle, connection.make_request())
-
-    def _how_taken(self, connection: _Connection) -> Taken:
-        return of_transport(connection.transport)
-
-    def _cut_answered(self, connection: _Connection) -> None:
-        abort(connection.transport)
-
-    async def _stop(self) -> None:
-        if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
-            await asyncio.wait(tasks, timeout=0.25)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serve_mounted(
-        cls, sock: socket.socket, path: str, handler: WebSocketOptions[Any] | Application, **options: Any
-    ) -> AsyncGenerator[Mount, None]:
-        def plain(connection: ServerConnection, request: NativeRequest) -> NativeResponse | None:
-            return connection.respond(200, "plain") if request.path == "/plain" else None
-
-        mounted = mount(handler, path=path, process_request=plain, connector=cls, **options)
-        async with serve(**mounted.serve_kwargs, sock=sock):
-            yield mounted
+    headers.setdefault("Date", email.utils.formatdate(usegmt=True))
+    has_body = outcome.status_code not in (204, 304)
+    if has_body:
+        headers["Content-Length"] = str(len(outcome.body))
+    body = outcome.body if has_body and method != "HEAD" else b""
+    return NativeResponse(outcome.status_code, responses.get(outcome.status_code, ""), headers, body)
 
 
 class _Mount(Mount):
@@ -468,23 +388,23 @@ def mount(
     Returns:
         The mount. The server's ``close`` ends its channels; ``await mount.stop()`` does it without ending the server.
     """
-    whole = handler if isinstance(handler, Application) else Application([(path or "/", handler)])
-    made = connector(whole, **options)
+    point = MountPoint(handler, path or "/", route=path or "/")
+    made = connector(point.app, **options)
     mounted = _Mount(made, handler)
-    root_path = (path or "").rstrip("/") if isinstance(handler, Application) else ""
+    root_path = point.root_path
 
     def is_ours(request: Request) -> bool:
         if path is None:
             return True
-        if isinstance(handler, Application):
+        if point.has_routes:
             return request.path == root_path or request.path.startswith(root_path + "/")
-        return bool(whole.route({"request": request, "response": None}))
+        return bool(point.app.route({"request": request, "response": None}))
 
     async def answer(connection: ServerConnection, native: NativeRequest) -> NativeResponse | None:
         assert isinstance(connection, _Connection)
         request = connection.make_request()
         ours = is_ours(request) or connection.is_too_large
-        if not ours and request.method != "GET" and not _KNOWS_METHODS:
+        if not ours and request.method != "GET" and not KNOWS_METHODS:
             return connection.respond(405, "Method Not Allowed\n")
         response: NativeResponse | None = None
         if process_request is not None and not connection.is_too_large:
@@ -511,24 +431,3 @@ def mount(
         "server_header": None,
     }
     return mounted
-
-
-def _refusal(outcome: Response, method: str) -> NativeResponse:
-    """Return a response in plain HTTP, behind which the connection is closed."""
-    headers = Headers()
-    for name, value in closing(outcome).headers:
-        if name.lower() not in ("content-length", "transfer-encoding"):
-            headers[name] = value
-    headers.setdefault("Date", email.utils.formatdate(usegmt=True))
-    has_body = outcome.status_code not in (204, 304)
-    if has_body:
-        headers["Content-Length"] = str(len(outcome.body))
-    body = outcome.body if has_body and method != "HEAD" else b""
-    return NativeResponse(outcome.status_code, responses.get(outcome.status_code, ""), headers, body)
-
-
-def _quiet_logger() -> logging.Logger:
-    """Return a logger for what needs attention, which ordinary ends do not."""
-    logger = logging.Logger("websockets.server", logging.WARNING)
-    logger.parent = logging.getLogger(logger.name)
-    return logger

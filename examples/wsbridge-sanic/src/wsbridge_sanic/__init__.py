@@ -25,7 +25,7 @@ Mends:
   request. It fails on a request whose URL is none, while it makes an error page of it: see `_Request`.
 
 Names that nobody documents: ``recv_frame``, ``current_size``, ``parser_exc``, ``close_sent`` and ``close_rcvd`` of
-websockets, which `_check_names` looks for; those of Sanic's protocols and of its `Http`, which are public otherwise.
+websockets, which are listed in `_PRIVATE`; those of Sanic's protocols and of its `Http`, which are public otherwise.
 
 It lacks compression, which Sanic does not negotiate, and a mount: an application of Sanic's own brings its own protocol
 class, which leaves no place for `_Connection`. It declares two deviations: see `Connector.deviations`.
@@ -62,14 +62,16 @@ from wsbridge.connector import (
     BaseConnector,
     BaseSource,
     Deviation,
+    HandshakeDeadline,
     Taken,
-    Timer,
     TransportChannel,
     abort,
     close_keywords,
     closing,
     of_transport,
     plain_connection,
+    request_parts,
+    server_names,
 )
 
 __all__ = ["Connector"]
@@ -80,13 +82,8 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 
 
-def _check_names() -> None:
-    missing = {"recv_frame", "current_size", "parser_exc", "close_sent", "close_rcvd"} - set(dir(ServerProtocol()))
-    if missing:
-        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {sorted(missing)}")
-
-
-_check_names()
+_PRIVATE = {"websockets.server:ServerProtocol": "recv_frame current_size parser_exc close_sent close_rcvd"}
+server_names("websockets", "16.0 to 17.4", _PRIVATE)
 
 
 class _Channel(TransportChannel):
@@ -228,7 +225,7 @@ class _Http(Http):
 class _Connection(WebSocketProtocol):
     """A connection: Sanic parses the request, wsbridge answers it, and what comes behind it goes to a channel."""
 
-    __slots__ = ("__weakref__", "_timer", "connector")
+    __slots__ = ("__weakref__", "connector", "deadline")
 
     HTTP_CLASS = _Http
 
@@ -239,7 +236,7 @@ class _Connection(WebSocketProtocol):
         super().__init__(**options)
         self.connector: Connector = self.app.ctx.connector
         self.request_handler = self.answer
-        self._timer: Timer | None = None
+        self.deadline = HandshakeDeadline(self.connector)
 
     # ---- the handshake ----------------------------------------------------------------------------------------------
 
@@ -249,25 +246,19 @@ class _Connection(WebSocketProtocol):
         super().connection_made(transport)
         self.connector.tasks.add(self._task)
         self._task.add_done_callback(self.connector.tasks.discard)
-        clock = self.connector.clock
-        self._timer = clock.at(clock.time() + self.connector.handshake_timeout, self)
+        self.deadline.begin(transport.abort)
 
     async def connection_task(self) -> None:
         """Begin in the next turn: an eager task would begin before Sanic's `connection_made` has made its buffer."""
         await asyncio.sleep(0)
         await super().connection_task()
 
-    def tick(self, now: float) -> None:
-        """Cut a peer whose request is not complete in time (HS-10)."""
-        self._timer = None
-        self.transport.abort()
-
     def check_timeouts(self) -> None:
         """Do nothing; Sanic would look here for requests and answers that take too long."""
 
     async def answer(self, native: NativeRequest) -> None:
         """Answer a request, as Sanic's application would."""
-        self._forget_timer()
+        self.deadline.cancel()
         stream: Any = native.stream
         stream.keep_alive = False
         request = _make_request(native, self.transport)
@@ -309,11 +300,6 @@ class _Connection(WebSocketProtocol):
             self.connector.drain_answered(plain_connection(self.transport))  # what is unread would reset it
             self.transport.close()
 
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.connector.clock.cancel(self._timer)
-            self._timer = None
-
     # ---- the channel; data_received and eof_received call their namesakes of the websocket --------------------------
 
     def pause_writing(self) -> None:
@@ -327,7 +313,7 @@ class _Connection(WebSocketProtocol):
             self.websocket.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
+        self.deadline.cancel()
         super().connection_lost(exc)
 
 
@@ -415,15 +401,13 @@ def _make_request(native: NativeRequest, transport: asyncio.Transport) -> Reques
     headers = [(_as_sent(name), _as_sent(value).strip()) for name, value in native.headers.items()]
     if not all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers):
         raise BadRequest("Bad Request")
-    remote = transport.get_extra_info("peername")
     return Request(
         native.method,
         native.raw_url.decode("latin-1"),
         headers=[(name.decode(), value.decode("latin-1")) for name, value in headers],
-        scheme="wss" if transport.get_extra_info("ssl_object") else "ws",
         http_version=native.version,
-        remote_address=(str(remote[0]), int(remote[1])) if isinstance(remote, tuple) else None,
         native=native,
+        **request_parts(transport),
     )
 
 

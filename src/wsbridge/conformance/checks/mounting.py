@@ -1,7 +1,7 @@
 """MOUNT: inside an application of the server's own framework.
 
-How a connector makes its mount known to the suite stands at `wsbridge.connector.BaseConnector.serve_mounted`; one
-without it lacks the feature ``"mount"``.
+A connector makes its mount known to the suite by a `wsbridge.conformance.mounts.Harness`, which its ``mount_harness``
+names; one without it lacks the feature ``"mount"``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
+from wsbridge.conformance.mounts import load_harness
 from wsbridge.connector import Mount
 from wsbridge.connector.sockets import bind, listen, socket_address
 from wsbridge.http import Request, Response
@@ -47,7 +48,8 @@ async def mounted(
     listen([sock])  # which not every server does by itself
     entered = False
     try:
-        harness = bench.connector.serve_mounted(sock, _PATH, bench.options() if handler is None else handler, **options)
+        serve = load_harness(bench.connector)
+        harness = serve(bench.connector, sock, _PATH, bench.options() if handler is None else handler, **options)
         mount = await bench.within(harness.__aenter__(), "the start of the framework's application")
         entered = True
         try:

@@ -19,7 +19,15 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge import Compression, Request, WebSocketOptions
-from wsbridge.connector import LARGE, MAX_SIZE, TransportChannel, agree, deflated_limit, size_limit
+from wsbridge.connector import (
+    LARGE,
+    MAX_SIZE,
+    TransportChannel,
+    agree,
+    deflated_limit,
+    server_names,
+    size_limit,
+)
 from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
 
 __all__ = ["Channel", "FrameReader", "agree_on_deflate"]
@@ -35,17 +43,15 @@ _MAX_SMALL = 64 * 1024  # bytes of those that are
 _WINDOW_BITS, _MEMORY_LEVEL = 12, 5  # websockets' own defaults
 
 
-def _check_names() -> str:
-    """Return the name of the size limit; raise ImportError if this version lacks what is used here."""
-    names = {*vars(ServerProtocol()), *dir(ServerProtocol)}
-    limit = "max_message_size" if "max_message_size" in names else "max_size"
-    needed = {limit, "recv_frame", "parser_exc", "close_sent", "close_rcvd", "extensions", "reader"}
-    if missing := sorted(needed - names):
-        raise ImportError(f"this version of websockets is not supported: ServerProtocol has no {', '.join(missing)}")
-    return limit
+_PRIVATE = {
+    "websockets.extensions.permessage_deflate:PerMessageDeflate": "decode_cont_data decoder",
+    "websockets.server:ServerProtocol": "close_rcvd close_sent extensions parser_exc reader recv_frame "
+    "max_message_size|max_size",
+    "websockets.streams:StreamReader": "at_eof buffer read_exact",
+}
+server_names("websockets", "15.0 to 17.4", _PRIVATE)
 
-
-_LIMIT_NAME = _check_names()
+_LIMIT_NAME = "max_message_size" if hasattr(ServerProtocol(), "max_message_size") else "max_size"
 
 
 class Channel(TransportChannel):
