@@ -155,7 +155,7 @@ class _Channel(QueuedChannel):
 
     def written(self, future: asyncio.Future[None]) -> None:
         """Take it that the write buffer is empty, or the connection gone."""
-        if not self._stream.writing():  # behind a message and a control frame there are two to wait for
+        if not self._stream.writing():  # after a message and a control frame there are two to wait for
             self.resume_writing()
 
     async def answered(self) -> None:
@@ -368,7 +368,7 @@ class _Handler(WebSocketHandler):
         finish(None if response.status_code in (204, 304) else response.body)
 
     def _respond_and_close(self, response: Response) -> None:
-        """Answer where the connection ends behind it: tornado would say so in another way, or read a body first."""
+        """Answer where the connection ends after it: tornado would say so in another way, or read a body first."""
         data = final_response(response, self.request.method or "")
         stream = self.detach()
         self._connector.keep(begin_later(self._connector.loop, end_after(stream, data, self._connector)))

@@ -10,15 +10,15 @@ Works around; lines are those of 17.4:
   everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
   that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
   closes it (15 and 16): `HeadReader.keep` lets them pass, or refuses them.
-- What stands behind the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
+- What stands after the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
   interceptors too: `HeadReader.keep`, and the connector's clock.
-- ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found behind the
+- ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found after the
   answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most
   (asyncio/messages.py:181): `FrameReader._frame_received` joins them.
 - A read of 256 KiB can hold 40,000 messages, or some that inflate a thousandfold: it is parsed piece by piece.
 - A peer that does not read its refusal may stay (asyncio/connection.py, ``send_context``): `BaseConnector.answering`.
-- Pings are answered behind the close frame too, and without bound for a peer that does not read: the channel does it.
+- Pings are answered after the close frame too, and without bound for a peer that does not read: the channel does it.
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
 - The size limit counts deflated bytes first, and is one for text and binary: `FrameReader._limit`.
@@ -345,7 +345,7 @@ class _Connection(HeadReader, ServerConnection):
 
 
 def _refusal(outcome: Response, method: str) -> NativeResponse:
-    """Return a response in plain HTTP, behind which the connection is closed."""
+    """Return a response in plain HTTP, after which the connection is closed."""
     headers = Headers()
     for name, value in closing(outcome).headers:
         if name.lower() not in ("content-length", "transfer-encoding"):

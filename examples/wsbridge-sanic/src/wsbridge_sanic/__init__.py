@@ -4,7 +4,7 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
 ``resume_writing`` -> their namesakes.
 
-Mends:
+Works around:
 
 - Sanic answers a request by its router, its middleware and `HTTPResponse`, which overwrites ``Connection``: here
   ``request_handler`` is `_Connection.answer`, which asks wsbridge and writes what it says.
@@ -86,6 +86,9 @@ _PRIVATE = {"websockets.server:ServerProtocol": "recv_frame current_size parser_
 server_names("websockets", "16.0 to 17.4", _PRIVATE)
 
 
+# ---- the channel ----------------------------------------------------------------------------------------------------
+
+
 class _Channel(TransportChannel):
     __slots__ = ("core",)
 
@@ -128,6 +131,9 @@ class _Channel(TransportChannel):
             self._transport.write(data)
 
 
+# ---- the source -----------------------------------------------------------------------------------------------------
+
+
 class _Source(BaseSource):
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
         channel = _Channel(self.connector, self.request, options, subprotocol)
@@ -145,6 +151,9 @@ class _Source(BaseSource):
         if channel.subprotocol is not None:
             headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
         return _head(101, headers)
+
+
+# ---- the connector --------------------------------------------------------------------------------------------------
 
 
 class Connector(BaseConnector):
@@ -193,6 +202,9 @@ class Connector(BaseConnector):
         if self.tasks:  # a callback that is given up, or that calls this, may be among them
             await asyncio.wait(list(self.tasks), timeout=0.25)
         Sanic.unregister_app(self._native)
+
+
+# ---- the receiving side ---------------------------------------------------------------------------------------------
 
 
 class _Request(NativeRequest):
