@@ -6,20 +6,27 @@ import asyncio
 import contextlib
 import socket
 import zlib
-from collections.abc import Awaitable, Coroutine
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from wsbridge import Compression, WebSocketOptions
-from wsbridge.connector import LARGE, MAX_SIZE, NAME, Agreement, deflated_limit, is_valid_close_code, size_limit
+from wsbridge.connector import (
+    LARGE,
+    MAX_SIZE,
+    NAME,
+    Agreement,
+    QueuedChannel,
+    deflated_limit,
+    is_valid_close_code,
+    size_limit,
+)
 from wsbridge.connectors._codecs.pieces import Inflation
-
-if TYPE_CHECKING:
-    from wsbridge.connectors.tornado import _Channel
 
 __all__ = ["BINARY", "CLOSE", "PING", "PONG", "TEXT", "Frames", "Terms", "read"]
 
@@ -47,13 +54,39 @@ class _Violation(Exception):
     """The peer broke the protocol; it has been dealt with."""
 
 
+class FrameChannel(QueuedChannel):
+    """What `Frames` report to.
+
+    Attributes:
+        gate: What reading waits for, if it is held.
+        terms: The options as tornado wants them.
+    """
+
+    __slots__ = ("gate", "terms")
+
+    gate: asyncio.Future[None] | None
+    terms: Terms
+
+    @abstractmethod
+    def opened(self, frames: Frames) -> None:
+        """Take the connection, when the 101 is written."""
+
+    @abstractmethod
+    def written(self, future: asyncio.Future[None]) -> None:
+        """Take it that the write buffer is empty, or the connection gone."""
+
+    @abstractmethod
+    def send_large(self, deflate: Callable[[], bytes], write: Callable[[bytes], None]) -> Awaitable[object]:
+        """Deflate a large message outside the event loop, and write it."""
+
+
 class Frames(WebSocketProtocol13):
     """Tornado's codec, reporting to a channel."""
 
     # beside the dictionary of tornado's class: beyond 30 names CPython shares no keys, which costs 2.8 KiB
     __slots__ = ("_at_head", "_outer_compressed", "agreement", "broken", "channel")
 
-    def __init__(self, handler: WebSocketHandler, channel: _Channel, params: Any) -> None:
+    def __init__(self, handler: WebSocketHandler, channel: FrameChannel, params: Any) -> None:
         params.compression_options = channel.terms.deflate
         super().__init__(handler, False, params)
         self.channel = channel
@@ -114,7 +147,7 @@ class Frames(WebSocketProtocol13):
                     if count % _TURN == 0:
                         await asyncio.sleep(0)
             if self.broken:
-                await channel.answered()
+                await channel.close_written()
                 stream.write(b"").add_done_callback(lambda _: _end_writing(stream))
             while self.broken:
                 await stream.read_bytes(_CHUNK, partial=True)
@@ -222,7 +255,7 @@ async def read(frames: Frames) -> None:
     stream = frames.stream
     try:
         await frames.read()
-        await frames.channel.answered()
+        await frames.channel.close_written()
         del frames  # the channel may be forgotten while the rest is written
         await stream.write(b"")
     except StreamClosedError:

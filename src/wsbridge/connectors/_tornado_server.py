@@ -7,9 +7,10 @@ import contextlib
 import logging
 import socket
 import weakref
+from collections.abc import Generator
 from contextvars import ContextVar
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from functools import cached_property, partial
+from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
@@ -18,11 +19,17 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, Unsatisfi
 from tornado.log import gen_log
 from tornado.netutil import ssl_wrap_socket
 
-from wsbridge.connector import GRACE, REFUSAL, Acceptor, begin_later, lower, plain_response
+from wsbridge.connector import (
+    GRACE,
+    REFUSAL,
+    Acceptor,
+    BaseConnector,
+    HandshakeDeadline,
+    begin_later,
+    lower,
+    plain_response,
+)
 from wsbridge.connectors._codecs.answers import final_response
-
-if TYPE_CHECKING:
-    from wsbridge.connectors.tornado import Connector
 
 __all__ = ["IS_OURS", "Answering", "Server", "StreamAcceptor", "end_after", "unsent"]
 
@@ -35,10 +42,51 @@ IS_OURS: ContextVar[bool] = ContextVar("wsbridge_tornado", default=False)
 """Set in all that a server of this module runs."""
 
 
+class ServingConnector(BaseConnector):
+    """The part of the connector that keeps tasks and the deadlines of requests."""
+
+    @cached_property
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return set()
+
+    @cached_property
+    def _deadlines(self) -> dict[object, HandshakeDeadline]:
+        return {}
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task until it is done, or `stop` ends it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def until_deadline(self, stream: IOStream, timeout: float) -> Generator[None]:
+        """Close a stream at the end of a time, or when the block fails."""
+        deadline = HandshakeDeadline(self)
+        deadline.begin(stream.close, timeout)
+        try:
+            yield
+        except BaseException:
+            stream.close()
+            raise
+        finally:
+            deadline.cancel()
+
+    def request_begins(self, connection: HTTP1ServerConnection) -> None:
+        """Begin to wait for a request (HS-10)."""
+        self.request_complete(connection.context)
+        deadline = self._deadlines[connection.context] = HandshakeDeadline(self)
+        deadline.begin(connection.stream.close)
+
+    def request_complete(self, context: object) -> None:
+        """Wait no longer."""
+        if (deadline := self._deadlines.pop(context, None)) is not None:
+            deadline.cancel()
+
+
 class Server(HTTPServer):
     """Ends a connection whose request is not complete in time."""
 
-    connector: Connector
+    connector: ServingConnector
     streams: dict[type[IOStream], type[IOStream]]
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
@@ -124,7 +172,7 @@ class StreamAcceptor(Acceptor):
 class Answering:
     """A mixin for the streams of one connector: a head that is too large is answered (HS-17), not only cut off."""
 
-    connector: Connector
+    connector: ServingConnector
     error: BaseException | None
     socket: Any
 
@@ -137,7 +185,7 @@ class Answering:
         cast(Any, super()).close_fd()
 
 
-async def end_after(stream: IOStream, data: bytes, connector: Connector) -> None:
+async def end_after(stream: IOStream, data: bytes, connector: ServingConnector) -> None:
     """Write a last answer and close; what the peer still sends is dropped meanwhile."""
     try:
         async with asyncio.timeout(connector.handshake_timeout):

@@ -36,22 +36,20 @@ It declares no deviation. Private names are listed in `_PRIVATE` and looked for 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import socket
 import struct
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import copy_context
-from functools import cached_property, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 
 from tornado import web
-from tornado.http1connection import HTTP1ServerConnection
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream, SSLIOStream
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
@@ -64,10 +62,8 @@ from wsbridge.connector import (
     BaseSource,
     Connection,
     Feature,
-    HandshakeDeadline,
     Mount,
     MountPoint,
-    QueuedChannel,
     Taken,
     agree,
     begin_later,
@@ -79,8 +75,16 @@ from wsbridge.connector import (
     shown,
 )
 from wsbridge.connectors._codecs.answers import final_response
-from wsbridge.connectors._tornado_frames import BINARY, CLOSE, PING, PONG, TEXT, Frames, Terms, read
-from wsbridge.connectors._tornado_server import IS_OURS, Answering, Server, StreamAcceptor, end_after, unsent
+from wsbridge.connectors._tornado_frames import BINARY, CLOSE, PING, PONG, TEXT, FrameChannel, Frames, Terms, read
+from wsbridge.connectors._tornado_server import (
+    IS_OURS,
+    Answering,
+    Server,
+    ServingConnector,
+    StreamAcceptor,
+    end_after,
+    unsent,
+)
 
 __all__ = ["Connector", "TornadoChannel", "TornadoRequest", "mount"]
 
@@ -106,8 +110,8 @@ _Handle = Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Resp
 # ---- the channel ----------------------------------------------------------------------------------------------------
 
 
-class _Channel(QueuedChannel):
-    __slots__ = ("_frames", "_stream", "gate", "terms")
+class _Channel(FrameChannel):
+    __slots__ = ("_frames", "_stream")
 
     native: _Handler
 
@@ -115,7 +119,7 @@ class _Channel(QueuedChannel):
         """Take the options as tornado wants them."""
         self.native = handler
         self.terms = cast(Connector, self._connector).terms_of(self._options)
-        self.gate: asyncio.Future[None] | None = None  # what reading waits for
+        self.gate = None
 
     def opened(self, frames: Frames) -> None:
         """Take the connection, when the 101 is written."""
@@ -157,10 +161,6 @@ class _Channel(QueuedChannel):
         """Take it that the write buffer is empty, or the connection gone."""
         if not self._stream.writing():  # after a message and a control frame there are two to wait for
             self.resume_writing()
-
-    async def answered(self) -> None:
-        """Wait until the close frame is written, which may have to wait for sends (SEND-6)."""
-        await self.close_written()
 
     def _disconnect(self, *, half: bool) -> None:
         """`read` does."""
@@ -207,7 +207,7 @@ class _Source(BaseSource):
 # ---- the connector --------------------------------------------------------------------------------------------------
 
 
-class Connector(BaseConnector):
+class Connector(ServingConnector):
     """Serves by `tornado.httpserver.HTTPServer`. ``native_options``: keyword arguments of that class."""
 
     name = "tornado"
@@ -219,10 +219,6 @@ class Connector(BaseConnector):
 
     _server: Server
 
-    @cached_property
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return set()
-
     _terms: Terms | None = None
 
     def terms_of(self, options: WebSocketOptions[Any]) -> Terms:
@@ -230,10 +226,6 @@ class Connector(BaseConnector):
         if self._terms is None or self._terms.options is not options:
             self._terms = Terms(options)
         return self._terms
-
-    @cached_property
-    def _deadlines(self) -> dict[object, HandshakeDeadline]:
-        return {}
 
     async def _start(self, sockets: list[socket.socket]) -> None:
         native: dict[str, Any] = {"max_header_size": self.max_head_size, **self.native_options}
@@ -261,35 +253,6 @@ class Connector(BaseConnector):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=0.1)
-
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Keep a task until it is done, or `stop` ends it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @contextlib.contextmanager
-    def until_deadline(self, stream: IOStream, timeout: float) -> Generator[None]:
-        """Close a stream at the end of a time, or when the block fails."""
-        deadline = HandshakeDeadline(self)
-        deadline.begin(stream.close, timeout)
-        try:
-            yield
-        except BaseException:
-            stream.close()
-            raise
-        finally:
-            deadline.cancel()
-
-    def request_begins(self, connection: HTTP1ServerConnection) -> None:
-        """Begin to wait for a request (HS-10)."""
-        self.request_complete(connection.context)
-        deadline = self._deadlines[connection.context] = HandshakeDeadline(self)
-        deadline.begin(connection.stream.close)
-
-    def request_complete(self, context: object) -> None:
-        """Wait no longer."""
-        if (deadline := self._deadlines.pop(context, None)) is not None:
-            deadline.cancel()
 
 
 # ---- the receiving side ---------------------------------------------------------------------------------------------
