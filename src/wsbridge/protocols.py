@@ -216,7 +216,7 @@ class Connector(Protocol):
     features: ClassVar[frozenset[Feature]]
     """What it can do of what may be lacking."""
     deviations: ClassVar[Mapping[str, Deviation]]
-    """What it does otherwise, by ``RULE/scenario`` (CLOSE-8)."""
+    """What it does differently, by ``RULE/scenario`` (CLOSE-8)."""
     connector_api: ClassVar[int]
     """The `CONNECTOR_API` that it was written for."""
 

@@ -107,7 +107,7 @@ This document is written from the catalogue in `src/wsbridge/conformance/`, by
 - *Wire*: the sockets of a connector, and the bytes on them. The connector `memory` has none, since it is for tests in
   one process: it refuses the options that are about sockets, and the suite checks that instead of what is about bytes.
 - *TLS*: a connector whose server takes no `ssl.SSLContext`, such as granian's, refuses one, which is checked instead.
-- *Deviation*: what a connector declares to do otherwise in one scenario (CLOSE-8).
+- *Deviation*: what a connector declares to do differently in one scenario (CLOSE-8).
 - Times are seconds, as `float`; sizes are bytes.
 
 ## How a rule is marked
