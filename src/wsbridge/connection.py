@@ -37,7 +37,7 @@ class SendResult(enum.Enum):
 
 @runtime_checkable
 class HasOptions(Protocol):
-    """What a connector's channel is beside a `WebSocketChannel`, for what encodes as its ``send`` does."""
+    """What a connector's channel has beside a `WebSocketChannel`, for code that encodes as its ``send`` does."""
 
     @property
     def options(self) -> WebSocketOptions[Any]:

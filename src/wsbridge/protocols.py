@@ -194,7 +194,7 @@ class WebSocketChannel(Protocol[N_co]):
 
 @runtime_checkable
 class TellsEarly(Protocol):
-    """What a connector's channel is beside a `WebSocketChannel`, for what serves it in a task of its own."""
+    """What a connector's channel has beside a `WebSocketChannel`, for code that serves it in a task of its own."""
 
     def tell_early(self, callback: Callable[[bool], object], /) -> None:
         """Have ``callback(is_delivered)`` called as soon as sends return False (SEND-1); at once, if they do.
@@ -214,7 +214,7 @@ class Connector(Protocol):
     close_keywords: ClassVar[Mapping[int, str]]
     """Close codes and the keywords that its server has for them (CLOSE-9)."""
     features: ClassVar[frozenset[Feature]]
-    """What it can do of what may be lacking."""
+    """The features that it has, of those that a connector may lack."""
     deviations: ClassVar[Mapping[str, Deviation]]
     """What it does differently, by ``RULE/scenario`` (CLOSE-8)."""
     connector_api: ClassVar[int]

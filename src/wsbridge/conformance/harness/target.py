@@ -55,7 +55,7 @@ class SuiteTarget:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
+        """The features that the connector declares; none for a URL, where they cannot be seen."""
         return frozenset() if self.connector is None else frozenset(self.connector.features)
 
     @property
