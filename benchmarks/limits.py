@@ -1,4 +1,4 @@
-"""What memory a server needs: per idle channel, by each setting of compression, and at its limits.
+"""How much memory a server needs: per idle channel, by each setting of compression, and at its limits.
 
     python -m benchmarks.limits --write docs/performance/limits.md
 
@@ -156,7 +156,7 @@ def _offer(setting: str) -> str:
 
 
 def idle(name: str, setting: str, channels: int) -> float:
-    """Return the KiB that each of some idle channels takes, each of which has echoed a message of 1 KiB."""
+    """Return the KiB that an idle channel takes that has echoed a message of 1 KiB, measured on many."""
     message = os.urandom(KIB)
     sent = frame(message) if SETTINGS[setting] is None else deflated(message)
     with serving(name, setting) as server, contextlib.ExitStack() as stack:

@@ -225,7 +225,7 @@ def _slices(servers: Sequence[Server], total: int, slices: int, work: Callable[[
 def echo(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
     """Echo messages on all connections.
 
-    The first connections of a process are closed unmeasured. They stay dearer for as long as they live than any that
+    The first connections of a process are closed unmeasured. They cost more, for as long as they live, than any that
     come later (CPython 3.13, websockets: 10%), and a server that runs for a while has only later ones.
     """
     deadline = time.perf_counter() + MAX_SECONDS
@@ -373,7 +373,7 @@ def growth(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]
 
 
 def memory(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
-    """Open channels that deflate, each of which has echoed a message, and tell what one of them takes."""
+    """Open channels that deflate, have each echo a message, and tell how much memory one of them takes."""
     message = frame(1, deflated(PAYLOAD), masked=True, rsv1=True)
     result = []
     for server in servers:
@@ -395,7 +395,7 @@ def memory(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]
 
 
 def broadcast(servers: Sequence[Server], args: argparse.Namespace) -> list[Figures]:
-    """Have messages of one channel sent to all; counted is each delivery."""
+    """Have messages of one channel sent to all; each delivery is counted."""
     talk = Talk.of(64, "text", "")
     socks = [[connect(server.port) for _ in range(args.connections)] for server in servers]
     spread: list[list[float]] = [[] for _ in servers]

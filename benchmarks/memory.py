@@ -1,7 +1,7 @@
 """What a message through the memory connector costs: ``python -m benchmarks.memory``.
 
-An echo, one message at a time, from `Peer.send` to the return of `Peer.receive`, in one process. Measured is the CPU
-time of that process, in slices of which the median counts; ``--limit`` makes a median above it exit status 1.
+An echo, one message at a time, from `Peer.send` to the return of `Peer.receive`, in one process. The CPU time of that
+process is measured in slices, and their median counts; a median above ``--limit`` is exit status 1.
 """
 
 from __future__ import annotations

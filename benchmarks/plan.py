@@ -54,7 +54,7 @@ class Finding:
 
     @property
     def noisy(self) -> bool:
-        """Whether the ratio is no result."""
+        """Whether the ratio is too noisy to be a result."""
         return self.ratio is not None and self.ratio.noisy
 
 

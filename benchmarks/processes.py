@@ -1,4 +1,4 @@
-"""Subjects and load in processes of their own, each pinned to a core, none of which outlives the run."""
+"""Subjects and load in processes of their own, each pinned to a core; none outlives the run."""
 
 import json
 import os

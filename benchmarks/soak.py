@@ -9,8 +9,8 @@ Example:
     python -m benchmarks.soak --connector tornado --channels 5000 --minutes 10
 
 The exit status is 1 if an echo was lost or wrong, a channel ended for another reason than its client's, an `on_open`
-had not exactly one `on_close`, tasks, descriptors or threads are left, or memory grew by more than a tenth from the
-end of the first minute of load to the end of the last.
+did not have exactly one `on_close`, tasks, descriptors or threads are left, or memory grew by more than a tenth from
+the end of the first minute of load to the end of the last.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def held() -> dict[str, int]:
     """Return what this process holds now, garbage left out."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed, which is no leak
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed, which is not a leak
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return {
         "rss": resident,
@@ -339,7 +339,7 @@ class Server:
         return held
 
     async def settled(self, start: dict[str, Any]) -> dict[str, Any]:
-        """Return what it holds once nothing of a channel is left, or what it holds still."""
+        """Return what it holds once nothing of a channel is left, or what it still holds."""
         deadline = time.monotonic() + LINGER_SECONDS
         while True:
             held = await self.measure()
@@ -426,7 +426,7 @@ async def soak(arguments: argparse.Namespace) -> int:
         found.append(f"the server ended with status {status}")
     totals = load.totals
     print(
-        f"sent {totals.sent}, echoed {totals.echoed}, refused behind a close {totals.unanswered}, "
+        f"sent {totals.sent}, echoed {totals.echoed}, refused after a close {totals.unanswered}, "
         f"lost {totals.lost}, wrong {totals.wrong}, left {dict(totals.left)}"
     )
     for one in found:

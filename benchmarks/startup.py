@@ -1,6 +1,6 @@
 """How long a server takes to start: until its first handshake is answered, and what its imports take of that.
 
-Nothing of it repeats in a process, so that each figure is of a fresh one; bytecode is compiled before.
+Nothing of this repeats in a process, so each figure is of a fresh one; bytecode is compiled before.
 """
 
 import json

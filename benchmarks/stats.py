@@ -8,7 +8,7 @@ from typing import Literal
 
 RESAMPLES = 5_000
 NOISY_WIDTH = 0.10
-"""Of the ratio: an interval wider than that is no result."""
+"""Of the ratio: an interval wider than that is not a result."""
 
 Verdict = Literal["met", "not met", "not decided"]
 
@@ -44,5 +44,5 @@ class Ratio:
 
 
 def compare(value: float, target: float) -> Verdict:
-    """Tell whether a figure that is no ratio is at most the target."""
+    """Tell whether a figure that is not a ratio is at most the target."""
     return "met" if value <= target else "not met"

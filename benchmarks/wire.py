@@ -45,7 +45,7 @@ class Talk:
     echo: bytes
     path: str = "/"
     preamble: tuple[bytes, ...] = ()
-    """What is sent behind the handshake, each once a frame has come."""
+    """What is sent after the handshake: each item once a frame has come."""
 
     @classmethod
     def of(cls, size: int, kind: str, dialect: str) -> "Talk":

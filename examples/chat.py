@@ -1,4 +1,4 @@
-"""Chat rooms: a path parameter names the room, an interceptor refuses who has no valid token.
+"""Chat rooms: a path parameter names the room, an interceptor refuses whoever has no valid token.
 
     wsbridge serve chat:app --app-dir examples --connector aiohttp
     wsbridge connect ws://127.0.0.1:8000/chat/lobby --header "Authorization: Bearer ada-token"

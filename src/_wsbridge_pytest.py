@@ -1,8 +1,8 @@
 """The pytest plugin's front, and the fixture ``wsbridge_connect``: it costs nothing where it is not used.
 
-pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package,
-so that neither the time of importing that is spent nor is any of it loaded before coverage is measured, and adds its
-options only after everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
+pytest imports it in every run of every project that has wsbridge installed. It therefore stands outside the package:
+importing the package takes time, and nothing of it may be loaded before coverage is measured. It adds its options only
+after everyone else's, so that a project with a ``--model`` of its own keeps it. The plugin itself is
 `wsbridge.conformance.doors.plugin`.
 """
 
@@ -78,7 +78,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
 @pytest.fixture
 def wsbridge_connect() -> Generator[Connections, None, None]:
     """`wsbridge.testing.connect`, whose connections end with the test: ``peer = await wsbridge_connect(app, "/")``."""
-    from wsbridge.testing import Connections  # here, so that only who asks for it imports it
+    from wsbridge.testing import Connections  # here, so that only a test that asks for it imports it
 
     connections = Connections()
     yield connections

@@ -1,8 +1,8 @@
 """The form of the reports in ``docs/reports``: a line for each result that is more than a pass.
 
 ``checks.json`` has the ids of all checks, a line for each rule, such as ``["HS-1", "accept-key", ...]``. ``NAME.json``
-is the report of one target: its results that are no plain pass, the checks that were not run on it, and how many others
-passed. A check that is put into the list without being run is noticed by that number.
+is the report of one target: its results that are not a plain pass, the checks that were not run on it, and how many
+others passed. A check that is put into the list without being run is noticed by that number.
 
 A report has nothing that differs from run to run. ``wsbridge conformance --json`` writes another form, with everything.
 """
@@ -31,7 +31,7 @@ _DEFAULTS = SuiteResult(TargetInfo("", ""), ()).to_json()
 
 
 def load(folder: Path) -> dict[str, SuiteResult]:
-    """Return the reports in a folder by the names of their files, without ``.json``; none if there are none.
+    """Return the reports in a folder by the names of their files, without ``.json``; an empty dict without any.
 
     Raises:
         ValueError: One is damaged, or does not belong to the list of checks.
@@ -65,7 +65,7 @@ def save(folder: Path, reports: Mapping[str, SuiteResult]) -> None:
 
 
 def _in_order(ids: Iterable[str]) -> list[str]:
-    """Return ids, each once, in the order in which the suite runs them; what it does not know is last."""
+    """Return ids, each once, in the order in which the suite runs them; those that it does not know are last."""
     order = {check.id: number for number, check in enumerate(Session.applicable(is_url=False))}
     order[MODEL_CHECK] = len(order)
     return sorted(dict.fromkeys(ids), key=lambda id: order.get(id, len(order)))

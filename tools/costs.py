@@ -1,8 +1,8 @@
-"""What `asgi_app` loses on each ASGI server, told so that a user can read it: `COSTS` groups what the suite finds.
+"""What `asgi_app` loses on each ASGI server, in words for users: `COSTS` groups what the suite finds.
 
-A failure of the suite on one of `tools.stock` belongs to the first cost whose pattern its check and
-message match. One that matches none is a failure like any other; that fails the test of the committed reports, and so
-does a cost that no failure shows.
+A failure of the suite on one of `tools.stock` belongs to the first cost whose pattern its check and message match. One
+that matches none is a failure like any other; that fails the test of the committed reports, and so does a cost that no
+failure shows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALL = (UVICORN, WSPROTO, HYPERCORN, GRANIAN)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What is otherwise on some servers.
+    """What is different on some servers.
 
     Attributes:
         what: What happens: a row of the table.
@@ -140,7 +140,7 @@ COSTS: tuple[Cost, ...] = (
         r".*(on_close came after|was cut off after)|RECV-4/dropped-after|SEND-6/no-pong-behind",
     ),
     Cost(
-        "a sender is behind a peer's close",
+        "the peer closes while a send waits",
         "False for a message that the peer may have",
         (GRANIAN,),
         r"SEND-6/the-peer-closes-while-sends-wait .*no send returned True",
@@ -162,20 +162,20 @@ COSTS: tuple[Cost, ...] = (
         r".*(on_close (before|came after)|the peer was cut off after)|CLOSE-7/a-local-close-that-is-not-answered",
     ),
     Cost(
-        "the peer sends behind its close frame, and reads only then",
+        "the peer sends something after its close frame, and reads only then",
         "the connection may be reset, and what the peer has not read is lost",
         ALL,
         r"SEND-6/a-pong-behind-the-peers-close",
     ),
     Cost(
-        "a pong behind the close frame",
+        "a pong after the close frame",
         "is sent",
         (UVICORN,),
         r"SEND-6/no-pong-behind",
     ),
     Cost(
-        "the end, behind messages that are not read",
-        "is seen when those in front of it are taken",
+        "the end, after messages that are not read",
+        "is seen when those before it are taken",
         ALL,
         _UNREAD,
     ),
@@ -227,9 +227,9 @@ COSTS: tuple[Cost, ...] = (
         (GRANIAN,),
         r"HS-7/|CTX-3/a-leave-stage-that|HS-10/a-second",
     ),
-    Cost("what is sent right behind the handshake request", "is lost", BOTH, _BEHIND),
+    Cost("what is sent right after the handshake request", "is lost", BOTH, _BEHIND),
     Cost(
-        "what is sent right behind the handshake request",
+        "what is sent right after the handshake request",
         "400",
         (HYPERCORN,),
         rf"{_BEHIND}|.*expected 101, but got 400 : b''$",
@@ -249,7 +249,7 @@ COSTS: tuple[Cost, ...] = (
         r"HS-2/offered-subprotocols",
     ),
     Cost(
-        "a request that is no handshake, or a bad one",
+        "a request that is not a handshake, or a bad one",
         "some are answered by the server, with another status",
         ALL,
         r"HS-4/|HS-6/null-or|CTX-3/a-(refusal-is|leave-stage-that-sets)",
@@ -273,7 +273,7 @@ COSTS: tuple[Cost, ...] = (
         r"HS-14/",
     ),
     Cost(
-        "a message over one limit of two, of which the other is none or very high",
+        "a message over one of the two limits, where the other is None or very high",
         "the limit that the server has, or none",
         ALL,
         r"LIM-6/held-to",
@@ -303,7 +303,7 @@ COSTS: tuple[Cost, ...] = (
 
 
 def cost_of(server: str, result: CheckResult) -> Cost | None:
-    """Return what a failure on a server belongs to; None if nothing tells of it."""
+    """Return the cost that a failure on a server belongs to, or None."""
     return next((cost for cost in COSTS if cost.takes(server, result)), None)
 
 

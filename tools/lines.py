@@ -1,4 +1,4 @@
-"""JSON of which each line is one entry, so that a difference shows what has changed, and nothing more."""
+"""JSON with one entry a line, so that a diff shows what has changed, and nothing more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 def as_lines(value: Any, depth: int = 1, deeper: Mapping[str, int] = _NOTHING) -> str:
-    """Return JSON in which what lies ``depth`` levels deep, and all that is in it, is one line.
+    """Return JSON in which everything ``depth`` levels deep, with all that is in it, is one line.
 
     Args:
         value: Plain data.

@@ -1,7 +1,7 @@
 """`asgi_app` on ASGI servers as they are, held to the suite like a connector: what each server costs (docs/asgi.md).
 
 Each class here starts a server in the way that its own documentation tells, with its own settings, and stops as
-docs/asgi.md says: first the channels, then the server. They are no connectors for users, and the registry has none of
+docs/asgi.md says: first the channels, then the server. They are not connectors for users, and the registry has none of
 them.
 """
 

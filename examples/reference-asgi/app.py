@@ -118,7 +118,7 @@ async def slow(socket: Socket, rest: str) -> None:
 ROUTES: dict[str, Callable[[Socket, str], Awaitable[None]]] = {
     function.__name__: function for function in (echo, reverse, countdown, close, subprotocols, headers, flood, slow)
 }
-WITH_REST = frozenset(("countdown", "close", "flood", "reject"))  # whose path goes on behind their name
+WITH_REST = frozenset(("countdown", "close", "flood", "reject"))  # whose path goes on after their name
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +144,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _is_foreign(scope: Scope) -> bool:
-    """Tell whether a page of another host asks: the origin is none, or the request's own host and port."""
+    """Tell whether a page of another host asks: its origin is not the request's own host and port."""
     found = {name: value.lower() for name, value in scope["headers"] if name in (b"host", b"origin")}
     return b"origin" in found and found[b"origin"].partition(b"://")[2] != found.get(b"host", b"")
 

@@ -53,7 +53,7 @@ const routes = {
   },
 };
 
-/** The routes whose path goes on behind their name. */
+/** The routes whose path goes on after their name. */
 const WITH_REST = new Set(["countdown", "close", "flood"]);
 
 const servers = Object.fromEntries(
@@ -79,7 +79,7 @@ const refusal = (status, body = "", headers = []) =>
 const hasHost = ({ rawHeaders }) =>
   rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === "host").length === 1;
 
-/** Whether a page of another host asks: the origin is none, or the request's own host and port. */
+/** Whether a page of another host asks: its origin is not the request's own host and port. */
 const isForeign = ({ headers: { origin, host } }) =>
   origin !== undefined && origin.toLowerCase().replace(/^https?:\/\//, "") !== host.toLowerCase();
 

@@ -21,7 +21,7 @@ from wsbridge.upgrade import Upgrade, websocket_interceptor
 __all__ = ["Application", "Handler", "Route"]
 
 Handler = WebSocketOptions[Any] | Sequence[Interceptor]
-"""What serves a route: options, or interceptors of which the last is commonly a `websocket_interceptor`."""
+"""What serves a route: options, or interceptors, mostly with a `websocket_interceptor` as the last one."""
 
 Route = tuple[str, Handler]
 
@@ -61,8 +61,9 @@ class Application:
             pool or a background task. An application that is mounted may have none: its framework does.
 
     Raises:
-        TypeError: A route is no pair, a handler neither of the two, an interceptor none, or ``lifespan`` not callable.
-        ValueError: A path that is ill-formed or stands there twice.
+        TypeError: A route is not a pair, a handler is neither options nor interceptors, one of the interceptors is not
+            an `Interceptor`, or ``lifespan`` is not callable.
+        ValueError: A path is ill-formed or stands there twice.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ def check_close(code: int, text: str) -> int:
     """Check the arguments of ``close`` and return the code as a plain ``int`` (CLOSE-2).
 
     Raises:
-        TypeError: ``code`` is no int (a bool is none), or ``text`` no str.
+        TypeError: ``code`` is not an int (a bool does not count), or ``text`` not a str.
         ValueError: The code may not be sent, or the text is over 123 UTF-8 bytes or not encodable.
     """
     if isinstance(code, bool) or not isinstance(code, int):

@@ -136,10 +136,10 @@ def json_codec(invalid_code: int | None = None) -> Codec[Any]:
     last counts.
 
     Args:
-        invalid_code: What to close with for a message that is no JSON, or binary; None: 1007, or 1003.
+        invalid_code: What to close with for a message that is not JSON, or is binary; None: 1007, or 1003.
 
     Raises:
-        TypeError: ``invalid_code`` is no int.
+        TypeError: ``invalid_code`` is not an int.
         ValueError: It may not be sent (CLOSE-2).
 
     CODEC-1 to CODEC-3.
@@ -150,7 +150,7 @@ def json_codec(invalid_code: int | None = None) -> Codec[Any]:
 def _dumps(message: Any) -> str:
     text = _ENCODE(message)
     if not text.isascii():
-        text.encode()  # lone surrogates, which RFC 8259, 8.2, leaves to chance, no text message can hold
+        text.encode()  # no text message can hold lone surrogates, whose meaning RFC 8259, 8.2, leaves open
     return text
 
 
@@ -200,7 +200,7 @@ def msgspec_codec(
 
     Raises:
         ImportError: msgspec is not installed.
-        TypeError: ``type`` is nothing that msgspec reads, or ``invalid_code`` no int.
+        TypeError: ``type`` is nothing that msgspec reads, or ``invalid_code`` is not an int.
         ValueError: ``format`` is neither of the two, or ``invalid_code`` may not be sent.
 
     CODEC-1, CODEC-2.

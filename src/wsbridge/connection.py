@@ -37,7 +37,7 @@ class SendResult(enum.Enum):
 
 @runtime_checkable
 class HasOptions(Protocol):
-    """What a connector's channel is beside a `WebSocketChannel`, for what encodes as its ``send`` does."""
+    """What a connector's channel has beside a `WebSocketChannel`, for code that encodes as its ``send`` does."""
 
     @property
     def options(self) -> WebSocketOptions[Any]:
@@ -170,7 +170,7 @@ class WebSocketConnection(Generic[M]):
         await self.close()
 
     def _encoded(self, message: Any) -> Any:
-        """Return what is sent for ``message``; what is wrong with it is raised here, to who puts it (CONN-6)."""
+        """Return what is sent for ``message``; what is wrong with it is raised here, to whoever puts it (CONN-6)."""
         if self._codec is not None:
             message = self._codec.encode(message)
         if isinstance(message, str):
@@ -188,7 +188,7 @@ class WebSocketConnection(Generic[M]):
         return self._ended or self._channel.reason is not None
 
     def _end(self) -> None:
-        """Take no more; who waits for a place gets none."""
+        """Take no more; whoever waits for a place gets none."""
         self._ended = True
         for _, place in self._waiting:
             if not place.done():
@@ -268,7 +268,7 @@ class WebSocketConnection(Generic[M]):
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and entry.is_forgotten and task.uncancel() == 0:
-                return  # who waited for it was cancelled, and nobody else
+                return  # whoever waited for it was cancelled, and nobody else
             if result is not None:
                 result.cancel()
             raise
@@ -298,7 +298,7 @@ def start_ws_connection(channel: WebSocketChannel, *, send_buffer: int = 10) -> 
         send_buffer: How many messages may wait, 1 or more.
 
     Raises:
-        TypeError: ``channel`` is none, or ``send_buffer`` no int.
+        TypeError: ``channel`` is not a channel, or ``send_buffer`` not an int.
         ValueError: ``send_buffer`` is under 1.
 
     Pedestal: ``start-ws-connection`` with ``:send-buffer-or-n``. CONN-1.

@@ -1,4 +1,4 @@
-"""Every exception of wsbridge. A closed channel is none: sends answer False (SEND-1); a stream raises (STREAM-6).
+"""Every exception of wsbridge. A closed channel is not one: sends answer False (SEND-1); a stream raises (STREAM-6).
 
 WSBridgeError
 |-- ConnectorNotFoundError (LookupError)      no connector of that name
@@ -71,7 +71,7 @@ class ConnectorConflictError(WSBridgeError, LookupError):
 
 
 class ConnectorStateError(WSBridgeError, RuntimeError):
-    """The connector is not in a state in which that can be done (STOP-1)."""
+    """The connector is in a state where that cannot be done (STOP-1)."""
 
 
 class UnsupportedOptionError(WSBridgeError, ValueError):

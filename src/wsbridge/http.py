@@ -50,7 +50,7 @@ class Request(_SansIORequest, Generic[N_co]):
         scheme: ``"ws"`` or ``"wss"``; a proxy's word counts if the connector trusts it.
         http_version: Such as ``"1.1"``.
         remote_address: Host and port of the peer, or None: it came by a Unix socket, or a trusted proxy does not know
-            it either. By a trusted proxy's word the port is 0 unless it is told.
+            it either. Where a trusted proxy tells the address but no port, the port is 0.
         forwarded_hosts: What the peer addressed, by the word of a trusted proxy (``X-Forwarded-Host``). They count
             beside ``Host`` for the request's own origin (HS-6).
         client_certificate: The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None without one.

@@ -42,7 +42,7 @@ class Interceptor:
             stage runs, with the `asyncio.CancelledError`, which none can take (CTX-6).
 
     Raises:
-        TypeError: The name is no str, or a stage cannot be called as it will be (OPEN-12).
+        TypeError: The name is not a str, or a stage cannot be called as it will be (OPEN-12).
     """
 
     name: str
@@ -136,7 +136,7 @@ async def _release(context: Context, entered: list[Interceptor], cancelled: asyn
 
 
 async def _result(interceptor: Interceptor, stage: str, result: object, context: Context) -> Context:
-    """Await what a stage returned where that is needed, and hold it to be a context."""
+    """Await what a stage returned where that is needed, and check that it is a context."""
     if type(result) is not dict and inspect.isawaitable(result):
         result = await result
     if result is None:

@@ -226,7 +226,7 @@ def check_seconds(name: str, value: object, *, optional: bool = False) -> None:
     """Check that the option ``name`` is a positive, finite number of seconds (or None, if ``optional``).
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is not positive or not finite.
     """
     if value is None and optional:

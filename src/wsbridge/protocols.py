@@ -19,7 +19,7 @@ else:
 
     N_co = TypeVar("N_co", covariant=True)
 
-    # a checker would take every misspelled import from here for right
+    # a checker would accept every misspelled import from here
     __getattr__ = moved(__name__, {"InitializeWebSocket": "wsbridge"})
 
 __all__ = [
@@ -57,12 +57,12 @@ Address = tuple[str, int] | str
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """What a connector does otherwise than the contract, in one scenario (CLOSE-8).
+    """Where a connector departs from the contract, in one scenario (CLOSE-8).
 
     Attributes:
         outcome: What happens instead, in the words of the suite's check of the scenario, which holds it to that. Where
             one cause shows in either of several ways, by how far the server has come, they are joined by `` | ``.
-        tried: Why it could not be mended, and what was tried.
+        tried: Why it could not be worked around, and what was tried.
     """
 
     outcome: str
@@ -105,7 +105,7 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called so (OPEN-12).
+            TypeError: ``callback`` cannot be called like that (OPEN-12).
 
         Pedestal: ``on-text``. OPEN-8, RECV-1.
         """
@@ -128,8 +128,8 @@ class WebSocketChannel(Protocol[N_co]):
 
         Raises:
             CallbackAlreadySetError: There is one already, from the options or a call; it stays.
-            TypeError: ``callback`` cannot be called so (OPEN-12).
-            ValueError: ``format`` is none of the three.
+            TypeError: ``callback`` cannot be called like that (OPEN-12).
+            ValueError: ``format`` is not one of the three.
 
         Pedestal: ``on-binary``. OPEN-8, RECV-2.
         """
@@ -142,7 +142,7 @@ class WebSocketChannel(Protocol[N_co]):
             keep their order; a cancelled send is wholly sent or not at all.
 
         Raises:
-            TypeError: ``text`` is no str.
+            TypeError: ``text`` is not a str.
             UnicodeEncodeError: ``text`` has a lone surrogate. Nothing is sent, the channel stays usable.
             ChannelNotOpenError: ``on_open`` has not started yet.
             SendError: The server failed in another way; the channel ends with 1011.
@@ -194,14 +194,14 @@ class WebSocketChannel(Protocol[N_co]):
 
 @runtime_checkable
 class TellsEarly(Protocol):
-    """What a connector's channel is beside a `WebSocketChannel`, for what serves it in a task of its own."""
+    """What a connector's channel has beside a `WebSocketChannel`, for code that serves it in a task of its own."""
 
     def tell_early(self, callback: Callable[[bool], object], /) -> None:
         """Have ``callback(is_delivered)`` called as soon as sends return False (SEND-1); at once, if they do.
 
         It gets True once no more messages will be delivered and ``reason`` is known, in the same turn of the event loop
-        in which that becomes so, and False before: messages from before the end are still to come. It may be called
-        several times.
+        as that happens, and False before: messages from before the end are still to come. It may be called several
+        times.
         """
 
 
@@ -214,9 +214,9 @@ class Connector(Protocol):
     close_keywords: ClassVar[Mapping[int, str]]
     """Close codes and the keywords that its server has for them (CLOSE-9)."""
     features: ClassVar[frozenset[Feature]]
-    """What it can do of what may be lacking."""
+    """The features that it has, of those that a connector may lack."""
     deviations: ClassVar[Mapping[str, Deviation]]
-    """What it does otherwise, by ``RULE/scenario`` (CLOSE-8)."""
+    """What it does differently, by ``RULE/scenario`` (CLOSE-8)."""
     connector_api: ClassVar[int]
     """The `CONNECTOR_API` that it was written for."""
 

@@ -31,7 +31,7 @@ class Refusal(Response):
 
 
 class RefusalLog:
-    """Writes a line for each refused handshake, but no more than peers may cause.
+    """Writes a line for each refused handshake, but only as many as peers may cause.
 
     That is 20 at once and 5 a second; the next line tells how many were left out.
     """

@@ -119,8 +119,8 @@ def load_connector(connector: str | type[Connector]) -> type[Any]:
         ConnectorConflictError: Two distributions have one of that name.
         ConnectorNotInstalledError: Its server is not installed; the message has the command that installs it.
         ConnectorVersionError: It was written for another version of the connector interface.
-        ServerVersionError: What it needs is installed in a version that is not supported.
-        TypeError: It is no connector.
+        ServerVersionError: A package that it needs is installed in a version that is not supported.
+        TypeError: It is not a connector.
         Exception: What its module raised on import.
 
     REG-1 to REG-6.

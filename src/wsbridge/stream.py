@@ -226,8 +226,8 @@ class MessageStream(Generic[M]):
     async def wait_closed(self) -> CloseReason:
         """Wait until the end is known and return it; for a handler that is not reading.
 
-        It is known as soon as the server knows it. Of a peer that is held back, since nobody reads what it sends, the
-        server reads no more either, and learns that it has gone by a send or ping that fails. STREAM-8.
+        It is known as soon as the server knows it. From a peer that is held back, since nobody reads what it sends, the
+        server reads no more either, and it learns that the peer has gone by a send or ping that fails. STREAM-8.
         """
         return await self._channel.wait_closed()
 
@@ -294,7 +294,7 @@ class MessageStream(Generic[M]):
             self._room.set_result(None)
 
     def _told(self, is_delivered: bool) -> None:
-        """Take word of the end; it may lie behind messages that nobody lets in."""
+        """Take word of the end, which may come after messages that nobody lets in."""
         self._lift()
         if is_delivered:
             self._is_over = True
@@ -424,7 +424,7 @@ def stream_handler(
 
     The handler runs in a task of its own, beginning when ``on_open`` would. When it returns, the channel is closed with
     1000; when it raises, that is logged, the channel closed with 1011 and ``on_error`` called (ERR-1). A
-    `ChannelClosedError` that it lets through after the end is none of that.
+    `ChannelClosedError` that it lets through after the end is not a failure.
 
     Args:
         handler: ``async def handler(stream, request)``.
@@ -433,10 +433,10 @@ def stream_handler(
         cancel_on_close: Whether the handler is cancelled at the channel's end; otherwise it runs on to its own.
         receive_buffer: How many messages may wait to be read, 1 or more; one of over 64 KiB fills it. While it is full,
             the peer is held back.
-        options: Those of `WebSocketOptions` that are no callbacks.
+        options: Those of `WebSocketOptions` that are not callbacks.
 
     Raises:
-        TypeError: ``handler`` is no coroutine function or does not take two arguments, ``codec`` lacks a method, an
+        TypeError: ``handler`` is not a coroutine function or does not take two arguments, ``codec`` lacks a method, an
             unknown option, or one of a wrong type; the message names it.
         ValueError: A value that is out of range; likewise.
 

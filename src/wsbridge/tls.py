@@ -52,7 +52,7 @@ def tls_context(certfile: str, keyfile: str | None = None, client_ca: str | None
 
 
 class Certificate:
-    """A server's certificate in files. What is renewed there is taken for new connections; open ones go on (STOP-14).
+    """A server's certificate in files. Renewed files are used for new connections; open ones go on (STOP-14).
 
     `wsbridge.run` takes one; with `wsbridge.serve` pass ``ssl=certificate.context``, and serve inside of
     ``async with certificate.renewing()``, or call `renew`.
@@ -144,7 +144,7 @@ class Certificate:
                 return
 
     def _state(self) -> object:
-        """Return what is another when a file has changed, or what its name leads to."""
+        """Return a value that differs when a file has changed, or what its name leads to."""
         return [_identity(path) for path in (self.certfile, self.keyfile) if path is not None]
 
 

@@ -59,7 +59,7 @@ def upgrade_request_to_websocket(context: Context, options: WebSocketOptions[Any
 
     Raises:
         UpgradeError: There is no ``websocket_channel_source`` in the context.
-        TypeError: ``options`` are no `WebSocketOptions`.
+        TypeError: ``options`` are not `WebSocketOptions`.
 
     Pedestal: ``upgrade-request-to-websocket``. HS-4, CTX-3, CTX-4.
     """
@@ -80,7 +80,7 @@ def websocket_interceptor(name: str, options: WebSocketOptions[Any]) -> Intercep
     """Return `upgrade_request_to_websocket` with ``options`` as an interceptor, the last of a route.
 
     Raises:
-        TypeError: ``options`` are no `WebSocketOptions`.
+        TypeError: ``options`` are not `WebSocketOptions`.
 
     Pedestal: ``websocket-interceptor``. CTX-5.
     """
@@ -110,7 +110,7 @@ def negotiate_subprotocol(options: WebSocketOptions[Any], request: Request) -> s
 
 
 def check_handshake(request: Request, options: WebSocketOptions[Any]) -> Refusal | None:
-    """Return the refusal of a request that is no valid handshake, in the order of HS-4, or None."""
+    """Return the refusal of a request that is not a valid handshake, in the order of HS-4, or None."""
     is_stream = request.http_version in STREAM_VERSIONS
     method = "CONNECT" if is_stream else "GET"
     if request.method != method:

@@ -164,7 +164,7 @@ class BaseChannel(Sending):
 
     @property
     def is_looked_for(self) -> bool:
-        """Whether the end is not known, and a callback runs, so that nobody reads who would come upon it."""
+        """Whether a callback runs and the end is not known: nobody reads then, so nobody would notice it."""
         return self._reason is None and self.running is not None
 
     def look_for_end(self) -> None:
@@ -341,8 +341,8 @@ class BaseChannel(Sending):
                     else:
                         await self._callback_failed(exc)
                 except Exception as exc:
-                    if had_ended:  # no callback runs behind the end: the server fails, and would again
-                        logger.exception("channel %s could not read what came behind its end", self.id)
+                    if had_ended:  # no callback runs after the end: the server fails, and would again
+                        logger.exception("channel %s could not read what came after its end", self.id)
                         self.cut_off()
                     else:
                         await self._callback_failed(exc)

@@ -1,4 +1,4 @@
-"""The times of a channel: what time it is goes in, what is due, and when to look again, comes out.
+"""The times of a channel: the current time goes in; what is due, and when to look again, comes out.
 
 Nothing here reads a clock or waits: ``tests/channel/test_deadlines.py`` plays it with times of its own.
 """
@@ -69,7 +69,7 @@ class Deadlines(Ending):
         """Return how much is written and has not left this process yet."""
 
     def _held_since(self) -> float | None:
-        """Return since when the server waits in a send, if one does that does not tell what is unsent (LIM-4)."""
+        """Return since when the server waits in a send; only for a server that does not tell what is unsent (LIM-4)."""
         return None
 
     # ---- what sets a time --------------------------------------------------------------------------------------------

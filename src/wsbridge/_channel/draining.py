@@ -1,4 +1,4 @@
-"""What a peer sends behind its close frame is read and dropped, so that it gets all that was sent to it."""
+"""What a peer sends after its close frame is read and dropped, so that it gets all that was sent to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeAlias
 __all__ = ["Connection", "Drain", "plain_connection", "unacknowledged"]
 
 Connection: TypeAlias = tuple[socket.socket, Callable[[], int]]
-"""A socket, and what tells how many bytes its server holds that are not written to it; it does not hold the channel."""
+"""A socket, and a function that tells how many bytes its server has not written yet; it does not hold the channel."""
 
 _CHUNK = 64 * 1024  # bytes
 _INT = struct.Struct("i")
@@ -32,7 +32,7 @@ else:
         """Return how many bytes the peer's system has not taken; -1 where this system does not tell."""
         try:
             return int(_INT.unpack(ioctl(sock.fileno(), TIOCOUTQ, b"\0" * _INT.size))[0])
-        except (OSError, ValueError):  # no kind of socket that knows, or closed meanwhile
+        except (OSError, ValueError):  # a kind of socket that does not know, or closed meanwhile
             return 0
 
 

@@ -172,17 +172,17 @@ class Ending(ABC):
 
     @abstractmethod
     def _reason_is_known(self) -> None:
-        """Wake who waits for the reason."""
+        """Wake whoever waits for the reason."""
 
     def _is_delivered(self) -> bool:
-        """Tell whether all is delivered that came before the end, which is known."""
+        """Tell, once the end is known, whether all that came before it is delivered."""
         return self._phase >= FAILED
 
     def _drop_undelivered(self) -> None:  # noqa: B027
         """Forget the messages that wait."""
 
     def _nothing_more(self) -> None:  # noqa: B027
-        """Nothing more will come: wake who reads."""
+        """Nothing more will come: wake whoever reads."""
 
     # ---- the one way through the table -------------------------------------------------------------------------------
 
@@ -277,6 +277,6 @@ class Ending(ABC):
             self._tell_end()
 
     def _tell_end(self) -> None:
-        """Tell who wants to know it early of the end, and whether all that came before is delivered."""
+        """Tell those who want to know early of the end, and whether all that came before is delivered."""
         if self._tell is not None and self._phase > OPEN:
             self._tell(self._reason is not None and (self._dropping or self._is_delivered()))

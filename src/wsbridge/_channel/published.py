@@ -70,7 +70,7 @@ def own_names(kind: type) -> frozenset[str]:
 
 
 def check_names(kind: type, published: Mapping[str, str]) -> None:
-    """Refuse a connector's class that defines what is the base's own, and would break it, or break with it.
+    """Refuse a connector's class that defines a name of the base's own: it would break the base, or break with it.
 
     Raises:
         TypeError: Names what it defines, and the page that lists what may be.

@@ -127,7 +127,8 @@ class QueuedChannel(BaseChannel):
     def _written(self, size: int) -> None:
         """Write the message of ``size`` bytes that is framed; with more to handle at once, their answers together.
 
-        So does what comes from outside a callback, such as a task that reads a `MessageStream`, within one turn.
+        Messages that are sent within one turn from outside a callback, such as by a task that reads a `MessageStream`,
+        are written together as well.
         """
         self._corked += size
         if (not self._queue and self.running is not None) or size > self.small or self._corked > _MAX_CORKED:
@@ -147,7 +148,7 @@ class QueuedChannel(BaseChannel):
         self._flush()
 
     def _nothing_more(self) -> None:
-        if self._held:  # after a cut nobody empties the queue, and who reads must get to the end
+        if self._held:  # after a cut nobody empties the queue, and whoever reads must get to the end
             self._held = False
             self._resume_reading()
         wakeup = self._wakeup

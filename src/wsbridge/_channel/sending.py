@@ -163,7 +163,7 @@ class Sending(Deadlines):
             self._next_sender()
 
     def ping_received(self, payload: bytes) -> None:
-        """Answer a ping (RECV-7), but not behind a close frame (SEND-6).
+        """Answer a ping (RECV-7), but not after a close frame (SEND-6).
 
         Of those that come while the peer reads too slowly, the last is answered (RFC 6455, 5.5.3; FLOW-2).
         """
@@ -220,7 +220,7 @@ class Sending(Deadlines):
             self._inflight = set()
         self._inflight.add(task)
         task.add_done_callback(self._inflight.discard)
-        task.add_done_callback(retrieve)  # who awaits it raises it; a cancelled one has nobody left to tell
+        task.add_done_callback(retrieve)  # whoever awaits it raises it; a cancelled one has nobody left to tell
         return asyncio.shield(task)
 
     def _send_large(self, sending: Coroutine[Any, Any, object]) -> Awaitable[object]:

@@ -16,7 +16,7 @@ __all__ = ["Anchor", "OnTransport", "TransportChannel", "abort", "aborter", "anc
 
 
 class Anchor:
-    """Stands for a transport of which there is no weak reference; lives as long as the socket that it was made of."""
+    """Stands for a transport that cannot have a weak reference; lives as long as the socket that it was made of."""
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -39,7 +39,7 @@ def anchor(transport: Any, accepted: socket.socket) -> Any:
 def aborter(transport: asyncio.WriteTransport) -> Callable[[], None]:
     """Return a function that aborts ``transport``, whether or not it has ended by then, and does not keep it.
 
-    What of an ended TLS connection is kept is 300 KiB.
+    Keeping an ended TLS connection takes 300 KiB.
     """
     try:
         return partial(_abort_if_there, weakref.ref(transport))

@@ -65,7 +65,7 @@ def _takes_plainly(callback: object, count: int) -> bool:
 
 
 def is_coroutine_function(callback: object) -> bool:
-    """Tell whether calling ``callback`` makes a coroutine, as far as that can be told; a class is none."""
+    """Tell whether calling ``callback`` makes a coroutine, as far as that can be told; a class does not."""
     if isinstance(callback, type):
         return False
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(_function(callback))
@@ -99,7 +99,7 @@ def _generator_kind(callback: object) -> str:
 
 
 def _signature(callback: Any) -> inspect.Signature:
-    """Return its own signature, since what a decorator wraps need not be called with what it is called with."""
+    """Return its own signature, since a decorator need not call what it wraps with the same arguments."""
     options: dict[str, Any] = {"follow_wrapped": False}
     if sys.version_info >= (3, 14):  # an annotation may name what is imported for type checkers alone
         options["annotation_format"] = annotationlib.Format.FORWARDREF

@@ -46,7 +46,8 @@ def log_failure(who: str, channel: str, path: str, error: BaseException, *, by_p
 class PeersLogger(logging.Logger):
     """Stands for a logger of a server where it speaks of its peers alone.
 
-    What anybody can cause, which is all below an error, has the level debug then (LOG-1); who looks for it finds it.
+    What anybody can cause, which is all below an error, has the level debug then (LOG-1); whoever looks for it finds
+    it.
     """
 
     def __init__(self, name: str) -> None:

@@ -97,7 +97,7 @@ def is_own(origin: Origin, scheme: str, host: str) -> bool:
     """Tell whether a page of ``origin`` and a request with ``Host: host`` belong together.
 
     They differ in scheme behind a proxy that ends TLS, so that host and port decide; where both ports are the defaults
-    of their schemes they are the same place. A scheme that is none of the web's is another place.
+    of their schemes they are the same place. An origin with a scheme that is not the web's is another place.
 
     Args:
         origin: The page's.
@@ -183,7 +183,7 @@ def _checked_host(entry: str, scheme: str, host: str, *, is_below: bool) -> str:
         raise _wrong(entry, "an asterisk may stand alone, or for the subdomains as the first label", right)
     if host.startswith("["):
         host = _checked_address(entry, host, ipaddress.IPv6Address, is_below=is_below)
-    elif scheme not in DEFAULT_PORTS:  # such as chrome-extension://, whose host is no domain
+    elif scheme not in DEFAULT_PORTS:  # such as chrome-extension://, whose host is not a domain
         host = host.lower()
         if wrong := _NOT_IN_HOSTS.search(host) or re.search(r"[^\x00-\x7f]", host):
             raise _wrong(entry, f"no host of {scheme}:// has {wrong[0]!r}")

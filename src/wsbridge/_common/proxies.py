@@ -14,7 +14,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX = "unix"
-"""Among the trusted: who connects by a Unix socket, without an address; the mode of its file says who that may be."""
+"""Trusts peers on a Unix socket, which have no address; the mode of its file says who those may be."""
 
 _HEADERS = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded")
 _SCHEMES = {"https": "wss", "wss": "wss", "http": "ws", "ws": "ws"}
@@ -28,7 +28,7 @@ _PAIR = re.compile(r"\s*(?P<name>[A-Za-z]+)=(?:\"(?P<quoted>[^\"\\]*)\"|(?P<toke
 class TrustedProxies:
     """The option ``trusted_proxies``: addresses, networks such as ``"10.0.0.0/8"``, and ``"unix"``.
 
-    Who lists both ``0.0.0.0/0`` and ``::/0`` trusts everybody, a peer on a Unix socket too. An IPv4 address that is
+    Whoever lists both ``0.0.0.0/0`` and ``::/0`` trusts everybody, a peer on a Unix socket too. An IPv4 address that is
     mapped into IPv6, such as ``::ffff:10.0.0.3``, is in the networks of that IPv4 address.
 
     Raises:
@@ -118,7 +118,7 @@ def forwarded_hosts(
 ) -> tuple[str, ...]:
     """Return what the client addressed as a trusted proxy tells it, by ``X-Forwarded-Host`` or ``Forwarded``.
 
-    Several proxies may have written one each; they are as contradictory, and as little believed, as in `forwarded`.
+    Several proxies may have written one each; where they contradict each other neither is believed, as in `forwarded`.
     """
     if not trusted.trusts(remote):
         return ()
@@ -127,7 +127,7 @@ def forwarded_hosts(
 
 
 class _Way(NamedTuple):
-    """What one family of headers tells, each in the order in which the proxies wrote it."""
+    """What one family of headers tells, each in the order that the proxies wrote it in."""
 
     hops: Sequence[str]
     protocols: Sequence[str]
@@ -166,7 +166,7 @@ def _by_forwarded(elements: Sequence[str]) -> _Way:
 def _elements(value: str) -> list[str]:
     """Split a list at its commas, and at nothing else: what a client wrote before the last one cannot reach over it.
 
-    A quote is a character like any other. That is so in ``Forwarded`` as well, where no value that counts has a comma.
+    A quote is a character like any other, in ``Forwarded`` as well: no value that counts has a comma there.
     """
     return [element for part in value.split(",") if (element := part.strip(" \t"))]
 

@@ -85,7 +85,7 @@ def held_back() -> Generator[None]:
 
 @contextlib.contextmanager
 def handling(handlers: Mapping[signal.Signals, Callable[[], object]]) -> Generator[None]:
-    """Call functions in the running event loop when signals come; at the end give each back to who had it."""
+    """Call functions in the running event loop when signals come; at the end give each back to its former handler."""
     loop = asyncio.get_running_loop()
     before = {signum: signal.getsignal(signum) for signum in handlers}
     with contextlib.ExitStack() as stack:

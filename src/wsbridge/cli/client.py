@@ -219,7 +219,7 @@ class AiohttpClient(Client):
             return ClosedReason(message.data or 1005, message.extra or "")
         if message.type is not aiohttp.WSMsgType.CLOSING:
             return ClosedReason(self._connection.close_code or 1006, "")
-        # close() waits for the answer, of which aiohttp keeps the code only
+        # close() waits for the answer; aiohttp keeps only its code
         await self._closed.wait()
         return ClosedReason(self._connection.close_code or 1005, "")
 
@@ -285,7 +285,7 @@ class TornadoClient(Client):
         message: str | bytes | None = await self._connection.read_message()
         if message is not None:
             return message
-        # tornado has no code both for a loss and for an empty close frame
+        # tornado has no code for a loss, nor for an empty close frame
         return ClosedReason(self._connection.close_code or 1006, self._connection.close_reason or "")
 
     async def close(self) -> None:

@@ -95,7 +95,7 @@ def _module(name: str, command: ServeCommand) -> ModuleType:
 
 
 def _hint(name: str, command: ServeCommand) -> str:
-    import difflib  # here, since only who has mistyped the name needs it
+    import difflib  # here, since only a mistyped name needs it
 
     near = difflib.get_close_matches(name, [path.stem for path in Path(command.app_dir).glob("*.py")], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -11,7 +11,7 @@ __all__ = ["Formatter", "log_to_stderr"]
 class Formatter(logging.Formatter):
     """Escapes what cannot be printed, and indents every line of a record but the first.
 
-    An exception's text may hold what a peer has sent, and it shall neither reach a terminal nor look like a record.
+    An exception's text may hold what a peer has sent, and it must neither reach a terminal nor look like a record.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -12,7 +12,7 @@ __all__ = ["networks", "owner", "permissions", "seconds"]
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Hold an option to be a positive, finite number of seconds."""
+    """Check that an option is a positive, finite number of seconds."""
     try:
         check_seconds("it", value, optional=True)
     except ValueError as exc:
@@ -34,7 +34,7 @@ def permissions(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def owner(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Hold an option to be a user, a group or both, which this system knows."""
+    """Check that an option is a user, a group or both, which this system knows."""
     if value is not None:
         try:
             parse_owner(value)
@@ -44,7 +44,7 @@ def owner(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 
 
 def networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Hold an option to be addresses, networks or ``unix``."""
+    """Check that an option is addresses, networks or ``unix``."""
     try:
         parse_networks(value)
     except ValueError as exc:

@@ -127,7 +127,7 @@ _TRUST: tuple[_Option, ...] = (
         multiple=True,
         callback=networks,
         metavar="ADDRESS",
-        help="Believe X-Forwarded-* and Forwarded of this address or network, or of who connects by the Unix socket "
+        help="Believe X-Forwarded-* and Forwarded of this address or network, or of peers of the Unix socket "
         "(unix); may be repeated.",
     ),
     click.option(

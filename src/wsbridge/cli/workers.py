@@ -26,7 +26,7 @@ SUPERVISED_ENV = "WSBRIDGE_SUPERVISOR_FD"
 MARGIN = 5.0  # seconds that a child has beyond what it was told, before it is killed
 FIRST_DELAY = 0.5  # seconds before a worker that died is replaced; doubled each time it dies young
 LAST_DELAY = 30.0
-SETTLED_AFTER = 10.0  # seconds: a worker that lived so long died of something new
+SETTLED_AFTER = 10.0  # seconds: a worker that lived that long died of something new
 _STOPPED = frozenset((0, -signal.SIGINT, -signal.SIGTERM))
 
 logger = logging.getLogger("wsbridge.cli.workers")
@@ -105,7 +105,7 @@ def watch_supervisor() -> Callable[[], object] | None:
     """In a `Child`: end when the other end of its line is closed, so that none is left over.
 
     Returns:
-        What tells the parent that this process serves; None if this is no child.
+        What tells the parent that this process serves; None if this is not a child.
     """
     value = os.environ.pop(SUPERVISED_ENV, None)
     if value is None:
@@ -149,7 +149,7 @@ class Supervisor:
     Args:
         start: Starts a worker.
         count: How many there shall be.
-        patience: Seconds that they have to end after a signal; who has not ended then is killed.
+        patience: Seconds that they have to end after a signal; one that has not ended then is killed.
         hopeless: Exit codes of a process that can never serve.
         reloads: Whether a SIGHUP, which is passed on, is not to end them.
         on_served: Called when the first of them serves.

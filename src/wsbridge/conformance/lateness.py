@@ -108,7 +108,7 @@ class Meter:
         self._others += seconds
 
     def look(self) -> None:
-        """Read the counters, as must be done once in each period, in which one of them counts."""
+        """Read the counters: once in each period, since in each period only one of them counts."""
         self._last = self._now(self._last)
 
     def _now(self, last: _Sample) -> _Sample:

@@ -36,7 +36,7 @@ _TURN = 64  # connections that are accepted before others get their turn
 _PAUSE = 0.25  # seconds without accepting, when the system has nothing left
 _QUIET = 1.0  # seconds between two log records about that
 _GLANCE = 0.01  # seconds between two looks whether all are answered
-_LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than wait, if some come meanwhile
+_LAST = 4 * BACKLOG  # connections that are accepted at the stop: more than can wait, as some may come meanwhile
 _REQUEST = 64 * 1024  # bytes
 _WAIT = 0.25  # seconds for what ends by itself
 

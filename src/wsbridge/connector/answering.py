@@ -1,4 +1,4 @@
-"""A deadline for answers in plain HTTP: who does not read holds a connection no longer (HS-13)."""
+"""A deadline for answers in plain HTTP: a peer that does not read holds its connection no longer (HS-13)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Answers(Generic[T]):
             timeout: Seconds within which an answer must be taken.
             taken: Tells how a connection stands.
             cut: Ends a connection.
-            keeps: Whether connections are kept until their deadline, such as are but known by name.
+            keeps: Whether connections are kept until their deadline: needed where they are only known by name.
         """
         self._timeout = timeout
         self._taken = taken

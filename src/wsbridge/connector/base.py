@@ -28,7 +28,7 @@ from wsbridge.upgrade import negotiate_subprotocol
 
 __all__ = ["BaseConnector", "BaseSource", "close_keywords"]
 
-_LAST_REQUESTS = 0.25  # seconds that who is connected has left to complete a request, when a stop begins
+_LAST_REQUESTS = 0.25  # seconds that a connected peer has left to complete a request, when a stop begins
 
 
 def close_keywords(codes: Mapping[str, int]) -> Mapping[int, str]:
@@ -37,7 +37,7 @@ def close_keywords(codes: Mapping[str, int]) -> Mapping[int, str]:
 
 
 class BaseSource(ABC):
-    """A `wsbridge.InitializeWebSocket`: one request, of which a channel may be made.
+    """A `wsbridge.InitializeWebSocket`: one request, which may become a channel.
 
     A subclass holds what its server needs and fills `_make_channel`.
     """
@@ -86,7 +86,7 @@ class BaseConnector(Stopping):
         unix_owner: ``USER``, ``USER:GROUP`` or ``:GROUP`` to give its file to, by name or number, which takes root or
             a group of one's own.
         sockets: Listen on these instead: stream sockets that are bound. They stay the caller's: `stop` leaves them
-            open, so that who connects later waits for the next to listen, and `start` works again (STOP-15).
+            open, so that whoever connects later waits for the next to listen, and `start` works again (STOP-15).
         ssl: Serve TLS by this context.
         reuse_port: Set ``SO_REUSEPORT``, so that several processes can share the port.
         max_channels: More are answered with 503 (HS-12); None: no limit.
@@ -123,8 +123,8 @@ class BaseConnector(Stopping):
     async def _stop_listening(self) -> None:
         """Accept those who wait, then no more; leave the connections that are open (STOP-9).
 
-        As it is, it is for servers that `accept` or `serve_protocols` accepts for. Who waits on sockets that were
-        handed in is left to the next to listen on them (STOP-15).
+        This default is for servers that `accept` or `serve_protocols` accepts for. Peers that wait on sockets that were
+        handed in are left to the next to listen on them (STOP-15).
         """
         if self._acceptor is not None:
             self._acceptor.stop(takes_waiting=not self.sockets)

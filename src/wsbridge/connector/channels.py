@@ -18,7 +18,7 @@ __all__ = ["Channels"]
 
 logger = logging.getLogger("wsbridge")
 
-_LOOK_OUT = 0.25  # seconds between two looks for an end behind messages that wait (CLOSE-6)
+_LOOK_OUT = 0.25  # seconds between two looks for an end after messages that wait (CLOSE-6)
 
 
 class Channels(Configured):

@@ -74,7 +74,7 @@ def agree(request: Request, compression: bool | Compression, *, window_bits: int
     """Return what is agreed on with a peer, by the first of its offers that can be taken (RFC 7692, 5.1).
 
     An offer with a parameter that is unknown, repeated or ill-formed is passed over, and so is a window that zlib
-    cannot keep to; those behind it count (FRAME-34, FRAME-53).
+    cannot keep to; those after it count (FRAME-34, FRAME-53).
 
     Args:
         request: Its ``Sec-WebSocket-Extensions``, of all lines together, are the offers.

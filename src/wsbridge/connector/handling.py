@@ -65,7 +65,7 @@ class Handling(Channels):
     def answering(self, connection: Any) -> None:
         """Take it that an answer in plain HTTP is written to a connection next, or a refusal (HS-13).
 
-        For servers that have no deadline for it. ``connection`` is the server's object for it, of which there is a weak
+        For servers that have no deadline for it. ``connection`` is the server's object for it, which must allow a weak
         reference; call `upgraded` with it when a 101 is written. A mount leaves it to the framework.
         """
         if self._running:
@@ -140,7 +140,7 @@ class Handling(Channels):
         return refusal
 
     def _believe_proxies(self, request: Request) -> None:
-        """Take what a trusted proxy tells of the peer for what is so (HS-2, HS-15)."""
+        """Believe what a trusted proxy tells of the peer (HS-2, HS-15)."""
         if request.remote_address is None and self._addresses and not any(isinstance(a, str) for a in self._addresses):
             return  # there is no Unix socket: it is a peer whose connection has ended already
         lines, remote, trusted = request.header_lines(), request.remote_address, self._trusted
@@ -181,7 +181,7 @@ def _stops() -> Refusal:
 
 
 def _head_size(request: Request) -> int:
-    """Return how many bytes a request's line and headers have, if there is one space behind each colon."""
+    """Return how many bytes a request's line and headers have, if there is one space after each colon."""
     size = len(request.method) + len(request.raw_path) + len(request.query_string) + len("  HTTP/1.1\r\n\r\n")
     if request.query_string:
         size += len("?")

@@ -54,7 +54,7 @@ class Lifespan:
 
     async def _end_cancelled(self, task: asyncio.Task[None], patience: float) -> None:
         """Wait for a lifespan that was cancelled as it was entered."""
-        with contextlib.suppress(asyncio.CancelledError):  # the second cancel, behind the one that is raised
+        with contextlib.suppress(asyncio.CancelledError):  # the second cancel, after the one that is raised
             await asyncio.wait((task,), timeout=patience)
         if not task.done():
             logger.error(

@@ -13,7 +13,7 @@ MAX_SIZE = sys.maxsize  # bytes: no message can be longer, nor does a server's C
 
 
 def size_limit(limit: int | None) -> int:
-    """Return a limit of the options as a number that any server takes: the highest for None, and for all beyond it."""
+    """Return a limit of the options as a number that any server takes: the highest for None, and for any above it."""
     return MAX_SIZE if limit is None else min(limit, MAX_SIZE)
 
 
@@ -94,7 +94,7 @@ class MessageAssembler:
             raise FrameError(1007, "invalid UTF-8") from None
 
     def is_too_big(self, opcode: int, length: int) -> bool:
-        """Tell whether a data frame of ``length`` bytes, of which the head is known, makes its message too big."""
+        """Tell whether a data frame of ``length`` bytes, whose head is known, makes its message too big."""
         kind = self.kind if opcode == _CONTINUATION else opcode
         if kind not in (_TEXT, _BINARY):
             return False

@@ -30,8 +30,8 @@ _TRIES = 20  # a free port of one address may be taken on the next
 async def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return non-blocking sockets, one for each address of ``host``, which do not listen yet: see `listen`.
 
-    Port 0 gives a free one, the same for every address. The port is held: nobody else can bind it meanwhile, but who
-    sets ``SO_REUSEPORT`` too.
+    Port 0 gives a free one, the same for every address. The port is held: nobody else can bind it meanwhile, except
+    with ``SO_REUSEPORT`` as well.
 
     Raises:
         OSError: An address cannot be bound, as one where somebody listens; none is left open.
@@ -40,11 +40,11 @@ async def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket
 
 
 def check_sockets(sockets: Sequence[socket.socket]) -> None:
-    """Hold sockets that are handed in to be what can be listened on (STOP-15).
+    """Check that sockets that are handed in can be listened on (STOP-15).
 
     Raises:
-        TypeError: They are no sequence of sockets.
-        ValueError: One is closed, not bound, connected, or no stream socket of TCP or Unix.
+        TypeError: They are not a sequence of sockets.
+        ValueError: One is closed, not bound, connected, or not a stream socket of TCP or Unix.
     """
     if isinstance(sockets, str) or not isinstance(sockets, Sequence):
         raise TypeError(f"sockets must be a sequence of sockets, not {sockets!r}")
@@ -182,7 +182,7 @@ def _bind_all(addresses: Sequence[_Found], port: int, *, reuse_port: bool) -> li
 def _claim(sock: socket.socket) -> None:
     """Let a port be taken again soon after its last connection, and by nobody else meanwhile.
 
-    On Windows the first is so, and ``SO_REUSEADDR`` would let any process take the port over; there is an option
+    On Windows the first holds anyway, and ``SO_REUSEADDR`` would let any process take the port over; there is an option
     against that. Elsewhere it is the other way round.
     """
     exclusive: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)

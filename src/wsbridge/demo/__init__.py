@@ -32,7 +32,7 @@ logger = logging.getLogger("wsbridge.demo")
 PATH = "/room"
 PORTS_TRIED = 20  # after the one that was asked for; then a free one is taken
 MAX_TEXT = 2000  # characters of one chat message
-REMEMBERED = 30  # ends that are told to who connects, so that a page learns of its own
+REMEMBERED = 30  # ends that are told to each new peer, so that a page learns of its own
 SEND_BUFFER = 100
 
 

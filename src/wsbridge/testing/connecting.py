@@ -157,7 +157,7 @@ def connect(
 
     Args:
         app: What to test, see `App`.
-        path: Path and query. What is no ASCII is percent-encoded.
+        path: Path and query. What is not ASCII is percent-encoded.
         headers: More headers of the handshake; they replace its own of the same name.
         subprotocols: What to offer.
         scheme: ``ws``, or ``wss`` to be taken for a peer that came by TLS.
@@ -169,7 +169,7 @@ def connect(
         raise_errors: Raise at the end what the application has raised. False: only keep it, in `Peer.errors`.
 
     Raises:
-        HandshakeRefusedError: The answer was no 101; has its status, headers and body.
+        HandshakeRefusedError: The answer was not 101; has its status, headers and body.
         TimeoutError: There is no answer.
 
     The option ``compression`` is accepted and makes no difference, since this peer does not offer it.

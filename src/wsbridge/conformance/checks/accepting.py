@@ -56,7 +56,7 @@ async def listens_when_the_lifespan_is_entered(bench: Bench) -> None:
     try:
         await bench.recorder.wait("enter")
         with socket.socket() as sock:
-            equal(sock.connect_ex((_HOST, port)), errno.ECONNREFUSED, "what who connects to it then gets")
+            equal(sock.connect_ex((_HOST, port)), errno.ECONNREFUSED, "what a peer that connects then gets")
         entered.set()
         await bench.within(starting, "start()")
         async with bench.served(connector).peer() as peer:
@@ -350,7 +350,7 @@ async def a_stop_without_a_descriptor(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def _counted() -> Generator[list[Any], None, None]:
-    """Count what is logged of warnings and errors, and keep it from who looks for errors: it is what is under test."""
+    """Count the warnings and errors that are logged, and hide them from what looks for errors: they are under test."""
     records: list[Any] = []
 
     class Collector(logging.Handler):
@@ -461,7 +461,7 @@ async def _gone(bench: Bench, before: int, what: str) -> None:
 
 @check("HS-13", wire=True)
 async def a_large_answer(bench: Bench) -> None:
-    """Who does not read a large answer, or a large refusal of a handshake, is cut off."""
+    """A peer that does not read a large answer, or a large refusal of a handshake, is cut off."""
     app = Application([("/", bench.options())], [Interceptor(name="large", enter=_large)])
     async with bench.serve(app, handshake_timeout=_TIMEOUT) as served:
         await ask(served, target="/nowhere")
@@ -480,7 +480,7 @@ async def a_large_answer(bench: Bench) -> None:
 
 @check("HS-13", wire=True)
 async def answers_without_end(bench: Bench) -> None:
-    """Who goes on asking and reads nothing is cut off."""
+    """A peer that goes on asking and reads nothing is cut off."""
     async with bench.serve(bench.options(), handshake_timeout=_TIMEOUT) as served:
         await ask(served, target="/nowhere")
         await open_what_stays()

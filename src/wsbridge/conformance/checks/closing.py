@@ -186,7 +186,7 @@ async def in_on_error_and_on_close_it_does_nothing(bench: Bench) -> None:
         equal((await peer.receive_close()).code, 1011, "the code that the peer gets")
         await _ends(bench, 1011, "", "local")
         await bench.recorder.wait("close-end")
-    equal(bench.recorder.values("still"), [1011, 1011], "the reason's code behind the calls")
+    equal(bench.recorder.values("still"), [1011, 1011], "the reason's code after the calls")
 
 
 def _rejects(channel: WebSocketChannel, kind: type[Exception], *arguments: Any) -> None:
@@ -225,7 +225,7 @@ async def wrong_arguments(bench: Bench) -> None:
 
 @check("CLOSE-2")
 async def every_call_is_checked(bench: Bench) -> None:
-    """Arguments are checked on every call: behind a close, behind the peer's, and in on_close."""
+    """Arguments are checked on every call: after a close, after the peer's, and in on_close."""
 
     def on_close(channel: WebSocketChannel, process: Any, reason: Any) -> None:
         _rejects_all(channel)

@@ -108,7 +108,7 @@ async def known_before_the_peer_answers(bench: Bench) -> None:
     async with bench.serve() as served, pair(bench, served) as (peer, channel):
         peer.auto_close = False
         channel.close(4001)
-        true(channel.reason is not None, "the reason is None behind close()")
+        true(channel.reason is not None, "the reason is None after close()")
         _is(bench, await bench.within(channel.wait_closed(), "wait_closed()", timeout=bench.scale), 4001, "", "local")
         await peer.receive_close()
         equal(bench.recorder.all("close"), [], "on_close before the peer has answered")
@@ -119,7 +119,7 @@ async def known_before_the_peer_answers(bench: Bench) -> None:
 async def _told_in_a_callback(
     bench: Bench, end: Callable[[WirePeer], Any], expected: tuple[int, str | None, str]
 ) -> None:
-    """A callback waits for an end that messages lie before; they are delivered after it has returned."""
+    """A callback waits for an end that comes after messages; these are delivered after it has returned."""
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
         if text == "1":
@@ -568,7 +568,7 @@ async def a_violation_in_front_of_a_loss(bench: Bench) -> None:
 
     async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
         if text == "0":
-            await asyncio.sleep(0.1 * bench.scale)  # until what is behind has come
+            await asyncio.sleep(0.1 * bench.scale)  # until what follows has come
 
     async def half_close(peer: WirePeer) -> None:
         await peer.half_close()

@@ -222,7 +222,7 @@ async def stream_ends_behind_what_was_good(bench: Bench) -> None:
 
 @check("CODEC-2")
 async def json_that_is_none(bench: Bench) -> None:
-    """`json_codec()` refuses what is no JSON with 1007, and a binary message with 1003."""
+    """`json_codec()` refuses what is not JSON with 1007, and a binary message with 1003."""
     async with bench.serve(_both(bench, json_codec())) as served:
         for style in STYLES:
             for text in ("", "{", "nul", "{'a': 1}", "[1,]", "NaN"):

@@ -162,7 +162,7 @@ def failing(
     """Return an application whose channels raise ``error()`` where they would have their server write.
 
     The channel is of the connector's own class but for the methods that are called ``names``, so that nothing else
-    changes; it stands for a failure inside a server, of which there is no way to cause one that fits every server.
+    changes; it stands for a failure inside a server, which cannot be caused in a way that fits every server.
 
     Args:
         bench: Whose recorder's options are served.

@@ -173,7 +173,7 @@ async def a_leave_stage_that_sets_a_response(bench: Bench) -> None:
         killer = Interceptor(name="kills", leave=_unless_good(stage))
         bench.recorder.events.clear()
         async with bench.serve(_chain(bench, outer, killer), max_channels=1) as served:
-            for tail in (b"", b"\x81\x80\0\0\0\0"):  # the second has an empty text right behind it
+            for tail in (b"", b"\x81\x80\0\0\0\0"):  # the second has an empty text right after it
                 built = handshake(served)
                 async with served.raw() as peer:
                     await peer.request(built.encode() + tail)

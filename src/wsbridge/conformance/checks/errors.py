@@ -386,7 +386,7 @@ async def _goes_through(bench: Bench, error: BaseException) -> None:
     def serve(loop: asyncio.AbstractEventLoop) -> None:
         app = Application([("/", bench.bare_options(on_text=on_text))])
         connector: Connector = bench.connector(app, shutdown_timeout=bench.scale)
-        loop.set_exception_handler(lambda loop, context: None)  # the task that ended so has nobody to tell
+        loop.set_exception_handler(lambda loop, context: None)  # the task that ended like that has nobody to tell
         loop.run_until_complete(connector.start())
         tell(listening.set_result, (bench.served(connector), loop))
         timer = loop.call_later(2 * bench.timeout, loop.stop)

@@ -26,7 +26,7 @@ from wsbridge.conformance.harness.bench import Bench
 __all__ = ["case", "echoes", "fragments", "refusals", "refused"]
 
 _NOT_OF_BYTES = ("FRAME-19", "FRAME-28")
-"""Rules of whole and legal frames of which nothing but the message, or the code, is looked at."""
+"""Rules of whole and legal frames; only their message, or their code, is looked at."""
 
 Case = Callable[[Bench], Awaitable[None]]
 
@@ -301,7 +301,7 @@ refusals(
 
 @check("FRAME-13", black_box=True, wire=True)
 async def new_message_behind_an_empty_fragment(bench: Bench) -> None:
-    """A new message is refused behind a first fragment that is empty, too."""
+    """A new message is refused after a first fragment that is empty, too."""
     async with bench.reference() as served, served.peer("/echo") as peer:
         await peer.send_frame(Opcode.TEXT, b"", fin=False)
         await peer.send_text("new")
@@ -311,7 +311,7 @@ async def new_message_behind_an_empty_fragment(bench: Bench) -> None:
 refusals(
     "FRAME-14",
     "continuation_of_nothing",
-    "A continuation is refused as the first frame, behind a message, and behind the end of a fragmented one.",
+    "A continuation is refused as the first frame, after a message, and after the end of a fragmented one.",
     [
         [build_frame(Opcode.CONTINUATION, b"x")],
         [build_frame(Opcode.CONTINUATION, b"", fin=False)],
@@ -324,7 +324,7 @@ refusals(
 
 @check("FRAME-14", black_box=True, wire=True)
 async def continuation_behind_a_finished_message(bench: Bench) -> None:
-    """A continuation behind the last fragment of a message is refused."""
+    """A continuation after the last fragment of a message is refused."""
     async with bench.reference() as served, served.peer("/echo") as peer:
         await peer.send_fragments(Opcode.TEXT, [b"a", b"b"])
         equal(await peer.receive_text(), "ab", "the echo")

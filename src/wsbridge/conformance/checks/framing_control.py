@@ -75,7 +75,7 @@ refusals(
 refusals(
     "FRAME-16",
     "control_frame_in_fragments",
-    "A ping, a pong and a close without FIN are refused, with a continuation behind them and without.",
+    "A ping, a pong and a close without FIN are refused, with a continuation after them and without.",
     [
         [build_frame(_opcode, b"", fin=False), *([build_frame(Opcode.CONTINUATION, b"")] * _more)]
         for _opcode in _CONTROL
@@ -97,7 +97,7 @@ async def ping_of_any_payload(bench: Bench) -> None:
 
 @check("FRAME-17", black_box=True)
 async def many_pings(bench: Bench) -> None:
-    """Of a hundred pings in one write the last is answered, and those that are answered are so in order."""
+    """Of a hundred pings in one write the last is answered, and all answers are in order."""
     async with bench.reference() as served, served.peer("/echo") as peer:
         await peer.send_raw(b"".join(build_frame(Opcode.PING, b"%03d" % number) for number in range(100)))
         answers: list[bytes] = []
@@ -191,7 +191,7 @@ async def close_reason_of_123_bytes(bench: Bench) -> None:
 
 @check("FRAME-25", black_box=True, wire=True)
 async def frames_behind_a_close(bench: Bench) -> None:
-    """A message, a ping, another close and a violation behind a close are not handled; it is answered as ever."""
+    """A message, a ping, another close and a violation after a close are not handled; it is answered as ever."""
     close = build_frame(Opcode.CLOSE, close_payload(4000))
     async with bench.reference() as served:
         for behind in (
@@ -221,7 +221,7 @@ async def close_inside_a_message(bench: Bench) -> None:
 
 @check("FRAME-26", black_box=True)
 async def end_after_the_client_closed(bench: Bench) -> None:
-    """Where the client closed, the server ends TCP behind its answer, cleanly and in time, with nothing between."""
+    """Where the client closed, the server ends TCP after its answer, cleanly and in time, with nothing between."""
     async with bench.reference() as served:
         for code in (None, 1000, 4000):
             async with served.peer("/echo") as peer:
@@ -233,7 +233,7 @@ async def end_after_the_client_closed(bench: Bench) -> None:
 
 @check("FRAME-26", black_box=True)
 async def end_after_the_server_closed(bench: Bench) -> None:
-    """Where the server closed, it ends TCP behind the client's answer."""
+    """Where the server closed, it ends TCP after the client's answer."""
     async with bench.reference() as served, served.peer("/close/4001?text=bye") as peer:
         equal(await peer.receive_close(), Close(4001, "bye"), "the close")
         end = await peer.wait_eof(2)
@@ -242,7 +242,7 @@ async def end_after_the_server_closed(bench: Bench) -> None:
 
 @check("FRAME-27", black_box=True, wire=True)
 async def frames_behind_a_violation(bench: Bench) -> None:
-    """A message and a ping behind a violation are not handled, in the same packet or later, and the server ends TCP."""
+    """A message and a ping after a violation are not handled, in the same packet or later, and the server ends TCP."""
     async with bench.reference() as served, served.peer("/echo") as peer:
         peer.auto_close = False
         later = build_frame(Opcode.TEXT, b"late") + build_frame(Opcode.PING, b"late")
@@ -300,7 +300,7 @@ for _name, _sequences in ILL_FORMED.items():
     refusals(
         "FRAME-30",
         _name,
-        f"Texts with what is no UTF-8 ({_name.replace('_', ' ')}) are refused, whatever stands before it.",
+        f"Texts with what is not UTF-8 ({_name.replace('_', ' ')}) are refused, whatever stands before it.",
         [
             [build_frame(Opcode.TEXT, _before + _bad)]
             for _bad in _sequences

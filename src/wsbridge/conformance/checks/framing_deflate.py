@@ -120,7 +120,7 @@ _declined(
 )
 _declined(
     "window_out_of_range",
-    "An offer of a window that is none is declined.",
+    "An offer of a window size that does not exist is declined.",
     [f"{side}_max_window_bits={bits}" for side in ("server", "client") for bits in ("7", "16", "0", "-9", "ten")],
 )
 
@@ -171,7 +171,7 @@ async def server_window_of_8_bits(bench: Bench) -> None:
         await peer.send_frame(Opcode.BINARY, data)
         try:
             payload = (await peer.receive_frame()).payload
-        except WireViolation as violation:  # to this client nothing is agreed on, so RSV1 is none
+        except WireViolation as violation:  # to this client nothing is agreed on, so RSV1 is not allowed
             true(header and violation.frame is not None, str(violation))
             payload = b"" if violation.frame is None else violation.frame.payload
             payload = zlib.decompressobj(-8).decompress(payload + b"\0\0\xff\xff")
@@ -276,7 +276,7 @@ async def last_block_with_bfinal(bench: Bench) -> None:
 
 @check("FRAME-42", needs=("compression",))
 async def messages_behind_bfinal(bench: Bench) -> None:
-    """Behind a message that ended with BFINAL others are inflated, with it and without."""
+    """After a message that ended with BFINAL others are inflated, with it and without."""
     data = TEXT.encode()
     async with deflating_peer(bench) as peer:
         for payload in (_final(data), _final(data), deflated(data), deflated(data), _final(data)):
@@ -309,7 +309,7 @@ async def plain_messages_between(bench: Bench) -> None:
 
 @check("FRAME-44", needs=("compression",))
 async def pings_byte_by_byte_between(bench: Bench) -> None:
-    """Messages, deflated or not, come through behind pings that come one byte at a time."""
+    """Messages, deflated or not, come through after pings that come one byte at a time."""
     async with deflating_peer(bench) as peer:
         for compress in (True, False, True, True):
             await peer.send_apart(build_frame(Opcode.PING, b"p"))

@@ -31,7 +31,7 @@ BAD = (
 
 @check("FRAME-53", needs=("compression",))
 async def a_good_offer_behind_a_bad_one(bench: Bench) -> None:
-    """An offer that can be taken is, behind one that cannot, in the same header line and in the next."""
+    """An offer that can be taken is taken after one that cannot, in the same header line and in the next."""
     async with deflating(bench) as served:
         for bad in BAD:
             in_two_lines: dict[str, Any] = {"deflate": bad, "headers": [("Sec-WebSocket-Extensions", NAME)]}
@@ -43,7 +43,7 @@ async def a_good_offer_behind_a_bad_one(bench: Bench) -> None:
 
 @check("FRAME-53", needs=("compression",))
 async def the_first_that_can_be_taken(bench: Bench) -> None:
-    """Of offers that can be taken the first is, since a client puts the one that it prefers there."""
+    """Of offers that can be taken the first is taken, since a client puts the one that it prefers there."""
     first, second = f"{NAME}; server_no_context_takeover", f"{NAME}; server_max_window_bits=9"
     async with deflating(bench) as served:
         for offer, said in ((f"{first}, {second}", "server_no"), (f"{second}, {first}", "server_max_window_bits=9")):
@@ -55,7 +55,7 @@ async def the_first_that_can_be_taken(bench: Bench) -> None:
 
 @check("FRAME-54", needs=("compression",))
 async def an_offer_in_a_quoted_string(bench: Bench) -> None:
-    """What looks like an offer inside a quoted string, one without an end too, is no offer."""
+    """What looks like an offer inside a quoted string, one without an end too, is not an offer."""
     async with deflating(bench) as served:
         for offer in (
             f'x; y=",{NAME}; client_max_window_bits,"',
@@ -70,11 +70,11 @@ async def an_offer_in_a_quoted_string(bench: Bench) -> None:
 
 @check("FRAME-54", needs=("compression",))
 async def an_offer_behind_a_quoted_string(bench: Bench) -> None:
-    """Behind the end of a quoted string with commas, semicolons and escaped quotes, an offer is one."""
+    """After the end of a quoted string with commas, semicolons and escaped quotes, an offer counts."""
     async with deflating(bench) as served:
         for quoted in ('", ; "', '"\\""', '"\\\\"', '"a\\"b, c; d"'):
             async with served.peer(deflate=f"x; y={quoted}, {NAME}") as peer:
-                true(peer.deflated, f"the server did not agree to what stands behind {quoted}: {peer.response}")
+                true(peer.deflated, f"the server did not agree to what stands after {quoted}: {peer.response}")
                 await echoed(peer, [TEXT])
 
 
@@ -98,7 +98,7 @@ def inflated(payload: bytes, bits: int) -> bytes:
 
 
 async def _refused_setting(bench: Bench, setting: str, value: Any) -> bool:
-    """Check that a setting that the connector does not claim is refused by name; tell whether that is so."""
+    """If the connector does not claim a setting, check that it is refused by name, and return True."""
     if setting in bench.connector.compression_settings:
         return False
     try:
@@ -137,11 +137,11 @@ async def window_bits(bench: Bench) -> None:
                     len(payload) < len(within) * 2 // 3, f"with {bits} bits a repetition within the window was not seen"
                 )
                 equal(inflated(payload, bits), within, f"the echo, inflated with a window of {bits} bits")
-                if bits > 9:  # zlib's smallest window, of which a part is not used, fits into one of 8 bits
+                if bits > 9:  # zlib's smallest window is not used in full, and fits into one of 8 bits
                     _cannot_be_inflated(payload, bits - 1)
             async with served.peer(deflate=NAME) as peer:
                 payload = await _deflated_echo(peer, beyond)
-                equal(inflated(payload, bits), beyond, f"what repeats behind the window, inflated with {bits} bits")
+                equal(inflated(payload, bits), beyond, f"what repeats beyond the window, inflated with {bits} bits")
             async with served.peer(deflate=f"{NAME}; server_max_window_bits=9; client_max_window_bits") as peer:
                 said = ["server_max_window_bits=9", f"client_max_window_bits={bits}"]
                 equal(sorted(agreed(peer)), sorted(said), "what the 101 says to a peer that asks for a smaller window")

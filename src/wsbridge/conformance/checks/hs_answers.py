@@ -1,4 +1,4 @@
-"""HS-7, HS-8, HS-9 and HS-11: what an interceptor answers or adds, and what stands right behind a request."""
+"""HS-7, HS-8, HS-9 and HS-11: what an interceptor answers or adds, and what comes right after a request."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ async def a_ping_behind_the_request(bench: Bench) -> None:
 
 @check("HS-11", black_box=True)
 async def a_close_behind_the_request(bench: Bench) -> None:
-    """A close in the same write as the request, behind a message, is answered after the message's answer."""
+    """A close in the same write as the request, after a message, is answered after the message's answer."""
     tail = _text("first") + build_frame(Opcode.CLOSE, close_payload(4001, "early"))
     async with bench.reference() as served, served.peer("/echo", tail=tail) as peer:
         # the server has read the close when it answers the message, so that it may hold the answer back (SEND-1)
@@ -280,7 +280,7 @@ async def a_close_behind_the_request(bench: Bench) -> None:
 
 @check("HS-11")
 async def they_are_delivered_after_on_open(bench: Bench) -> None:
-    """Messages behind the request are delivered after on_open has returned, in order, then the peer's close."""
+    """Messages right after the request are delivered after on_open has returned, in order, then the peer's close."""
     texts = [str(number) for number in range(100)]
     tail = b"".join(map(_text, texts)) + build_frame(Opcode.CLOSE, close_payload(4002, "bye"))
     options = bench.options(on_open=lambda channel, request: asyncio.sleep(0.02))
@@ -294,7 +294,7 @@ async def they_are_delivered_after_on_open(bench: Bench) -> None:
 
 @check("HS-11", wire=True)
 async def many_bytes_behind_the_request(bench: Bench) -> None:
-    """However much is sent behind the request without waiting for the 101, none of it is lost."""
+    """However much is sent after the request without waiting for the 101, none of it is lost."""
     messages = [bytes([number]) * (16 * 1024) for number in range(40)]
     tail = b"".join(build_frame(Opcode.BINARY, message) for message in messages)
     async with bench.serve() as served, served.raw() as peer:
@@ -341,7 +341,7 @@ async def sent_while_the_chain_runs(bench: Bench) -> None:
 
 @check("HS-11", wire=True)
 async def violations_behind_the_request(bench: Bench) -> None:
-    """A violation behind the request gets what it would get later: the 101, on_open, then 1002 or 1007."""
+    """A violation right after the request gets what it would get later: the 101, on_open, then 1002 or 1007."""
     violations = {
         "a reserved opcode": (build_frame(3, b"?"), 1002),
         "a reserved bit": (build_frame(Opcode.TEXT, b"?", rsv=2), 1002),
@@ -362,7 +362,7 @@ async def violations_behind_the_request(bench: Bench) -> None:
 
 @check("HS-11")
 async def the_end_behind_the_request(bench: Bench) -> None:
-    """A peer that ends its side right behind a message has left (HS-10), or its message comes before the loss."""
+    """A peer that ends its side right after a message has left (HS-10), or its message comes before the loss."""
     async with bench.serve() as served, served.raw() as peer:
         await peer.request(handshake(served).encode() + _text("last"))
         await peer.half_close()
@@ -378,7 +378,7 @@ async def the_end_behind_the_request(bench: Bench) -> None:
 
 @contextlib.asynccontextmanager
 async def _behind_on_open(bench: Bench, frame: bytes) -> AsyncGenerator[WirePeer]:
-    """Send ``frame`` behind the request: on_open must find the channel open, and what it sends comes first."""
+    """Send ``frame`` right after the request: on_open must find the channel open, and what it sends comes first."""
 
     async def on_open(channel: WebSocketChannel, request: object) -> None:
         equal(channel.reason, None, "the reason when on_open begins")
@@ -392,14 +392,14 @@ async def _behind_on_open(bench: Bench, frame: bytes) -> AsyncGenerator[WirePeer
 
 @check("HS-11")
 async def a_ping_comes_behind_on_open(bench: Bench) -> None:
-    """A ping behind the request is answered behind what on_open sends at once."""
+    """A ping right after the request is answered after what on_open sends at once."""
     async with _behind_on_open(bench, build_frame(Opcode.PING, b"early")) as peer:
         equal(await peer.receive(), Pong(b"early"), "the answer")
 
 
 @check("HS-11")
 async def a_close_comes_behind_on_open(bench: Bench) -> None:
-    """A close behind the request ends no channel before on_open has begun: what it sends at once reaches the peer."""
+    """A close after the request ends no channel before on_open has begun: what it sends at once reaches the peer."""
     async with _behind_on_open(bench, build_frame(Opcode.CLOSE, close_payload(4001, "early"))) as peer:
         equal((await peer.receive_close()).code, 4001, "the code of the answer")
         reason = await bench.recorder.closed()
@@ -408,7 +408,7 @@ async def a_close_comes_behind_on_open(bench: Bench) -> None:
 
 @check("HS-11", wire=True)
 async def a_violation_comes_behind_on_open(bench: Bench) -> None:
-    """A violation behind the request ends no channel before on_open has begun; what it sends at once comes first."""
+    """A violation after the request ends no channel before on_open has begun; what it sends at once comes first."""
     async with _behind_on_open(bench, build_frame(3, b"?")) as peer:
         bench.outcome(PEER_SEES_1002, await how_it_ended(peer), "peer saw 1002")
         peer.close()  # which a server waits for that reads no frames any more

@@ -19,7 +19,7 @@ _ANSWER = _SETTINGS + _GOAWAY
 
 
 class _Offering(Certificates):
-    """A server's context of one's own that offers HTTP/2 too, which it does not tell."""
+    """An application's own TLS context for a server, which offers HTTP/2 too and does not tell."""
 
     def __init__(self) -> None:
         super().__init__()

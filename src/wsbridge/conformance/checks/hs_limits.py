@@ -131,7 +131,7 @@ async def a_peer_that_leaves_while_the_chain_runs(bench: Bench) -> None:
 
 @check("HS-10")
 async def a_refused_peer_that_leaves(bench: Bench) -> None:
-    """A peer that is refused, whatever it has sent behind its request, leaves nothing behind once it has left."""
+    """A peer that is refused, whatever it has sent after its request, leaves nothing behind once it has left."""
     async with _nothing_left(bench, "is refused and leaves") as served:
         for size in (0, 1000, 256 * 1024):
             tail = build_frame(Opcode.BINARY, bytes(size)) if size else b""
@@ -326,7 +326,7 @@ async def handshakes_side_by_side(bench: Bench) -> None:
         peers = [await stack.enter_async_context(served.raw()) for _ in range(8)]
         for peer in peers:
             await peer.request(_request(served))
-        await asyncio.sleep(0.05)  # all eight are in the leave stage, or refused behind it
+        await asyncio.sleep(0.05)  # all eight are in the leave stage, or refused after it
         passed.set()
         answers = [await peer.read_response() for peer in peers]
         statuses = sorted(answer.status for answer in answers)

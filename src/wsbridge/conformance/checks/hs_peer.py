@@ -44,7 +44,7 @@ def _for(*values: str) -> list[tuple[str, str]]:
 
 @check("HS-2")
 async def a_client_cannot_hide_what_a_proxy_appends(bench: Bench) -> None:
-    """Commas alone separate: no quote, line or empty element that a client writes hides the address behind it."""
+    """Commas alone separate: no quote, line or empty element that a client writes hides the address that follows it."""
     cases = [
         _for(f'", {PEER[0]}'),
         _for('"', PEER[0]),
@@ -75,7 +75,7 @@ async def forms_of_an_address(bench: Bench) -> None:
 
 @check("HS-2")
 async def a_hop_that_is_no_address(bench: Bench) -> None:
-    """Where the last hop is no address the remote address is None, and not the proxy's."""
+    """Where the last hop is not an address the remote address is None, and not the proxy's."""
     hops = ["unknown", "_hidden", "198.51.100.1, unknown", '""', "203.0.113.9:99999", "localhost", "[203.0.113.9"]
     async with bench.serve(trusted_proxies=TRUSTED) as served:
         await _hold(bench, served, [(_for(hop), ("ws", None)) for hop in hops])
@@ -94,7 +94,7 @@ async def schemes_that_are_told(bench: Bench) -> None:
 
 @check("HS-2", needs=["unix-socket"])
 async def a_trusted_unix_socket(bench: Bench) -> None:
-    """`"unix"` among the trusted proxies believes who connects by a Unix socket; addresses alone do not."""
+    """`"unix"` among the trusted proxies believes whoever connects by a Unix socket; addresses alone do not."""
     lines = [*_for(PEER[0]), ("X-Forwarded-Proto", "https")]
     cases: list[tuple[Sequence[str], Told]] = [
         (["unix"], ("wss", PEER)),
@@ -139,7 +139,7 @@ async def forwarded_by_rfc_7239(bench: Bench) -> None:
 
 @check("HS-15")
 async def the_two_families_are_not_mixed(bench: Bench) -> None:
-    """What X-Forwarded-* and Forwarded tell alike is believed, and nothing in which they contradict each other."""
+    """What X-Forwarded-* and Forwarded tell alike is believed; where they contradict each other neither is."""
     x_headers = [*_for(PEER[0]), ("X-Forwarded-Proto", "https")]
     cases: list[tuple[Lines, Told]] = [
         ([*x_headers, ("Forwarded", f"for={PEER[0]};proto=https")], ("wss", PEER)),

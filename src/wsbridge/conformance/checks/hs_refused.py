@@ -48,7 +48,7 @@ async def _refused(bench: Bench, served: Served, what: str, status: int, **reque
 
 
 async def _still_serves(bench: Bench, served: Served, **request: Any) -> None:
-    """Open a channel, so that what a request before had left behind would show."""
+    """Open a channel, so that anything that an earlier request had left behind would show."""
     async with served.peer(**request) as peer:
         await peer.send_text("well")
         await bench.recorder.wait("text")
@@ -150,7 +150,7 @@ async def the_first_that_fails_decides(bench: Bench) -> None:
             true(answer.status in statuses, f"the status where all is wrong from the {what} on: {answer.status}")
             if what == "version":
                 equal(answer.header("Sec-WebSocket-Version"), "13", "the version that the answer names")
-        # two hosts are no HTTP (RFC 9112, 3.2), so that the server may refuse them before all else
+        # two hosts are not HTTP (RFC 9112, 3.2), so that the server may refuse them before all else
         answer = await ask(served, replace={"Host": ["one", "two"]}, headers=[("Origin", "http://evil.example")])
         equal(answer.status, 400, "the status where Host and origin are wrong")
         equal(bench.recorder.kinds(), [], "the callbacks")
@@ -159,7 +159,7 @@ async def the_first_that_fails_decides(bench: Bench) -> None:
 
 @check("HS-4", black_box=True)
 async def bad_handshakes_open_no_channel(bench: Bench) -> None:
-    """A request that is no handshake by RFC 6455, 4.2.1, is refused with an error status."""
+    """A request that is not a handshake by RFC 6455, 4.2.1, is refused with an error status."""
     requests: list[tuple[str, Changes]] = [
         ("method is POST", {"method": "POST"}),
         ("protocol is HTTP/1.0", {"version": "HTTP/1.0"}),
@@ -208,7 +208,7 @@ async def a_body(bench: Bench) -> None:
 
 @check("HS-4", wire=True)
 async def no_http(bench: Bench) -> None:
-    """Bytes that are no HTTP are refused, with a 4xx or 501 or by closing, and never reach a callback."""
+    """Bytes that are not HTTP are refused, with a 4xx or 501 or by closing, and never reach a callback."""
     valid = HandshakeRequest.build(("127.0.0.1", 1), target="/").encode()
     start, rest = valid.split(b"\r\n", 1)
     garbage = {

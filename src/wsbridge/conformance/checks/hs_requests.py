@@ -84,7 +84,7 @@ async def nobody_answers_it(bench: Bench) -> None:
             ):
                 answer = await _last(served, what, body, **request)
                 equal(answer.status, status, f"the status for {what} in {request}")
-        async with served.peer(headers=[("Content-Length", "0")]):  # that is no body
+        async with served.peer(headers=[("Content-Length", "0")]):  # that is not a body
             await bench.recorder.wait("open")
     equal(bench.recorder.kinds().count("open"), 1, "how often on_open ran")
 

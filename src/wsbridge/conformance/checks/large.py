@@ -147,7 +147,7 @@ def _cost(run: Callable[[], object]) -> float:
 
 @contextlib.asynccontextmanager
 async def _turns() -> AsyncGenerator[list[float]]:
-    """Measure the turns of the event loop: seconds of processor time of its thread, so that a busy machine is none."""
+    """Measure the turns of the event loop: seconds of processor time of its thread; a busy machine adds none."""
     turns: list[float] = []
 
     async def watch() -> None:
@@ -223,7 +223,7 @@ async def sent_in_order(bench: Bench) -> None:
 
 @check("SEND-9", needs=("compression",), stochastic=True)
 async def closed_behind_large_sends(bench: Bench) -> None:
-    """A close by either side while large messages are deflated stands behind those that were taken (SEND-6)."""
+    """A close by either side while large messages are deflated comes after those that were taken (SEND-6)."""
     for by_peer in (False, True):
         async with bench.serve(bench.options(compression=True)) as served:
             number = len(bench.recorder.channels) + 1
@@ -238,7 +238,7 @@ async def closed_behind_large_sends(bench: Bench) -> None:
                     channel.close(4000)
                 received, end = await messages_until_close(peer)
                 true(isinstance(end, Close), f"the end was {end}")
-                await sends.all_return(bench, "behind the close")
+                await sends.all_return(bench, "after the close")
                 none_lost(sends, received)
                 equal(received, sorted(received), "the order of the messages")
             equal((await bench.recorder.closed(number)).code, 4000, "the code")
@@ -246,7 +246,7 @@ async def closed_behind_large_sends(bench: Bench) -> None:
 
 @check("SEND-9", needs=("compression",), stochastic=True)
 async def received_in_order(bench: Bench) -> None:
-    """What comes behind a large message, small ones, pings and the close, is handled behind it."""
+    """What comes after a large message, small ones, pings and the close, is handled after it."""
     large, small = _words()[:700_000], b"small"
     for fragmented in (False, True):
         number = len(bench.recorder.channels) + 1
@@ -273,7 +273,7 @@ async def received_in_order(bench: Bench) -> None:
 
 @check("SEND-9", needs=("compression",), stochastic=True)
 async def pinged_while_it_deflates(bench: Bench) -> None:
-    """A ping that comes while a large message is deflated is answered, in front of it or behind it."""
+    """A ping that comes while a large message is deflated is answered, before it or after it."""
     data = _words()
     options = bench.options(compression=True, ping_interval=None)
     async with bench.serve(options) as served, pair(bench, served, deflate=NAME) as (peer, channel):

@@ -52,7 +52,7 @@ async def _raised(bench: Bench, awaitable: Any, what: str, error: Exception) -> 
 
 @check("STOP-6")
 async def lifespan_around_the_channels(bench: Bench) -> None:
-    """It is entered before the first request, and left when the last on_close has ended; so at each start."""
+    """It is entered before the first request, and left when the last on_close has ended; the same at each start."""
 
     async def on_close(channel: WebSocketChannel, process: Any, reason: CloseReason) -> None:
         await asyncio.sleep(0)

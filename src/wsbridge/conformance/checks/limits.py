@@ -26,7 +26,7 @@ BOUND = 16 * MIB
 
 
 def fragments(opcode: int, data: bytes, size: int) -> list[bytes]:
-    """Return a message as frames of ``size`` bytes and a last one of what is left, which may be none."""
+    """Return a message as frames of ``size`` bytes and a last one of what is left, which may be empty."""
     cuts = range(0, len(data) + 1, size)
     return [
         build_frame(
@@ -47,7 +47,7 @@ async def _delivered(bench: Bench, peer: WirePeer, raw: bytes, message: str | by
 
 
 async def _too_big(bench: Bench, served: Served, raws: Iterable[bytes], **options: Any) -> None:
-    """Send what is too big, and nothing behind it; it must be refused, for both sides, and not delivered."""
+    """Send what is too big, and nothing after it; it must be refused, for both sides, and not delivered."""
     number, delivered = len(bench.recorder.channels) + 1, len(bench.recorder.values())
     async with served.peer(**options) as peer:
         for raw in raws:
@@ -248,7 +248,7 @@ async def refused_in_mid_upload(bench: Bench) -> None:
 
 @check("LIM-1", needs=SIZE_LIMIT)
 async def the_next_message_is_not_delivered(bench: Bench) -> None:
-    """Nothing behind a message that is too big is delivered."""
+    """Nothing after a message that is too big is delivered."""
     async with bench.serve(bench.options(max_text_size=10)) as served:
         raw = build_frame(Opcode.TEXT, b"x" * 11) + build_frame(Opcode.TEXT, b"next")
         await _too_big(bench, served, [raw])

@@ -123,7 +123,7 @@ async def bad_requests(bench: Bench) -> None:
 
 
 async def _later(bench: Bench, served: Served) -> None:
-    """Open a channel and end it, behind what came before."""
+    """Open a channel and end it, after what came before."""
     async with served.peer() as peer:
         await peer.send_close(1000)
         await peer.wait_eof()
@@ -153,7 +153,7 @@ async def bad_frames(bench: Bench) -> None:
 
 
 async def _end_raw(peer: WirePeer) -> None:
-    """As `_end`, where what comes is no HTTP, and is not judged."""
+    """As `_end`, where what comes is not HTTP, and is not judged."""
     with contextlib.suppress(WireError, OSError):
         await peer.half_close()
         await peer.skip_to_end()
@@ -224,7 +224,7 @@ async def messages_are_cut(bench: Bench) -> None:
 
 @check("LOG-2")
 async def what_is_no_json(bench: Bench) -> None:
-    """`json_codec` has one short line logged of what is no JSON, however much of it there is."""
+    """`json_codec` has one short line logged of what is not JSON, however much of it there is."""
 
     def on_message(channel: WebSocketChannel, process: Any, message: Any) -> None:
         raise AssertionError("nothing decodes")

@@ -28,7 +28,7 @@ def _early(text: str) -> bytes:
 
 @check("THR-4")
 async def nothing_is_read_before_on_open(bench: Bench) -> None:
-    """With tasks that start at once, what came behind the request waits until on_open has begun, and is in order."""
+    """With tasks that start at once, what came after the request waits until on_open has begun, and is in order."""
     _set_task_factory()
 
     async def on_open(channel: WebSocketChannel, request: Request) -> None:

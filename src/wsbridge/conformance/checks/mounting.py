@@ -174,7 +174,7 @@ async def its_handshakes_are_refused_alike(bench: Bench) -> None:
 
 @check("MOUNT-1", needs=["mount"])
 async def what_the_framework_refuses(bench: Bench) -> None:
-    """A handshake that the framework refuses, with much behind it, leaves nothing behind once its peer has left."""
+    """A handshake that the framework refuses, with much sent after it, leaves nothing behind once its peer has left."""
     async with mounted(bench) as (served, _):
         await _plain(served, "/plain")
         descriptors = open_descriptors()

@@ -294,7 +294,7 @@ async def sends_of_on_open_seen_from_outside(bench: Bench) -> None:
 
 @check("OPEN-4")
 async def before_any_answer(bench: Bench) -> None:
-    """What on_open sends comes before any answer to the peer's messages, those behind the handshake too."""
+    """What on_open sends comes before any answer to the peer's messages, those right after the handshake too."""
     large = bytes(range(256)) * 512
 
     async def on_open(channel: WebSocketChannel, request: Request) -> None:

@@ -86,7 +86,7 @@ async def pause(*arguments: Any) -> None:
 
 
 async def silently_through(bench: Bench) -> None:
-    """Fail if a further message is delivered in a time in which it would be."""
+    """Fail if a further message is delivered within the time that it would take."""
     before = len(bench.recorder.values())
     await asyncio.sleep(0.1 * bench.scale)
     true(len(bench.recorder.values()) == before, f"a message was delivered: {bench.recorder.summary()}")
@@ -140,7 +140,7 @@ async def texts_are_str(bench: Bench) -> None:
 
 @check("RECV-2")
 async def binaries_are_bytes(bench: Bench) -> None:
-    """What on_binary gets is bytes, exact: empty, every byte value, what is no UTF-8, and any size."""
+    """What on_binary gets is bytes, exact: empty, every byte value, what is not UTF-8, and any size."""
     messages = [b"", bytes(range(256)), b"\xff\xfe", b"plain", *(random.Random(size).randbytes(size) for size in SIZES)]
     async with bench.serve() as served, served.peer() as peer:
         for message in messages:
@@ -250,7 +250,7 @@ async def utf8_split_across_fragments(bench: Bench) -> None:
 
 @check("RECV-3", wire=True)
 async def an_unfinished_message_is_not_delivered(bench: Bench) -> None:
-    """Fragments without the last one are no message: none is delivered, not at the loss either."""
+    """Fragments without the last one are not a message: none is delivered, not at the loss either."""
     async with bench.serve() as served, served.peer() as peer:
         await peer.send_text("whole")
         await peer.send_frame(Opcode.TEXT, b"not whole", fin=False)
@@ -368,7 +368,7 @@ async def messages_in_a_slow_callback_survive_the_close(bench: Bench) -> None:
 
 @check("RECV-4")
 async def nothing_behind_a_close(bench: Bench) -> None:
-    """A message behind the peer's close is not delivered."""
+    """A message after the peer's close is not delivered."""
     text = build_frame(Opcode.TEXT, b"late")
     async with bench.serve() as served:
         async with served.peer() as peer:
@@ -380,7 +380,7 @@ async def nothing_behind_a_close(bench: Bench) -> None:
 
 
 async def _dropped(bench: Bench, end: Any, expected: tuple[int, str]) -> None:
-    """Let ``end`` end the channel at the first message; none of those behind it may be delivered."""
+    """Let ``end`` end the channel at the first message; none of those after it may be delivered."""
     async with bench.serve(bench.options(on_text=end, close_timeout=20 * bench.scale)) as served:
         async with served.peer() as peer:
             peer.auto_close = False

@@ -55,11 +55,11 @@ async def false_from_the_local_close_on(bench: Bench) -> None:
         pair(bench, served) as (peer, channel),
     ):
         channel.close()
-        await _sends_return(bench, channel, False, "behind close()")
+        await _sends_return(bench, channel, False, "after close()")
         equal(await peer.receive(), Close(1000), "what the peer gets")
         await peer.wait_eof()
         await bench.recorder.closed()
-        await _sends_return(bench, channel, False, "behind on_close")
+        await _sends_return(bench, channel, False, "after on_close")
 
 
 @check("SEND-1")
@@ -68,7 +68,7 @@ async def false_once_the_peer_has_closed(bench: Bench) -> None:
     async with bench.serve() as served, pair(bench, served) as (peer, channel):
         await peer.send_close(1000)
         await bench.within(channel.wait_closed(), "wait_closed()")
-        await _sends_return(bench, channel, False, "behind the peer's close")
+        await _sends_return(bench, channel, False, "after the peer's close")
         equal(await peer.receive(), Close(1000), "what the peer gets")
         await peer.wait_eof()
 
@@ -101,7 +101,7 @@ async def _false_after(bench: Bench, leave: Callable[[WirePeer], Any]) -> None:
 
 @check("SEND-1")
 async def false_after_a_reset(bench: Bench) -> None:
-    """A peer that resets the connection is no exception: sends return False, in callbacks too."""
+    """A peer that resets the connection is not an exception: sends return False, in callbacks too."""
 
     async def leave(peer: WirePeer) -> None:
         peer.drop()
@@ -111,7 +111,7 @@ async def false_after_a_reset(bench: Bench) -> None:
 
 @check("SEND-1")
 async def false_after_an_end_of_stream(bench: Bench) -> None:
-    """A peer that closes TCP without a word is no exception: sends return False, in callbacks too."""
+    """A peer that closes TCP without a word is not an exception: sends return False, in callbacks too."""
 
     async def leave(peer: WirePeer) -> None:
         peer.close()
@@ -127,7 +127,7 @@ async def false_after_a_half_close(bench: Bench) -> None:
 
 @check("SEND-1")
 async def false_after_a_close_frame(bench: Bench) -> None:
-    """A peer that sends a close frame and leaves is no exception: sends return False, in callbacks too."""
+    """A peer that sends a close frame and leaves is not an exception: sends return False, in callbacks too."""
 
     async def leave(peer: WirePeer) -> None:
         await peer.send_close(1001)
@@ -354,7 +354,7 @@ async def _native_failure(bench: Bench, *, late: bool, binary: bool) -> None:
             fail(f"a native failure must raise SendError, not {caught!r}")
         else:
             fail("a native failure must raise SendError")
-        await _sends_return(bench, channel, False, "behind a native failure")
+        await _sends_return(bench, channel, False, "after a native failure")
         equal((await peer.receive_close()).code, 1011, "the code that the peer gets")
         reason = await bench.recorder.closed()
         equal((reason.code, reason.initiator), (1011, "local"), "code and initiator")
@@ -362,7 +362,7 @@ async def _native_failure(bench: Bench, *, late: bool, binary: bool) -> None:
 
 @check("SEND-7")
 async def a_native_failure(bench: Bench) -> None:
-    """An exception of the server that is no loss raises SendError from it, and the channel ends with 1011."""
+    """An exception of the server that is not a loss raises SendError from it, and the channel ends with 1011."""
     await _native_failure(bench, late=False, binary=False)
 
 

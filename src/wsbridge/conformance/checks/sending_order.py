@@ -81,7 +81,7 @@ async def _meanwhile(first: Coroutine[Any, Any, object], second: Coroutine[Any, 
 async def _finish(bench: Bench, sends: Sends) -> None:
     """Wait for all sends, then send one more and close."""
     await sends.all_return(bench, "for a peer that reads now")
-    equal(await sends.begin(), True, "a send behind those that were cancelled")
+    equal(await sends.begin(), True, "a send after those that were cancelled")
     sends.channel.close(4001)
 
 
@@ -97,7 +97,7 @@ def _all_but(cancelled: set[int], sends: Sends, received: tuple[list[int], Close
 
 @check("SEND-5")
 async def cancelled_while_it_waits(bench: Bench) -> None:
-    """A send that is cancelled while it waits for the peer to read harms none of those before and behind it."""
+    """A send that is cancelled while it waits for the peer to read harms none of those before and after it."""
     async with bench.serve() as served, pair(bench, served) as (peer, channel):
         sends = await clog(bench, channel)
         for _ in range(5):
@@ -183,7 +183,7 @@ async def cancelled_while_its_file_is_read(bench: Bench) -> None:
         await bench.within(asyncio.wait((sending,)), "the cancelled send", timeout=bench.scale)
         true(sending.cancelled(), "the cancelled send ended without CancelledError")
         file.may_end.set()
-        equal(await channel.send_text("usable"), True, "a send behind the cancelled one")
+        equal(await channel.send_text("usable"), True, "a send after the cancelled one")
         equal(await peer.receive(), Text("usable"), "the first message that the peer gets")
 
 
@@ -201,7 +201,7 @@ async def a_timeout_around_a_send(bench: Bench) -> None:
             bench.recorder.log("timeout")
 
     async def on_binary(channel: WebSocketChannel, process: Any, data: bytes) -> None:
-        equal(await channel.send_text("usable"), True, "a send behind the timeout")
+        equal(await channel.send_text("usable"), True, "a send after the timeout")
 
     async with bench.serve(bench.options(on_text=on_text, on_binary=on_binary)) as served, served.peer() as peer:
         await peer.send_text("go")
@@ -211,7 +211,7 @@ async def a_timeout_around_a_send(bench: Bench) -> None:
         while isinstance(message := await peer.receive_message(), Binary):
             true(message.data == numbered(messages, 64 * KIB), f"message {messages} is not whole, or out of order")
             messages += 1
-        equal(message, Text("usable"), "the message behind")
+        equal(message, Text("usable"), "the message after it")
         true(messages - len(taken) in (0, 1), f"{messages} messages came, {len(taken)} sends returned True")
 
 
@@ -225,7 +225,7 @@ async def _close_among_senders(bench: Bench, close: Callable[[WebSocketChannel],
         received, end = await messages_until_close(peer)
         await bench.within(senders, "the senders")
         equal(end, Close(4001, "enough"), "what follows the messages")
-        await peer.wait_eof()  # and a frame behind the close frame would be a violation
+        await peer.wait_eof()  # and a frame after the close frame would be a violation
         none_lost(sends, received)
         true(received, "no message came")
         await bench.recorder.closed()
@@ -240,7 +240,7 @@ async def a_close_among_senders(bench: Bench) -> None:
 
 @check("SEND-6", needs=("compression",), stochastic=True)
 async def a_close_among_deflated_sends(bench: Bench) -> None:
-    """The same where messages are deflated in an executor: the close frame waits for them, and none comes behind."""
+    """The same where messages are deflated in an executor: the close frame waits for them, and none comes after it."""
     for _ in range(3):
         await _close_among_senders(bench, lambda channel: channel.close(4001, "enough"), deflate=True)
 
@@ -367,7 +367,7 @@ async def an_exception_behind_sends(bench: Bench) -> None:
 
 @check("SEND-6")
 async def no_pong_behind_the_close_frame(bench: Bench) -> None:
-    """Pings that come behind the server's close frame are not answered; the end follows it."""
+    """Pings that come after the server's close frame are not answered; the end follows it."""
     async with bench.serve() as served, pair(bench, served) as (peer, channel):
         peer.auto_close = False
         channel.close(4001)
@@ -377,7 +377,7 @@ async def no_pong_behind_the_close_frame(bench: Bench) -> None:
             await peer.send_text("late")
         await peer.send_close(4001)
         event = await peer.receive()
-        true(isinstance(event, Eof), f"behind the close frame came {event}")
+        true(isinstance(event, Eof), f"after the close frame came {event}")
 
 
 @check("SEND-6")
@@ -392,7 +392,7 @@ async def no_pong_behind_a_close_frame_that_waits(bench: Bench) -> None:
         received, end = await messages_until_close(peer)
         equal(end, Close(4001), "what the peer gets")
         event = await peer.receive()
-        true(isinstance(event, Eof), f"behind the close frame came {event}")
+        true(isinstance(event, Eof), f"after the close frame came {event}")
         await sends.all_return(bench, "at a close")
         none_lost(sends, received)
 
@@ -409,13 +409,13 @@ async def closes_in_front_of_a_pong(bench: Bench, served: Served, *, much: bool,
                 await bench.within(sends.begin(), "a send of what the system buffers")
         await peer.send_close(4001, "bye")
         await bench.recorder.closed(count)
-        await asyncio.sleep(0.05 * bench.scale)  # the server has done what it does behind the end
+        await asyncio.sleep(0.05 * bench.scale)  # the server has done what it does after the end
         await peer.pong(b"late")
         received, end = await messages_until_close(peer)
         none_lost(sends, received)
         equal(getattr(end, "code", end), 4001, "the code of what follows the messages")
         event = await peer.receive()
-        true(isinstance(event, Eof) and not event.reset, f"behind the close frame came {event}")
+        true(isinstance(event, Eof) and not event.reset, f"after the close frame came {event}")
         await sends.all_return(bench, "at a close")
 
 
@@ -424,7 +424,7 @@ async def a_pong_behind_the_peers_close(bench: Bench) -> None:
     """A peer that closes, then sends a pong, and reads only then, gets all that sends returned True for, and the close.
 
     A server that closes its socket with such a pong unread resets the connection, and what the peer has not read is
-    lost; so is what an implementation's own buffer holds, or only the system's.
+    lost, whether it lies in a buffer of the implementation's own or only in the system's.
     """
     async with bench.serve() as served:
         await closes_in_front_of_a_pong(bench, served, much=False)

@@ -59,14 +59,14 @@ async def sockets_that_are_bound(bench: Bench) -> None:
                     await _talks(bench, connector, address)
             finally:
                 await bench.within(connector.stop(), "stop()")
-            equal(list(connector.addresses), [], "the addresses behind stop()")
+            equal(list(connector.addresses), [], "the addresses after stop()")
             equal([sock.getsockname() for sock in (first, second)], addresses, "the sockets that were given")
             await bench.settle(lambda: open_descriptors() <= before, "the end of its own sockets")
 
 
 @check("STOP-15", wire=True)
 async def who_comes_between_two_starts(bench: Bench) -> None:
-    """Who connects while the connector is stopped waits, and is served by the next start on the same socket."""
+    """Whoever connects while the connector is stopped waits, and is served by the next start on the same socket."""
     with _bound() as sock:
         first, second = (_connector(bench, sockets=(sock,)) for _ in range(2))
         await bench.within(first.start(), "start()")
@@ -81,7 +81,7 @@ async def who_comes_between_two_starts(bench: Bench) -> None:
             )
             await bench.within(second.start(), "start()")
             try:
-                equal((await waiting.read_response()).status, 101, "the status for who waited")
+                equal((await waiting.read_response()).status, 101, "the status for the one that waited")
                 waiting.close()
             finally:
                 await bench.within(second.stop(), "stop()")

@@ -120,7 +120,7 @@ async def _cannot_start(bench: Bench, connector: Connector, number: int | None =
         await connector.stop()
         fail("start() raised nothing")
     equal(list(connector.addresses), [], "the addresses of a connector that did not start")
-    # who looks whether somebody listens on a Unix socket is a connection there, whose end takes some turns
+    # looking whether somebody listens on a Unix socket makes a connection there, whose end takes some turns
     await bench.settle(
         lambda: open_descriptors() <= before, "the end of sockets left behind", timeout=0.5 * bench.scale
     )

@@ -54,7 +54,7 @@ async def _begun(bench: Bench, connector: Connector) -> asyncio.Task[None]:
 
 async def _was_stopped(bench: Bench, starting: asyncio.Task[None]) -> None:
     try:
-        await bench.within(starting, "start() behind a stop()", timeout=bench.scale)
+        await bench.within(starting, "start() after a stop()", timeout=bench.scale)
     except ConnectorStateError as exc:
         true("stop" in str(exc), f"start() does not say that it was stopped: {exc}")
     except Exception as exc:
@@ -65,7 +65,7 @@ async def _was_stopped(bench: Bench, starting: asyncio.Task[None]) -> None:
 
 async def _serves(bench: Bench, connector: Connector) -> None:
     """Check that the connector starts, serves and stops."""
-    await bench.within(connector.start(), "start() behind one that was stopped")
+    await bench.within(connector.start(), "start() after one that was stopped")
     try:
         async with pair(bench, bench.served(connector)) as (peer, channel):
             await channel.send_text("here")
@@ -129,7 +129,7 @@ async def a_stop_at_any_moment_of_a_start(bench: Bench) -> None:
         await bench.within(connector.stop(), f"stop() {turns} turns after start()", timeout=bench.scale)
         if not was_over and turns:  # before its first turn it has not begun
             with contextlib.suppress(ConnectorStateError):
-                await bench.within(starting, "start() behind a stop()", timeout=bench.scale)
+                await bench.within(starting, "start() after a stop()", timeout=bench.scale)
         else:
             await bench.within(starting, "start()", timeout=bench.scale)
             await bench.within(connector.stop(), "stop()", timeout=bench.scale)

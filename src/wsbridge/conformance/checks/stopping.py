@@ -234,7 +234,7 @@ async def an_on_close_that_will_not_be_cancelled(bench: Bench) -> None:
 
 @check("STOP-2")
 async def every_on_close_is_started(bench: Bench) -> None:
-    """Every on_close is started, behind callbacks that hang and for peers that do not answer; one that hangs is cut."""
+    """Every on_close is started, after callbacks that hang and for peers that do not answer; one that hangs is cut."""
     limit = 0.5 * bench.scale
     hangs = 6
 
@@ -384,10 +384,10 @@ async def a_cancelled_stop(bench: Bench) -> None:
         await bench.within(asyncio.wait((stopping,)), "a cancelled stop()", timeout=2 * bench.scale)
         true(stopping.cancelled(), "a cancelled stop() ended without CancelledError")
         await peer.wait_eof(bench.scale)
-        await bench.within(connector.stop(), "stop() behind a cancelled one", timeout=2 * bench.scale)
+        await bench.within(connector.stop(), "stop() after a cancelled one", timeout=2 * bench.scale)
         await _told(bench, 2)
     await _falls_to(bench, before)
-    await bench.within(connector.start(), "start() behind a cancelled stop()")
+    await bench.within(connector.start(), "start() after a cancelled stop()")
     async with pair(bench, bench.served(connector)):
         pass
     await bench.within(connector.stop(), "stop()", timeout=2 * bench.scale)

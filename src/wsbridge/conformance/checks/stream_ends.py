@@ -139,7 +139,7 @@ async def send_with_messages_unread(bench: Bench) -> None:
 
 @check("STREAM-7")
 async def return_closes_with_1000(bench: Bench) -> None:
-    """When the handler returns, the peer gets 1000 behind what was sent, and nothing is logged."""
+    """When the handler returns, the peer gets 1000 after what was sent, and nothing is logged."""
 
     async def handler(stream: Raw, request: Request) -> None:
         await stream.send("all there is")

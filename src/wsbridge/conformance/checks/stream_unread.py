@@ -1,4 +1,4 @@
-"""STREAM-8: how a handler learns of the end behind messages that it has not read, and how it stops its mount."""
+"""STREAM-8: how a handler learns of the end after messages that it has not read, and how it stops its mount."""
 
 from __future__ import annotations
 

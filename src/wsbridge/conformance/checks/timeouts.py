@@ -187,7 +187,7 @@ async def messages_are_no_pongs(bench: Bench) -> None:
 
 @check("LIM-3", needs=PING)
 async def wrong_pongs(bench: Bench) -> None:
-    """Pongs with payloads that no ping had are no answers."""
+    """Pongs with payloads that no ping had are not answers."""
     options = bench.options(ping_interval=0.1 * bench.scale, ping_timeout=0.2 * bench.scale)
     async with bench.serve(options) as served, served.peer() as peer:
         peer.auto_pong = peer.auto_close = False

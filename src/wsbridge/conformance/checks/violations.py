@@ -109,7 +109,7 @@ VIOLATIONS: dict[str, tuple[str, list[list[bytes]]]] = {
 
 
 async def _refused(bench: Bench, frames: Sequence[bytes], code: int, scenario: str) -> None:
-    """Send ``frames``, of which none may reach a callback; hold the reason and what the peer sees to ``code``."""
+    """Send ``frames``, none of which may reach a callback; hold the reason and what the peer sees to ``code``."""
     async with bench.serve() as served:
         await _refused_by(bench, served, frames, code, scenario)
 
@@ -171,7 +171,7 @@ async def peer_sees_1002_for_an_illegal_close_code(bench: Bench) -> None:
 
 @check("RECV-9", wire=True)
 async def close_text_that_is_no_utf8(bench: Bench) -> None:
-    """A close whose text is no UTF-8 is refused with 1002 or 1007, and no end by the peer."""
+    """A close whose text is not UTF-8 is refused with 1002 or 1007, and is not an end by the peer."""
     async with bench.serve() as served, served.peer() as peer:
         await peer.send_frame(Opcode.CLOSE, close_payload(1000) + b"\xff")
         ended = await how_it_ended(peer)
@@ -190,7 +190,7 @@ async def unmasked_frame(bench: Bench) -> None:
 
 @check("RECV-9", wire=True)
 async def message_in_empty_fragment(bench: Bench) -> None:
-    """A new message behind an empty first fragment is a violation as any other: no callback, 1002 on both sides."""
+    """A new message after an empty first fragment is a violation as any other: no callback, 1002 on both sides."""
     async with bench.serve(bench.options(on_text=echo)) as served, served.peer() as peer:
         await peer.send_frame(Opcode.TEXT, b"", fin=False)
         await peer.send_text("new")

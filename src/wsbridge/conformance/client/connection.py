@@ -94,7 +94,7 @@ class HttpConnection:
 
         Raises:
             Closed: If the connection ended before the first byte.
-            WireViolation: If it is no legal response, or ended within it.
+            WireViolation: If it is not a legal response, or ended within it.
         """
         async with self.limits.within(timeout, "an HTTP response"), self._reading:
             self.response = await self.link.read_response(head=head)

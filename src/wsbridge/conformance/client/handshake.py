@@ -60,7 +60,7 @@ class HandshakeRequest:
             target: The request target.
             method: The method.
             version: The HTTP version.
-            headers: More headers, in order, behind the usual ones.
+            headers: More headers, in order, after the usual ones.
             replace: Usual headers by name: another value, several for as many lines, or None for none.
             subprotocols: What to offer, in one line.
             deflate: True to offer permessage-deflate, or the whole value of `Sec-WebSocket-Extensions`.

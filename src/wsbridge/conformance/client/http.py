@@ -59,7 +59,7 @@ async def read_response(source: ByteSource, log: WireLog, *, head: bool = False)
     """Read one response with its body; `head` if it answers HEAD and so has none.
 
     Raises:
-        WireViolation: If it is no legal response, or the stream ended within it.
+        WireViolation: If it is not a legal response, or the stream ended within it.
     """
     raw = await _take_until(source, b"\r\n\r\n")
     start, *lines = raw.decode("latin-1").split("\r\n")

@@ -96,7 +96,7 @@ class PeerLink(ABC):
 
 
 class Door(str, ABC):
-    """An address that is no socket's: where a connector without a wire is reached, as by a `MemoryDoor`."""
+    """An address that is not a socket's: where a connector without a wire is reached, as by a `MemoryDoor`."""
 
     @abstractmethod
     async def open(self, limits: TimeLimits, **options: object) -> PeerLink:

@@ -100,14 +100,14 @@ This document is written from the catalogue in `src/wsbridge/conformance/`, by
 - *End*: a close by either side, or the loss of the connection. A channel has one end; its `CloseReason` tells which.
 - *Native*: the server's own object for a request or a connection. What is done through it is outside the contract.
 - *Feature*: something that a connector may be unable to do: `size-limit`, `ping`, `compression`, `unix-socket`,
-  `fragments`, `mount`. A rule that names a feature binds the connectors that have it. A connector that lacks one
-  declares so, and refuses what needs it with `UnsupportedOptionError`, an option when the connector is made; the suite
-  checks that refusal instead. No option is ever ignored, and no check is skipped. The aiohttp, websockets and tornado
+  `fragments`, `mount`. A rule that names a feature binds the connectors that have it. A connector that lacks one says
+  so, and refuses what needs it with `UnsupportedOptionError`, an option when the connector is made; the suite checks
+  that refusal instead. No option is ever ignored, and no check is skipped. The aiohttp, websockets and tornado
   connectors have every feature but `fragments`.
 - *Wire*: the sockets of a connector, and the bytes on them. The connector `memory` has none, since it is for tests in
   one process: it refuses the options that are about sockets, and the suite checks that instead of what is about bytes.
 - *TLS*: a connector whose server takes no `ssl.SSLContext`, such as granian's, refuses one, which is checked instead.
-- *Deviation*: what a connector declares to do otherwise in one scenario (CLOSE-8).
+- *Deviation*: what a connector declares to do differently in one scenario (CLOSE-8).
 - Times are seconds, as `float`; sizes are bytes.
 
 ## How a rule is marked

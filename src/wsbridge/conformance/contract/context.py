@@ -91,7 +91,7 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         kind="library",
         sentence="""A message is encoded by the channel's codec when it is put, and what is wrong with it is raised
         there.""",
-        text="""That is what the codec raises; and, without one too, `TypeError` for what is no message and
+        text="""That is what the codec raises; and, without one too, `TypeError` for what is not a message and
         `UnicodeEncodeError` for a text that UTF-8 cannot encode. Nothing is queued then.""",
     ),
     rule(

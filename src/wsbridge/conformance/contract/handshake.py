@@ -14,8 +14,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""A valid request for a WebSocket is answered with 101 and the `Sec-WebSocket-Accept` that its key
         asks for.""",
         text="""The tokens of `Upgrade` and `Connection` are found in any case and anywhere in a list, so that
-        `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`. So it is over HTTP/1.1, which is all that
-        the connectors speak (HS-18); over HTTP/2 and 3 HS-19 holds.""",
+        `Connection: keep-alive, Upgrade` is as good as `Connection: Upgrade`. This holds over HTTP/1.1, which is all
+        that the connectors speak (HS-18); over HTTP/2 and 3 HS-19 holds.""",
     ),
     rule(
         "HS-2",
@@ -25,7 +25,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         the cookies; the scheme, `ws` or `wss`; the host; the remote address as a pair of a `str` and an `int`, or None;
         the subprotocols that the peer offers, in its order; and the server's own request object.
 
-        `path`, which routes are matched against, is decoded as UTF-8: a sequence that is none becomes U+FFFD, and
+        `path`, which routes are matched against, is decoded as UTF-8: a sequence that is not UTF-8 becomes U+FFFD, and
         `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.
 
         From a proxy that `trusted_proxies` lists, `X-Forwarded-For` and `X-Forwarded-Proto` are believed for the remote
@@ -67,7 +67,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         Over HTTP/2 and 3, where there is no upgrade, 1 is a method other than CONNECT, 3 and 5 are left out, and 4 is
         answered with 400 (HS-19).
 
-        Bytes that are no HTTP may be refused by the server itself, with any 4xx or with 501 or by closing the
+        Bytes that are not HTTP may be refused by the server itself, with any 4xx or with 501 or by closing the
         connection. They never reach a callback. For requests with a body see HS-16, for large ones HS-17. An answer
         after which the connection ends says so: `Connection: close`, or `Upgrade, close` (RFC 9112, 9.6).""",
     ),
@@ -84,9 +84,9 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         `scheme://host[:port]`, whatever the scheme; case plays no part, a default port is the same as none, and letters
         beyond ASCII are encoded as browsers do it. `scheme://*.host[:port]` stands for all subdomains of a host,
         without itself. `"*"` lets any in, `null` too, which any page can have. Otherwise `null`, one that cannot be
-        parsed, and a repeated header get 403. It is so on every connector, whatever its server checks by itself. An
-        entry that no browser's origin can match raises a `ValueError` when the options are made, which says what would
-        be right.""",
+        parsed, and a repeated header get 403. This is the same on every connector, whatever its server checks by
+        itself. An entry that no browser's origin can match raises a `ValueError` when the options are made, which says
+        what would be right.""",
     ),
     rule(
         "HS-7",
@@ -112,8 +112,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "HS-11",
-        sentence="""What a peer sends right behind its request, without waiting for the 101, is handled after the 101
-        and in order.""",
+        sentence="""What a peer sends right after its request, without waiting for the 101, is handled after the 101 and
+        in order.""",
         text="""Messages are delivered once `on_open` has returned. A ping, a close or a violation among them gets what
         it would get at any later time.""",
     ),
@@ -129,8 +129,9 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         "HS-13",
         sentence="""A peer that does not take its answer in plain HTTP within `handshake_timeout` is cut off, and
         nothing of it is left.""",
-        text="""So is one that goes on asking and takes nothing, within one and a half times that. What it has not taken
-        is held in bounded memory meanwhile. A refused handshake is such an answer; a channel has LIM-4.""",
+        text="""A peer that goes on asking and takes nothing is cut off too, within one and a half times that. What it
+        has not taken is held in bounded memory meanwhile. A refused handshake is such an answer; a channel has
+        LIM-4.""",
     ),
     rule(
         "HS-14",
@@ -146,7 +147,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         text="""Its `for`, `proto` and `host` are read, quoted or not; an element that is ill-formed is a hop that
         nobody knows. A proxy writes one of the two families, and passes on what a peer has written into the other. So
         they are not mixed: where both tell the same, that is believed, and where they contradict each other neither is.
-        The remote address is None then, the scheme that of the connection, and the host none but `Host`.""",
+        The remote address is None then, the scheme is that of the connection, and the host is that of `Host` alone.""",
     ),
     rule(
         "HS-16",
@@ -154,7 +155,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         connection ends after the answer, which says `Connection: close`.""",
         text="""Without an answer of theirs it gets what HS-4 orders: 404 without a route, 405 for a POST, and, as the
         last check before the origin's, 400 for a GET that would be a handshake but for the body, which would be taken
-        for frames. A `Content-Length: 0` is no body. What the peer still sends is read and dropped until it has the
+        for frames. A `Content-Length: 0` is not a body. What the peer still sends is read and dropped until it has the
         answer. In a mount the framework may read the body first, and has limits of its own.""",
     ),
     rule(

@@ -62,8 +62,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         section="RFC 6455, 5.2 and 5.5",
         sentence="A violation of the protocol reaches no callback: the reason's code is 1002, and the peer gets 1002.",
         text="""Violations are a reserved bit or opcode, a continuation of nothing, a control frame that is oversized or
-        fragmented, a frame without a mask, and a close with a code or payload that may not be. A close in the middle
-        of a fragmented message is none.""",
+        fragmented, a frame without a mask, and a close with a code or payload that may not be. A close in the middle of
+        a fragmented message is not one.""",
     ),
     rule(
         "RECV-10",
@@ -109,7 +109,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     rule(
         "SEND-6",
         section="RFC 6455, 5.5.1",
-        sentence="The close frame stands behind everything for which a send returned True, and in front of nothing.",
+        sentence="The close frame comes after everything for which a send returned True, and nothing comes after it.",
         text="""That holds for messages that an executor deflates as well. A send that is under way at a close returns
         True if its frame gets in front of the close frame, and False if not: at once where the peer or the network
         ended the channel, and within `close_timeout` otherwise.""",
@@ -139,14 +139,14 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         sentence="A large message is deflated and inflated outside the event loop, and holds up no other channel.",
         text="""Large is more than 64 KiB when it is inflated; of what comes in as much, or a read of 4 KiB, is inflated
         at once. Meanwhile other sends on the channel wait (SEND-4), the close frame too (SEND-6), control frames go
-        out, and what comes behind the message is handled behind it (RECV-4).""",
+        out, and what comes after the message is handled after it (RECV-4).""",
         stochastic=True,
     ),
     rule(
         "CLOSE-1",
         sentence="""`close(code=1000, text="")` is a plain function for any task and any callback, and returns at
         once.""",
-        text="""What it returns may be awaited and need not be; awaited it is None. The close frame stands behind each
+        text="""What it returns may be awaited and need not be; awaited it is None. The close frame comes after each
         send that was accepted before. The first call wins and later ones do nothing. From then on sends return False,
         and no callback for a message starts; that holds too where the end was the peer's. In `on_error` and in
         `on_close` it does nothing.""",
@@ -196,11 +196,11 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     ),
     rule(
         "CLOSE-8",
-        sentence="""What cannot be mended about a server is declared, scenario by scenario, and the declaration is
+        sentence="""What cannot be worked around in a server is declared, scenario by scenario, and the declaration is
         checked.""",
         text="""A connector's `deviations` say for a scenario what happens instead. The suite checks that just this
-        happens, and lists it in its report. The goal is none. Before one is declared a mend has been tried, and the
-        declaration tells which. The connectors of this project declare this and no more:""",
+        happens, and lists it in its report. The goal is to have none. Before one is declared, a way around it has been
+        tried, and the declaration tells which. The connectors of this project declare this and no more:""",
     ),
     rule(
         "CLOSE-9",
@@ -266,7 +266,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     rule(
         "LIM-2",
         sentence="`idle_timeout` without a message in or out closes the channel with 1001.",
-        text="Pings and pongs are no messages. While a callback of the channel runs, its clock stands still.",
+        text="Pings and pongs are not messages. While a callback of the channel runs, its clock stands still.",
     ),
     rule(
         "LIM-3",

@@ -11,7 +11,7 @@ from wsbridge.protocols import Feature
 __all__ = ["Check", "check", "registered"]
 
 F = TypeVar("F", bound=Callable[[Any], Awaitable[None]])
-"""An async function of a `wsbridge.conformance.harness.bench.Bench`, of which nothing here knows."""
+"""An async function of a `wsbridge.conformance.harness.bench.Bench`, which this module does not know."""
 
 
 @dataclass(frozen=True, slots=True)

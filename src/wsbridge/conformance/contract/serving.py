@@ -67,7 +67,7 @@ SERVING_RULES: tuple[Rule, ...] = (
         "STOP-8",
         sentence="""A connector that has no descriptor or memory left for a connection goes on serving the others, and
         accepts again by itself.""",
-        text="""Who connects meanwhile waits. It is logged, two times a second at most, nothing more after `stop()`,
+        text="""Whoever connects meanwhile waits. It is logged, two times a second at most, nothing more after `stop()`,
         and costs little CPU.""",
     ),
     rule(
@@ -94,7 +94,7 @@ SERVING_RULES: tuple[Rule, ...] = (
         process in order, whatever is under way.""",
         text="""The handlers stand before the connector and the application are imported, since to process 1 of a
         container the kernel delivers no signal without one. A signal during an import is raised there as a
-        `SystemExit`; if that is caught, the process ends behind the import. One during a `lifespan` that is being
+        `SystemExit`; if that is caught, the process ends after the import. One during a `lifespan` that is being
         entered ends the start (STOP-10), the first SIGINT too. The exit code is 0. Where an event loop takes no signal
         handlers, as on Windows, those of the process do the same. `run` outside of the main thread, or where an event
         loop runs, raises `ConnectorStateError`.""",
@@ -129,8 +129,8 @@ SERVING_RULES: tuple[Rule, ...] = (
         features=("unix-socket",),
         sentence="A connector listens on the bound sockets that it is given by `sockets`, and leaves them open.",
         text="""They are TCP or Unix stream sockets, listening or not; the Unix socket, and that alone, needs the
-        feature. `addresses` tells theirs. When `stop()` has returned, who connects waits for whoever listens there
-        next, and `start()` works again. What cannot be listened on, and `host`, `port`, `unix_path` or `reuse_port`
+        feature. `addresses` tells theirs. When `stop()` has returned, whoever connects waits for the next to listen
+        there, and `start()` works again. What cannot be listened on, and `host`, `port`, `unix_path` or `reuse_port`
         beside them, raises an error when the connector is made.
 
         `wsbridge serve --fd N` and systemd's `LISTEN_FDS` hand them in, to `--workers` and `--reload` as well; the
@@ -158,7 +158,7 @@ SERVING_RULES: tuple[Rule, ...] = (
         "MOUNT-3",
         kind="library",
         sentence="""The framework's own hooks guard a mount: the `process_request` of a mount in websockets sees every
-        request first, those for the mounted path too, and a response of its is the answer.""",
+        request first, those for the mounted path too, and a response that it returns is the answer.""",
         text="""No interceptor runs then. In aiohttp and in ASGI frameworks the middlewares of the application are such
         hooks; tornado has none.""",
     ),

@@ -55,18 +55,18 @@ STREAM_RULES: tuple[Rule, ...] = (
         application (ERR-1).""",
         text="""The failure is logged once, with the traceback, the channel's id and the path; the channel is closed
         with 1011; `on_error(channel, stream, exception)` is called, if given. A `ChannelClosedError` that leaves the
-        handler after the end, alone or as all that a group of tasks raised, is no failure. `on_close` is over only when
-        the handler is.""",
+        handler after the end, alone or as all that a group of tasks raised, is not a failure. `on_close` is over only
+        when the handler is.""",
     ),
     rule(
         "STREAM-8",
         sentence="""A handler that is not reading learns of the end by `await stream.wait_closed()`, or is cancelled at
         it, if the option `cancel_on_close` is set.""",
         text="""Without the option it runs on to its own end. It learns of the end as soon as the connector does,
-        whatever is unread (CLOSE-6), and can still read that. Of a peer that STREAM-9 holds back the server
-        reads nothing more, and learns that it has gone when a send or a ping fails: at the third ping, at the latest.
-        `stop()` cancels a handler as it does an `on_close` (STOP-2), and
-        leaves no task of it behind; one that the handler itself awaits does not wait for it (STOP-3).""",
+        whatever is unread (CLOSE-6), and can still read that. From a peer that STREAM-9 holds back the server reads
+        nothing more, and it learns that the peer has gone when a send or a ping fails: at the third ping, at the
+        latest. `stop()` cancels a handler as it does an `on_close` (STOP-2), and leaves no task of it behind; one that
+        the handler itself awaits does not wait for it (STOP-3).""",
     ),
     rule(
         "STREAM-9",
@@ -79,7 +79,7 @@ STREAM_RULES: tuple[Rule, ...] = (
         "STREAM-10",
         kind="library",
         sentence="What `stream_handler` cannot serve is refused when it is called, by an error that names it.",
-        text="""A handler that is no coroutine function or does not take a stream and a request, a codec that lacks a
+        text="""A handler that is not a coroutine function or does not take a stream and a request, a codec that lacks a
         method, an unknown option, a callback that the handler makes needless, or an option of a wrong type:
         `TypeError`. A value out of range: `ValueError`.""",
     ),

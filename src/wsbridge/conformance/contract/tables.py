@@ -42,7 +42,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 ("the connector was stopped", "1001", '`"server shutdown"`', "local"),
             ),
         ),
-        "CLOSE-8": Table(("connector", "scenarios of", "why it is so, and what was tried"), _deviations()),
+        "CLOSE-8": Table(("connector", "scenarios of", "why, and what was tried"), _deviations()),
         "CLOSE-9": Table(
             ("code", "portable name"), tuple((str(code), f"`{name}`") for code, name in PORTABLE_NAMES.items())
         ),

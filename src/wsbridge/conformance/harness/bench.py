@@ -274,7 +274,7 @@ class _Handler(logging.Handler):
 
 @contextlib.contextmanager
 def watched(bench: Bench) -> Generator[list[str], None, None]:
-    """Look for what a check leaves behind or raises beside its way; yields a list that is filled at the end."""
+    """Look for what a check leaves behind or raises elsewhere; yields a list that is filled at the end."""
     found: list[str] = []
     native: list[logging.LogRecord] = []
     root, own = logging.getLogger(), logging.getLogger("wsbridge")

@@ -78,7 +78,7 @@ class CheckProcess:
         """Start the process and return what the target says of itself.
 
         Raises:
-            TargetError: It is no target, or nobody is there.
+            TargetError: It is not a target, or nobody is there.
             BrokenTargetError: It cannot be imported.
         """
         self.close()

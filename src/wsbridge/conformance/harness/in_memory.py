@@ -124,7 +124,7 @@ class MemoryLink(PeerLink):
         line, *lines = head.decode("latin-1").split("\r\n")
         parts, pairs = line.split(" "), [one.partition(": ") for one in lines]
         if len(parts) != 3 or parts[2] not in _OUR_VERSIONS or not all(separator for _, separator, _ in pairs):
-            raise NoWire(f"a request that is none: {line[:100]!r}")
+            raise NoWire(f"a request that is not one: {line[:100]!r}")
         method, target, version = parts
         headers = tuple((name, value) for name, _, value in pairs)
         http_version = version.removeprefix("HTTP/")
@@ -161,7 +161,7 @@ class MemoryLink(PeerLink):
             frames = _frames(data)
             if self._opened().is_over:
                 raise Closed(f"to send {frames[0]}", Eof(reset=True))
-            for frame in frames:  # what is behind an end that they make is dropped
+            for frame in frames:  # what comes after an end that they make is dropped
                 await self._send_one(frame)
 
     async def _send_one(self, frame: Frame) -> None:

@@ -41,7 +41,7 @@ def load_known_failing(source: str | Path | Mapping[str, Any]) -> dict[str, Know
         link = "https://example.org/issues/1"
 
     Raises:
-        ValueError: It is no TOML, an entry lacks its reason, or has what no entry has.
+        ValueError: It is not TOML, or an entry lacks its reason or has an unknown key.
         OSError: The file cannot be read.
     """
     if isinstance(source, Mapping):

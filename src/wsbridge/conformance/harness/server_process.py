@@ -229,7 +229,7 @@ async def _serve(job: dict[str, Any], commands: IO[bytes], answers: IO[bytes]) -
 
 def main() -> None:
     """Run the process: commands come from stdin, answers go to what was stdout; what the connector prints does not."""
-    commands = os.fdopen(0, "rb", buffering=0)  # so that nothing behind the first line is read before the loop runs
+    commands = os.fdopen(0, "rb", buffering=0)  # so that nothing after the first line is read before the loop runs
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         job = json.loads(commands.readline())

@@ -207,7 +207,7 @@ def run(
     Raises:
         LoopNotInstalledError: uvloop is not installed.
         TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application.
-        ValueError: An unknown rule, a known-failing file that is none, an unknown loop, or eager tasks before 3.12.
+        ValueError: An unknown rule, a known-failing file that is not one, an unknown loop, or eager tasks before 3.12.
     """
     if repeat < 1:
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
@@ -253,7 +253,7 @@ def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing,
     problems: list[str] = []
     for id in known:
         ran = [result for result in results if matching(id, result.check)]
-        # a rule of which only some checks were selected may fail in another
+        # if only some checks of a rule were selected, it may fail in another
         if ran and ("/" in id or is_whole) and all(result.verdict is not Verdict.FAIL for result in ran):
             problems.append(f"{id} is listed as known to fail, but passes: take it off the list")
     if is_whole:

@@ -97,7 +97,7 @@ class SuiteResult:
 
     @property
     def not_checked(self) -> tuple[RuleInfo, ...]:
-        """The rules for connectors of which nothing was checked, such as what cannot be seen from outside."""
+        """The rules for connectors that no check was about, such as what cannot be seen from outside."""
         return tuple(rule for rule in self.rules if rule.kind == "connector" and not rule.checked)
 
     @property
@@ -142,7 +142,7 @@ class SuiteResult:
         """Return what `to_json` was made from.
 
         Raises:
-            ValueError: It is no report, or one of another version.
+            ValueError: It is not a report, or one of another version.
         """
         if not isinstance(data, Mapping) or "schema" not in data:
             raise ValueError("this is no report of the conformance suite")
@@ -190,7 +190,7 @@ def load_results(path: str | Path) -> list[SuiteResult]:
     """Read a JSON report, of one target or of several.
 
     Raises:
-        ValueError: It is no report, or one of another version.
+        ValueError: It is not a report, or one of another version.
         OSError: The file cannot be read.
     """
     try:

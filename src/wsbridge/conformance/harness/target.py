@@ -55,7 +55,7 @@ class SuiteTarget:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the connector declares; all, for a URL: what cannot be seen is not asked."""
+        """The features that the connector declares; none for a URL, where they cannot be seen."""
         return frozenset() if self.connector is None else frozenset(self.connector.features)
 
     @property
@@ -78,7 +78,7 @@ class SuiteTarget:
 
     @property
     def deviations(self) -> Mapping[str, Deviation]:
-        """What the connector declares to do otherwise."""
+        """What the connector declares to do differently."""
         return MappingProxyType({}) if self.connector is None else self.connector.deviations
 
     @property
@@ -117,7 +117,7 @@ class TargetInfo:
         kind: ``connector`` or ``url``.
         location: Where the class is, as ``module:Class``; the ``Server`` header for a URL.
         features: What the connector declares to have.
-        deviations: What it declares to do otherwise, by scenario: the outcome, and why it could not be mended.
+        deviations: What it declares to do differently, by scenario: the outcome, and why it could not be worked around.
         packages: The distributions that it comes from and rests on, with their versions.
         python: The version of Python.
         platform: The system that the suite ran on.
@@ -155,7 +155,7 @@ def resolve(target: str | type[Connector]) -> SuiteTarget:
     """Return what is to be checked; the connector is imported.
 
     Raises:
-        TargetError: There is no such connector, or the URL is none that can be connected to.
+        TargetError: There is no such connector, or the URL cannot be connected to.
         BrokenTargetError: The connector's module cannot be imported.
     """
     if isinstance(target, str) and is_url(target):
@@ -173,7 +173,7 @@ def resolve(target: str | type[Connector]) -> SuiteTarget:
     ) as exc:
         raise TargetError(str(exc)) from exc
     except TypeError as exc:
-        if not isinstance(target, str) or ":" in target:  # it was imported before: the class is none
+        if not isinstance(target, str) or ":" in target:  # it was imported before: the class is not a connector
             raise TargetError(str(exc)) from exc
         raise _broken(exc) from exc
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
@@ -214,7 +214,7 @@ def describe(target: SuiteTarget, name: str, *, scale: float = 1.0) -> TargetInf
 
     Raises:
         TargetError: Nobody is at the URL, or it serves no reference application.
-        BrokenTargetError: The connector's attributes are none that a connector has.
+        BrokenTargetError: The connector's attributes are not those of a connector.
     """
     python, system = platform.python_version(), platform.platform()
     if target.connector is None:
