@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("wsproto")  # the extra conformance
+
 from tests.fakes import FakeConnector
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.harness.execution import run_check
