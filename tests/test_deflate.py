@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from wsbridge import Compression, Request
-from wsbridge.connector.deflate import agree, deflated_limit
-from wsbridge.connector.messages import MessageAssembler, size_limit
+from wsbridge.connector.deflate import agree
 
 NAME = "permessage-deflate"
 
@@ -149,16 +146,3 @@ def test_the_settings_of_compression_are_told(settings: Compression, offer: str,
 def test_a_servers_own_window_counts_where_none_is_set() -> None:
     assert agreed(NAME, window_bits=12) == f"{NAME}; server_max_window_bits=12"
     assert agreed(NAME, compression=Compression(window_bits=15), window_bits=12) == f"{NAME}; server_max_window_bits=15"
-
-
-@pytest.mark.rule("LIM-6")
-def test_a_limit_of_any_size_is_a_number_that_a_server_takes() -> None:
-    assert [size_limit(limit) for limit in (None, 1, 2**32, sys.maxsize, 2**70)] == [
-        *(sys.maxsize, 1, 2**32),
-        *(sys.maxsize, sys.maxsize),
-    ]
-    assert [deflated_limit(limit) for limit in (1, 1 << 20, sys.maxsize - 1, sys.maxsize)] == [
-        *(65, (1 << 20) + (1 << 12) + 64),
-        *(sys.maxsize, sys.maxsize),
-    ]
-    assert MessageAssembler(2**70, None).max_frame == sys.maxsize

@@ -21,9 +21,23 @@ from wsbridge.connector.alpn import GRACE, REFUSAL
 from wsbridge.connector.answering import ENDED, Taken, of_socket, of_transport
 from wsbridge.connector.base import BaseConnector, BaseSource, close_keywords
 from wsbridge.connector.configured import ALL_FEATURES
-from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree, deflated_limit
+from wsbridge.connector.deflate import LARGE, NAME, Agreement, agree
 from wsbridge.connector.handshake import HandshakeDeadline, RequestParts, peer_address, request_parts
-from wsbridge.connector.messages import MAX_HEAD, MAX_SIZE, FrameError, MessageAssembler, declared, size_limit
+from wsbridge.connector.messages import (
+    MAX_CONTROL,
+    MAX_HEAD,
+    MAX_SIZE,
+    FrameError,
+    Head,
+    HeadReader,
+    MessageAssembler,
+    MessageSize,
+    SizeLimits,
+    declared,
+    deflated_limit,
+    read_head,
+    size_limit,
+)
 from wsbridge.connector.mount import Mount, MountPoint
 from wsbridge.connector.private import server_names
 from wsbridge.connector.sockets import BACKLOG, is_unix
@@ -42,6 +56,7 @@ __all__ = [
     "GRACE",
     "LARGE",
     "LOST",
+    "MAX_CONTROL",
     "MAX_HEAD",
     "MAX_SIZE",
     "NAME",
@@ -64,8 +79,11 @@ __all__ = [
     "Feature",
     "FrameError",
     "HandshakeDeadline",
+    "Head",
+    "HeadReader",
     "Initiator",
     "MessageAssembler",
+    "MessageSize",
     "Mount",
     "MountPoint",
     "OnTransport",
@@ -73,6 +91,7 @@ __all__ = [
     "Phase",
     "QueuedChannel",
     "RequestParts",
+    "SizeLimits",
     "Taken",
     "Timer",
     "TransportChannel",
@@ -95,6 +114,7 @@ __all__ = [
     "peer_address",
     "plain_connection",
     "plain_response",
+    "read_head",
     "refuse_waiting",
     "request_parts",
     "says_close",

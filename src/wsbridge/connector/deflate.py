@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692), as far as it is the same on every server: what is offered, agreed on, and how large.
+"""permessage-deflate (RFC 7692), as far as it is the same on every server: what is offered, and what is agreed on.
 
 A connector asks `agree` what its 101 says, and tells its server that; no server reads an offer by itself.
 """
@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from wsbridge.connector.messages import MAX_SIZE
 from wsbridge.http import Request
 from wsbridge.options import Compression
 
-__all__ = ["LARGE", "NAME", "Agreement", "agree", "deflated_limit"]
+__all__ = ["LARGE", "NAME", "Agreement", "agree"]
 
 NAME = "permessage-deflate"
 LARGE = 64 * 1024  # bytes: what is larger is deflated and inflated outside the event loop, where it can be (SEND-9)
@@ -98,11 +97,6 @@ def agree(request: Request, compression: bool | Compression, *, window_bits: int
         server_max_window_bits=_smaller(bits, offer.get("server_max_window_bits")),
         client_max_window_bits=_client_bits(bits, offer),
     )
-
-
-def deflated_limit(limit: int) -> int:
-    """Return how long what inflates to ``limit`` bytes may be: deflate adds to random bytes (LIM-1)."""
-    return min(limit + (limit >> 8) + 64, MAX_SIZE)
 
 
 def _client_bits(bits: int | None, offer: Parameters) -> int | None:

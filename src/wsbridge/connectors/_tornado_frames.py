@@ -18,19 +18,17 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 from wsbridge import Compression, WebSocketOptions
 from wsbridge.connector import (
     LARGE,
-    MAX_SIZE,
     NAME,
     Agreement,
     QueuedChannel,
-    deflated_limit,
+    SizeLimits,
     is_valid_close_code,
-    size_limit,
 )
 from wsbridge.connectors._codecs.pieces import Inflation
 
 __all__ = ["BINARY", "CLOSE", "PING", "PONG", "TEXT", "Frames", "Terms", "read"]
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+TEXT, BINARY, CLOSE, PING, PONG = _KNOWN = 0x1, 0x2, 0x8, 0x9, 0xA
 _END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
@@ -46,8 +44,7 @@ class Terms:
         wanted = options.compression
         level = wanted.memory_level if isinstance(wanted, Compression) else None
         self.deflate = None if wanted is False else {} if level is None else {"mem_level": level}
-        self.limits: dict[int, int] = dict.fromkeys((CLOSE, PING, PONG), MAX_SIZE)
-        self.limits |= {TEXT: size_limit(options.max_text_size), BINARY: size_limit(options.max_binary_size)}
+        self.limits = SizeLimits(options.max_text_size, options.max_binary_size)
 
 
 class _Violation(Exception):
@@ -163,13 +160,12 @@ class Frames(WebSocketProtocol13):
         if self._at_head:
             self._at_head = False
             opcode = data[0] & self.OPCODE_MASK
-            limit = self.channel.terms.limits.get(opcode or self._fragmented_message_opcode or 0)
-            if limit is None or not data[1] & 0x80 or (opcode & 0x8 and data[0] & self.RSV1):
+            kind = opcode or self._fragmented_message_opcode
+            if kind not in _KNOWN or not data[1] & 0x80 or (opcode & 0x8 and data[0] & self.RSV1):
                 self._abort()
                 raise _Violation
-            if data[0] & self.RSV1 or (not opcode and self._frame_compressed):
-                limit = deflated_limit(limit)
-            self.params.max_message_size = limit
+            is_deflated = bool(data[0] & self.RSV1 or (not opcode and self._frame_compressed))
+            self.params.max_message_size = self.channel.terms.limits.of(kind, deflated=is_deflated)
             self._outer_compressed = self._frame_compressed
         return data
 
@@ -202,7 +198,7 @@ class Frames(WebSocketProtocol13):
 
     async def _inflate_rest(self, opcode: int, inflation: Inflation) -> None:
         """Do so outside the event loop (SEND-9)."""
-        limit = self.channel.terms.limits[opcode]
+        limit = self.channel.terms.limits.of(opcode)
         try:
             await asyncio.get_running_loop().run_in_executor(None, inflation.go_on, limit)
         except zlib.error:
@@ -214,7 +210,7 @@ class Frames(WebSocketProtocol13):
         native: Any = self._decompressor
         if native._decompressor is not None:  # it outlives the message
             native._decompressor = inflation.inflater
-        if inflation.size > self.channel.terms.limits[opcode]:
+        if inflation.size > self.channel.terms.limits.of(opcode):
             self._fail(1009)
             return
         try:

@@ -69,10 +69,10 @@ from wsbridge.connector import (
     TransportChannel,
     begin_later,
     close_keywords,
-    declared,
     end_writing,
     is_valid_close_code,
     plain_response,
+    read_head,
     request_parts,
     shown,
 )
@@ -534,9 +534,9 @@ class _Protocol(WSProtocol):
 
     def look(self, head: bytes) -> None:
         """Refuse the frame that begins with ``head`` if it makes its message too big (LIM-1)."""
-        found = declared(head)
+        found = read_head(head)
         self.head = head if found is None else None
-        if found is not None and self.receiver.assembler.is_too_big(*found):
+        if found is not None and self.receiver.assembler.head_read(found):
             self.receiver.fail(1009, "message too big")
 
     def feed(self, data: bytes) -> None:

@@ -58,11 +58,14 @@ from websockets.utils import accept_key
 
 from wsbridge import Request, Response, WebSocketOptions
 from wsbridge.connector import (
+    MAX_CONTROL,
     BaseChannel,
     BaseConnector,
     BaseSource,
     Deviation,
+    FrameError,
     HandshakeDeadline,
+    MessageAssembler,
     Taken,
     TransportChannel,
     abort,
@@ -76,8 +79,6 @@ from wsbridge.connector import (
 
 __all__ = ["Connector"]
 
-_PIECE = 64 * 1024  # bytes: many fragments are held in few objects, and none is so large that it is costly to enlarge
-_MAX_CONTROL = 125  # bytes of payload (RFC 6455, 5.5)
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 
@@ -137,7 +138,7 @@ class _Channel(TransportChannel):
 class _Source(BaseSource):
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
         channel = _Channel(self.connector, self.request, options, subprotocol)
-        channel.core = _Core(channel, options.max_text_size, options.max_binary_size)
+        channel.core = _Core(channel, MessageAssembler(options.max_text_size, options.max_binary_size))
         return channel
 
     def accept(self, channel: _Channel) -> bytes:
@@ -364,14 +365,11 @@ class _WebSocket(WebsocketImplProtocol):
 class _Core(ServerProtocol):
     """The protocol inside Sanic's WebSocket, which hands on each frame as soon as it is parsed."""
 
-    def __init__(self, channel: _Channel, max_text: int | None, max_binary: int | None) -> None:
-        self._max_size = None if max_text is None or max_binary is None else max(max_text, max_binary, _MAX_CONTROL)
+    def __init__(self, channel: _Channel, assembler: MessageAssembler) -> None:
+        self._max_size = assembler.frame_limit()
         super().__init__(state=State.OPEN, max_size=self._max_size)
         self._channel = channel
-        self._max_text, self._max_binary = max_text, max_binary
-        self._is_text = False
-        self._parts: list[bytearray] = []
-        self._size = 0
+        self._assembler = assembler
 
     def recv_frame(self, frame: Frame) -> None:
         channel, opcode = self._channel, frame.opcode
@@ -383,7 +381,7 @@ class _Core(ServerProtocol):
         super().recv_frame(frame)
         self.events.clear()  # or they would be kept until the whole read is parsed, with what they hold
         if self.current_size is not None and self._max_size is not None:  # control frames count too: leave room
-            self.current_size = min(self.current_size, self._max_size - _MAX_CONTROL)
+            self.current_size = min(self.current_size, self._max_size - MAX_CONTROL)
         if opcode is Opcode.PONG:
             channel.pong_received(bytes(frame.data))
         elif opcode is Opcode.CLOSE:
@@ -394,19 +392,15 @@ class _Core(ServerProtocol):
 
     def _data_received(self, frame: Frame) -> None:
         """Put messages together; what is raised here closes with 1009 or 1007."""
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-        parts, limit = self._parts, self._max_text if self._is_text else self._max_binary
-        self._size += len(frame.data)
-        if limit is not None and self._size > limit:
-            raise PayloadTooBig(self._size, limit)
-        if parts and len(parts[-1]) < _PIECE:
-            parts[-1] += frame.data
-        else:
-            parts.append(bytearray(frame.data))
-        if frame.fin:
-            whole, self._parts, self._size = b"".join(parts), [], 0
-            self._channel.feed(whole.decode() if self._is_text else whole)
+        try:
+            message = self._assembler.add(frame.opcode, frame.data, fin=frame.fin)
+        except FrameError as exc:
+            cause = exc.__cause__
+            if isinstance(cause, UnicodeDecodeError):
+                raise UnicodeDecodeError(*cause.args) from None
+            raise PayloadTooBig(None, self._assembler.left(frame.opcode)) from None
+        if message is not None:
+            self._channel.feed(message)
 
 
 def _make_request(native: NativeRequest, transport: asyncio.Transport) -> Request:

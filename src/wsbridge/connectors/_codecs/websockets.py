@@ -19,15 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge import Compression, Request, WebSocketOptions
-from wsbridge.connector import (
-    LARGE,
-    MAX_SIZE,
-    TransportChannel,
-    agree,
-    deflated_limit,
-    server_names,
-    size_limit,
-)
+from wsbridge.connector import LARGE, FrameError, MessageAssembler, TransportChannel, agree, read_head, server_names
 from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
 
 __all__ = ["Channel", "FrameReader", "agree_on_deflate"]
@@ -37,9 +29,6 @@ _CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 _CONTROL = (_CLOSE, _PING, _PONG)
 _END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _OPEN = State.OPEN
-_MAX_CONTROL = 125  # bytes of a control frame (RFC 6455, 5.5)
-_SMALL = 4 * 1024  # bytes: fragments up to this size are put together
-_MAX_SMALL = 64 * 1024  # bytes of those that are
 _WINDOW_BITS, _MEMORY_LEVEL = 12, 5  # websockets' own defaults
 
 
@@ -131,18 +120,13 @@ class FrameReader(PieceReader):
     # beside the dictionary of the server's own class: beyond 30 names CPython shares no keys, which costs 1.3 KiB
     __slots__ = (
         "_feed",
-        "_is_deflated",
+        "_head",
         "_is_large",
-        "_kind",
         "_large",
-        "_length",
-        "_opcode",
-        "_parts",
-        "_size",
         "_started",
         "_wanted",
+        "assembler",
         "channel",
-        "limits",
     )
 
     protocol: Any  # ServerProtocol
@@ -151,19 +135,14 @@ class FrameReader(PieceReader):
     """Whether the transport's buffer is full."""
 
     channel: Channel | None
+    assembler: MessageAssembler
     _feed: Callable[[str | bytes], None]
 
     def prepare(self) -> None:
         super().prepare()
         self.channel = None
-        self.limits: dict[int, int | None] = {}  # by opcode
         self._started = False
-        self._kind: Opcode | None = None  # of the fragmented message that has begun
-        self._parts: list[bytes | bytearray] = []  # small ones are put together
-        self._size = 0
-        self._opcode: int | None = None  # of the frame whose head is read, until its length is known
-        self._length: int | None = None
-        self._is_deflated = False
+        self._head: bytes | None = b""  # of the next frame, as far as it has come; None: it has been looked at
         self._large: _LargeFrame | None = None
         self._wanted = 0  # bytes that the parser has asked for and not got, while `_read_exact` is in force
         self._is_large = False  # more is unread than is parsed at once
@@ -195,7 +174,7 @@ class FrameReader(PieceReader):
 
     def agreed(self, options: WebSocketOptions[Any]) -> None:
         """Take the limits and extensions that the channel will have."""
-        self.limits = {_TEXT: options.max_text_size, _BINARY: options.max_binary_size}
+        self.assembler = MessageAssembler(options.max_text_size, options.max_binary_size)
         self._limit()
 
     def let_go(self) -> None:
@@ -255,30 +234,19 @@ class FrameReader(PieceReader):
         self._wanted = size
         data = yield from StreamReader.read_exact(self.protocol.reader, size)
         self._wanted = 0
-        if self._length is None:
-            self._opcode, self._length = data[0] & 0x0F, data[1] & 0x7F
-            if self._opcode == _TEXT or self._opcode == _BINARY:
-                self._is_deflated = bool(data[0] & 0x40)
-            if self._length > 125:
-                return data  # the length itself comes next
-        elif self._length in (126, 127) and self._opcode is not None:
-            self._length = int.from_bytes(data)
-        else:
-            return data
-        kind = self._kind if self._opcode == _CONT else self._opcode
-        limit = None if kind is None else self.limits.get(kind)
-        if limit is not None:
-            left = limit - self._size
-            if self._length > (self._with_room(left) if self._is_deflated else left):
-                raise PayloadTooBig(self._length, limit)
-        self._opcode = None  # the rest is read as it comes
+        if self._head is not None:
+            self._head += data
+            head = read_head(self._head)
+            if head is not None:
+                self._head = None  # the rest is read as it comes
+                if self.assembler.head_read(head):
+                    raise PayloadTooBig(head.length, self.assembler.left(head.opcode))
         return data
 
     def _frame_received(self, frame: Frame) -> None:
         opcode = frame.opcode
-        kind = self._kind
-        self._length = None
-        if kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
+        self._head = b""
+        if self.assembler.kind is None and frame.fin and (opcode is _TEXT or opcode is _BINARY):
             data: bytes = frame.data  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
             self._feed(data.decode() if opcode is _TEXT else data)
         elif opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
@@ -292,9 +260,7 @@ class FrameReader(PieceReader):
         """Inflate a large frame's payload outside the event loop, with the parser stopped after it (SEND-9)."""
         self._large = frame
         setattr(self.protocol.reader, "at_eof", self._until_inflated)  # noqa: B010
-        kind = self._kind if frame.opcode is _CONT else frame.opcode
-        limit = None if kind is None else self.limits.get(kind)
-        frame.limit = size_limit(limit) - self._size
+        frame.limit = self.assembler.left(frame.opcode)
         self._wait_for(self.loop.run_in_executor(None, frame.inflation.go_on, frame.limit))
 
     def _worked(self, work: asyncio.Future[Any]) -> None:
@@ -318,51 +284,23 @@ class FrameReader(PieceReader):
         if isinstance(frame, _LargeFrame):
             self._inflate_rest(frame)
             return
-        kind = self._kind
-        if kind is None:
-            if frame.opcode is _CONT:
-                raise ProtocolError("unexpected continuation frame")
-            kind = self._kind = frame.opcode
-        elif frame.opcode is not _CONT:
-            raise ProtocolError("expected a continuation frame")
-        data, parts = cast(bytes, frame.data), self._parts
-        self._size += len(data)
-        limit = self.limits[kind]
-        if limit is not None and self._size > limit:
-            raise PayloadTooBig(self._size, limit)
-        if len(data) > _SMALL:
-            parts.append(data)
-        elif parts and isinstance(parts[-1], bytearray) and len(parts[-1]) < _MAX_SMALL:
-            parts[-1] += data
-        elif data:
-            parts.append(bytearray(data))
-        if frame.fin:
-            whole = b"".join(parts)
-            self._kind, self._parts, self._size = None, [], 0
-            self._feed(whole.decode() if kind is _TEXT else whole)
+        limit = self.assembler.left(frame.opcode)
+        try:
+            message = self.assembler.add(frame.opcode, cast(bytes, frame.data), fin=frame.fin)
+        except FrameError as exc:
+            raise _native_error(exc, limit) from None
+        if message is not None:
+            self._feed(message)
         self._limit()
 
     def _limit(self) -> None:
         """Set the limit of the next frame, which may be a control frame; see to it by `_read_exact` if need be."""
-        limits = [size_limit(limit) for limit in self.limits.values()]
-        if self._kind is not None:
-            limits = limits[:1] if self._kind is _TEXT else limits[1:]
-        left = max(limits) - self._size
-        unlimited = max(limits) == MAX_SIZE
-        setattr(self.protocol, _LIMIT_NAME, None if unlimited else self._with_room(max(left, _MAX_CONTROL)))
-        # a message that is not deflated, though others are, has no need of room
-        if (
-            self._is_large
-            or left < _MAX_CONTROL
-            or min(limits) < max(limits)
-            or (self.protocol.extensions and not unlimited)
-        ):
+        deflates = bool(self.protocol.extensions)
+        setattr(self.protocol, _LIMIT_NAME, self.assembler.frame_limit(deflates=deflates))
+        if self._is_large or self.assembler.needs_heads(deflates=deflates):
             setattr(self.protocol.reader, "read_exact", self._read_exact)  # noqa: B010
         else:
             cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
-
-    def _with_room(self, limit: int) -> int:
-        return deflated_limit(limit) if self.protocol.extensions else limit
 
     def half_closed(self) -> None:
         """Tell the channel that the peer sends no more."""
@@ -406,6 +344,14 @@ def agree_on_deflate(protocol: ServerProtocol, request: Request, compression: bo
         )
     ]
     return str(agreement)
+
+
+def _native_error(error: FrameError, limit: int) -> Exception:
+    """Return what the core's parser answers as ``error`` says."""
+    cause = error.__cause__
+    if isinstance(cause, UnicodeDecodeError):
+        return UnicodeDecodeError(*cause.args)  # not the same, which the error that is handled holds
+    return PayloadTooBig(None, limit) if error.code == 1009 else ProtocolError(str(error))
 
 
 class _LargeFrame(Frame):

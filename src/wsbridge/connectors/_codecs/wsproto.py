@@ -15,14 +15,14 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge import Compression, Request
-from wsbridge.connector import LARGE, MAX_SIZE, TransportChannel, agree, deflated_limit, size_limit
+from wsbridge.connector import LARGE, MAX_SIZE, FrameError, MessageAssembler, TransportChannel, agree
 from wsbridge.connectors._codecs.pieces import Inflation, PieceReader
 
 __all__ = ["Channel", "Wire", "deflate_offer"]
 
 _OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED
 _BAD_GATEWAY = (1014).to_bytes(2)
-_SMALL = 4 * 1024  # characters or bytes: parts up to this size are put together
+_TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 
 
 class Channel(TransportChannel):
@@ -194,8 +194,7 @@ class Wire(PieceReader, asyncio.Protocol):
         self.codec = codec
         self._channel: Channel | None = channel
         self._lost = lost
-        options = channel.options
-        self._limits: dict[type[Any], int | None] = {str: options.max_text_size, bytes: options.max_binary_size}
+        self._assembler = MessageAssembler(channel.options.max_text_size, channel.options.max_binary_size)
         self._extensions: list[Any] = codec._proto.extensions
         for extension in self._extensions:
             extension.__class__ = _Deflate
@@ -204,9 +203,6 @@ class Wire(PieceReader, asyncio.Protocol):
         self._decoder = codec._proto._frame_decoder
         self._dropping = False
         self.ended = False  # the peer sends no more than what is unread
-        self._kind: type[Any] | None = None  # of the message that has begun
-        self._parts: list[Any] = []
-        self._size = 0
         codec._proto._process_close = partial(_process_close, codec._proto._process_close)  # type: ignore[method-assign]
         transport.pause_reading()
         transport.set_protocol(self)
@@ -236,7 +232,7 @@ class Wire(PieceReader, asyncio.Protocol):
         lacking = header.payload_len - self._decoder.payload_consumed
         if not self.deflates:
             return lacking
-        if self._size > LARGE and self._is_inflating():  # outside the event loop, and of this frame alone
+        if self._assembler.size > LARGE and self._is_inflating():  # outside the event loop, and of this frame alone
             return min(lacking, LARGE)
         return 0  # what is deflated may inflate a thousandfold, and is looked at on the way
 
@@ -249,7 +245,7 @@ class Wire(PieceReader, asyncio.Protocol):
             except LocalProtocolError:
                 return  # it came behind the peer's close frame
             events = self.codec.events()
-            if self._size > LARGE and self._is_inflating():
+            if self._assembler.size > LARGE and self._is_inflating():
                 self._inflate_rest(events)
                 return
         for event in events:
@@ -266,9 +262,8 @@ class Wire(PieceReader, asyncio.Protocol):
 
     def _inflate_rest(self, events: Iterable[Event]) -> None:
         """Have the rest of a large message inflated outside the event loop, by larger pieces (SEND-9)."""
-        limit = None if self._kind is None else self._limits[self._kind]
         for extension in self._extensions:
-            extension.room = size_limit(limit) - self._size
+            extension.room = self._assembler.left(_CONTINUATION)
         self._wait_for(asyncio.get_running_loop().run_in_executor(None, _rest, events))
 
     def _worked(self, work: asyncio.Future[tuple[list[Event], bool]]) -> None:
@@ -281,13 +276,7 @@ class Wire(PieceReader, asyncio.Protocol):
 
     def _look(self, channel: Channel, opcode: Opcode, left: int) -> None:
         """Refuse a frame by what its head declares, as soon as that is there (LIM-1)."""
-        kind = self._kind if opcode is Opcode.CONTINUATION else str if opcode is Opcode.TEXT else bytes
-        limit = None if kind is None else self._limits[kind]
-        if limit is None:
-            return
-        if self._is_inflating():  # what is declared is deflated
-            limit = deflated_limit(limit)
-        if self._size + left > limit:
+        if self._assembler.is_too_big(opcode, left, deflated=self._is_inflating()):
             self._fail(channel, 1009, "message too big")
 
     def _take(self, event: Event) -> None:
@@ -295,7 +284,14 @@ class Wire(PieceReader, asyncio.Protocol):
         if channel is None:
             return
         if isinstance(event, (TextMessage, BytesMessage)):
-            self._message(channel, event)
+            kind = _TEXT if type(event) is TextMessage else _BINARY
+            try:
+                message = self._assembler.add_decoded(kind, event.data, fin=event.message_finished)
+            except FrameError as exc:
+                self._fail(channel, exc.code, str(exc))
+            else:
+                if message is not None:
+                    channel.feed(message)
         elif isinstance(event, Ping):
             channel.ping_received(bytes(event.payload))
         elif isinstance(event, Pong):
@@ -306,34 +302,6 @@ class Wire(PieceReader, asyncio.Protocol):
                 channel.peer_closed(None if event.code == 1005 else int(event.code), event.reason or "")
             else:
                 self._fail(channel, int(event.code), event.reason or "")
-
-    def _message(self, channel: Channel, event: TextMessage | BytesMessage) -> None:
-        data = cast(Any, event.data)
-        kind: type[Any] = str if isinstance(event, TextMessage) else bytes
-        self._size += len(data) if kind is bytes or data.isascii() else len(data.encode())
-        limit = self._limits[kind]
-        if limit is not None and self._size > limit:
-            self._fail(channel, 1009, "message too big")
-            return
-        if not event.message_finished:
-            self._kind = kind
-            self._keep(data)
-            return
-        if self._parts:
-            self._keep(data)
-            parts, self._parts = self._parts, []
-            data = "".join(parts) if kind is str else b"".join(parts)
-        self._size = 0
-        channel.feed(data if kind is str else bytes(cast(bytes, data)))
-
-    def _keep(self, data: Any) -> None:
-        parts = self._parts
-        if not data and parts:
-            return
-        if parts and len(parts[-1]) < _SMALL and len(data) < _SMALL:
-            parts[-1] += data  # many small parts would each take more than their size
-        else:
-            parts.append(data)
 
     def _fail(self, channel: Channel, code: int, text: str) -> None:
         self._dropping = True
