@@ -10,7 +10,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from wsbridge import Request, Response
-from wsbridge.http import check_headers, plain_response
+from wsbridge.http import check_headers, content_of, plain_response
 
 pytestmark = pytest.mark.rule("HS-2")
 
@@ -215,6 +215,27 @@ def test_a_status_that_ends_no_request_is_a_value_error(status: int) -> None:
 def test_a_body_of_another_type_is_a_type_error(body: Any) -> None:
     with pytest.raises(TypeError, match="body"):
         Response(body)
+
+
+@pytest.mark.rule("HS-7")
+@pytest.mark.parametrize(
+    ("status", "method", "length", "content"),
+    [
+        (200, "GET", 4, b"body"),
+        (200, "HEAD", 4, b""),
+        (200, "head", 4, b"body"),  # methods have a case
+        (404, "POST", 4, b"body"),
+        (204, "GET", None, b""),
+        (204, "HEAD", None, b""),
+        (304, "GET", None, b""),
+        (103, "GET", None, b""),
+    ],
+)
+def test_what_of_an_answer_follows_its_head(status: int, method: str, length: int | None, content: bytes) -> None:
+    response = Response("body")
+    response.status_code = status  # which may be any by now
+    assert content_of(response, method) == (length, content)
+    assert content_of(Response(), "GET") == (0, b"")
 
 
 def test_a_plain_response_says_no_more_than_its_status() -> None:

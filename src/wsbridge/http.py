@@ -210,6 +210,18 @@ def is_last(request: Request) -> bool:
     return "close" in asked or (request.http_version == "1.0" and "keep-alive" not in asked) or has_body(request)
 
 
+def content_of(response: Response, method: str) -> tuple[int | None, bytes]:
+    """Return what ``Content-Length`` of an answer to ``method`` says, and the content that follows its head.
+
+    None: it has no such header, since an answer of its status has no content (RFC 9110, 6.4.1 and 8.6). The answer to
+    HEAD tells the length of what it leaves out.
+    """
+    status = response.status_code
+    if status < 200 or status in (204, 304):
+        return None, b""
+    return len(response.body), b"" if method == "HEAD" else response.body
+
+
 def says_close(response: Response) -> bool:
     """Tell whether an answer says that the connection ends after it."""
     lines: list[str] = response.headers.getlist("Connection")

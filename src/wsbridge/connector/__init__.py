@@ -41,7 +41,7 @@ from wsbridge.connector.messages import (
 from wsbridge.connector.mount import Mount, MountPoint
 from wsbridge.connector.private import server_names
 from wsbridge.connector.sockets import BACKLOG, is_unix
-from wsbridge.http import closing, plain_response, says_close
+from wsbridge.http import closing, content_of, plain_response, says_close
 from wsbridge.options import check_seconds
 from wsbridge.protocols import CONNECTOR_API, Address, Deviation, Feature
 from wsbridge.upgrade import STREAM_VERSIONS
@@ -102,6 +102,7 @@ __all__ = [
     "close_keywords",
     "close_reason",
     "closing",
+    "content_of",
     "declared",
     "deflated_limit",
     "end_writing",

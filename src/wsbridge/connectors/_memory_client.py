@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from werkzeug.datastructures import Headers
 
 from wsbridge import CloseReason, Response
-from wsbridge.connector import Initiator, QueuedChannel, close_reason
+from wsbridge.connector import Initiator, QueuedChannel, close_reason, content_of
 
 __all__ = ["Answer", "Arrival", "ClientRequest", "Close", "Connection", "Control", "End", "Ping", "Pong"]
 
@@ -267,8 +267,8 @@ class Connection:
 
     def refuse(self, response: Response) -> None:
         """Take an answer in plain HTTP."""
-        has_body = self.request.method != "HEAD" and response.status_code not in (204, 304)
-        self.answer = Answer(response.status_code, Headers(response.headers), response.body if has_body else b"")
+        _, content = content_of(response, self.request.method)
+        self.answer = Answer(response.status_code, Headers(response.headers), content)
         self._is_closed = True
         self._tell_answer()
 

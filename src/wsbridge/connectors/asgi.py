@@ -64,6 +64,7 @@ from wsbridge.connector import (
     Mount,
     MountPoint,
     begin_later,
+    content_of,
     later_turn,
     peer_address,
     plain_response,
@@ -429,9 +430,8 @@ class Connector(BaseConnector):
             if isinstance(outcome, BaseChannel):
                 outcome.abandon()
                 outcome = self._not_upgraded(request)
-            has_body = request.method != "HEAD"
             self._answer_begins(scope)
-            await respond(send, "http.response", outcome, has_body=has_body, version=request.http_version)
+            await respond(send, "http.response", outcome, method=request.method, version=request.http_version)
         finally:
             del send  # a traceback that is kept, such as in a log record, would keep it
 
@@ -536,19 +536,28 @@ async def respond(
     kind: str,
     response: Response,
     *,
-    has_body: bool = True,
+    method: str = "GET",
     may_repeat: bool = True,
     version: str = "1.1",
 ) -> None:
+    """Send an answer in plain HTTP.
+
+    Args:
+        send: The server's.
+        kind: What the types of its events begin with.
+        response: The answer.
+        method: Of the request.
+        may_repeat: Whether the server can send a header twice.
+        version: Of HTTP.
+    """
     headers = _sendable(response.headers, version, "content-length")
     if not may_repeat:
         headers = _joined(headers)
-    if response.status_code not in (204, 304):
-        headers.append(("Content-Length", str(len(response.body))))
-    else:
-        has_body = False
+    length, content = content_of(response, method)
+    if length is not None:
+        headers.append(("Content-Length", str(length)))
     await send({"type": f"{kind}.start", "status": response.status_code, "headers": _encoded(headers)})
-    await send({"type": f"{kind}.body", "body": response.body if has_body else b"", "more_body": False})
+    await send({"type": f"{kind}.body", "body": content, "more_body": False})
 
 
 def _sendable(headers: Headers, version: str, *without: str) -> list[tuple[str, str]]:

@@ -67,6 +67,7 @@ from wsbridge.connector import (
     Taken,
     agree,
     begin_later,
+    content_of,
     of_socket,
     peer_address,
     plain_response,
@@ -328,7 +329,8 @@ class _Handler(WebSocketHandler):
             self._respond_and_close(response)
             return
         finish = cast("Callable[[bytes | None], object]", self.finish)  # pyright: ignore[reportUnknownMemberType]
-        finish(None if response.status_code in (204, 304) else response.body)
+        length, content = content_of(response, "GET")  # what is left out for HEAD tornado leaves out
+        finish(None if length is None else content)
 
     def _respond_and_close(self, response: Response) -> None:
         """Answer where the connection ends after it: tornado would say so in another way, or read a body first."""

@@ -64,6 +64,7 @@ from wsbridge.connector import (
     begin_later,
     close_keywords,
     closing,
+    content_of,
     of_transport,
     plain_response,
     server_names,
@@ -351,11 +352,10 @@ def _refusal(outcome: Response, method: str) -> NativeResponse:
         if name.lower() not in ("content-length", "transfer-encoding"):
             headers[name] = value
     headers.setdefault("Date", email.utils.formatdate(usegmt=True))
-    has_body = outcome.status_code not in (204, 304)
-    if has_body:
-        headers["Content-Length"] = str(len(outcome.body))
-    body = outcome.body if has_body and method != "HEAD" else b""
-    return NativeResponse(outcome.status_code, responses.get(outcome.status_code, ""), headers, body)
+    length, content = content_of(outcome, method)
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    return NativeResponse(outcome.status_code, responses.get(outcome.status_code, ""), headers, content)
 
 
 class _Mount(Mount):

@@ -71,6 +71,7 @@ from wsbridge.connector import (
     abort,
     close_keywords,
     closing,
+    content_of,
     of_transport,
     plain_connection,
     request_parts,
@@ -427,10 +428,10 @@ def _plain(response: Response, method: str) -> bytes:
     headers = closing(response).headers.copy()
     headers.remove("Transfer-Encoding")
     headers.remove("Content-Length")
-    if response.status_code in (204, 304):
-        return _head(response.status_code, headers)
-    headers["Content-Length"] = str(len(response.body))
-    return _head(response.status_code, headers) + (b"" if method == "HEAD" else response.body)
+    length, content = content_of(response, method)
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    return _head(response.status_code, headers) + content
 
 
 def _head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:

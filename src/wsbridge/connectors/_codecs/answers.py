@@ -6,7 +6,7 @@ import email.utils
 from http.client import responses
 
 from wsbridge import Response
-from wsbridge.connector import closing
+from wsbridge.connector import closing, content_of
 
 __all__ = ["final_response"]
 
@@ -26,8 +26,7 @@ def final_response(response: Response, method: str) -> bytes:
             lines.append(f"{name}: {value}")
     if "date" not in names:
         lines.append(f"Date: {email.utils.formatdate(usegmt=True)}")
-    has_body = response.status_code not in (204, 304)
-    if has_body:
-        lines.append(f"Content-Length: {len(response.body)}")
-    head = "\r\n".join((*lines, "", "")).encode("latin-1")
-    return head + response.body if has_body and method != "HEAD" else head
+    length, content = content_of(response, method)
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + content
