@@ -19,7 +19,6 @@ __all__ = ["KNOWS_METHODS", "HeadReader"]
 
 _MAX_LINES = MAX_NUM_HEADERS + 2  # those of the request and the end; for more headers 15 and 16 close the connection
 _LONG = MAX_LINE_LENGTH - 192  # bytes of a target or a header, which leaves room for the rest of the line
-_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _FAKE = ("GET", "/", "1.1")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")
 _BODY = re.compile(rb"^(?:content-length|transfer-encoding):", re.IGNORECASE | re.MULTILINE)
@@ -50,8 +49,11 @@ class HeadReader(FrameReader):
         self._head_size = self._head_lines = 0  # so far
         self.is_too_large = False
 
-    def keep(self) -> None:
+    def _kept(self) -> None:
         """Let the request be parsed, line by line if it came in pieces, and nothing that stands after it (HS-11)."""
+        if self._started:
+            super()._kept()
+            return
         unread = self._unread
         limit = self.connector.max_head_size
         if self._line is None and (end := unread.find(_END) + len(_END)) >= len(_END):
@@ -73,10 +75,10 @@ class HeadReader(FrameReader):
         if self.protocol.eof_sent:
             self.parse_unopened(bytes(unread))  # to be dropped
             unread.clear()
-        elif self.request is None and self._head_size + len(unread) > limit:
+        elif self.request is not None:
+            super()._kept()
+        elif self._head_size + len(unread) > limit:
             self._refuse_large()
-        elif len(unread) > _MAX_EARLY:
-            self.transport.pause_reading()
 
     def _refuse_large(self) -> None:
         """Have the request answered with 431 (HS-17): websockets is told of another one."""

@@ -59,6 +59,7 @@ from wsbridge.connector import (
     request_parts,
 )
 from wsbridge.connectors import asgi
+from wsbridge.connectors._codecs.pieces import bound_early
 from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
 
 __all__ = ["Connector", "HypercornChannel", "HypercornRequest"]
@@ -70,7 +71,6 @@ HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
 _Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
     (b"host", b"localhost"),
@@ -85,12 +85,14 @@ class _Early(H11WSConnection):
     """Keeps what comes behind the handshake request, until a channel takes it."""
 
     wire: Wire | None = None
+    transport: asyncio.Transport
 
     def receive_data(self, data: bytes) -> None:
         if self.wire is not None:
             self.wire.data_received(data)
         else:
             super().receive_data(data)
+            bound_early(self.buffer, self.transport)
 
     def next_event(self) -> Any:
         return h11.NEED_DATA
@@ -149,7 +151,8 @@ class _Http(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        self.connection = _Early(cast(h11.Connection, self.connection))
+        self.connection = early = _Early(cast(h11.Connection, self.connection))
+        early.transport = cast(asyncio.Transport, self.tcp.writer.transport)
         await stream.handle(
             RequestEvent(
                 stream_id=STREAM_ID,
@@ -309,11 +312,10 @@ class Connector(asgi.Connector):
         assert isinstance(native, asyncio.Protocol)
         early = cast(_Early, http.connection)
         wire = Wire(transport, stream.connection, channel, native.connection_lost)
-        wire.data_received(bytes(early.buffer))
-        early.wire = wire  # what is read already, and not handed on yet
         wire.ended = http.ended
+        wire.begin_reading(bytes(early.buffer))
+        early.wire = wire  # what is read already, and not handed on yet
         stream.closed = True  # hypercorn has nothing more to say
-        self.loop.call_soon(wire.begin)
 
     def _answer_begins(self, scope: asgi.Scope) -> None:
         self.answering(scope[_KEY].tcp)

@@ -79,7 +79,7 @@ from wsbridge.connector import (
 from wsbridge.connector import MAX_HEAD as MAX_FRAME_HEAD
 from wsbridge.connectors._codecs.answers import final_response
 from wsbridge.connectors._codecs.http1 import BadRequestError, Head, parse_head
-from wsbridge.connectors._codecs.pieces import PieceReader
+from wsbridge.connectors._codecs.pieces import PieceReader, bound_early
 
 if TYPE_CHECKING:
 
@@ -115,7 +115,6 @@ _READ_BUFFER = 4 * 1024  # bytes, to begin with: picows doubles it whenever a re
 _STEPS = (4 * 1024, 8 * 1024, 32 * 1024)  # bytes that are parsed at once: of small frames, to begin with, of large ones
 _SLOW = 0.0005  # seconds after which a step was one of small frames
 _DROPPED = 64 * 1024
-_MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 _END = b"\r\n\r\n"
 _HEAD_OF_CLOSE = 0x88
 _TAKEN = (
@@ -276,8 +275,7 @@ class _Handshake(asyncio.Protocol):
         seen = len(unread)
         unread += data
         if self._task is not None:
-            if len(unread) > _MAX_EARLY:
-                self._transport.pause_reading()
+            bound_early(unread, self._transport)
             return
         end = unread.find(_END, max(seen - len(_END), 0)) + len(_END)
         limit = self._connector.max_head_size
@@ -616,13 +614,8 @@ class _Listener(WSListener):
         self._protocol.read_by(pieces)
         self._channel.opened(self._transport, self._connector.framer, pieces)
         if early:
-            self._connector.loop.call_soon(self._feed_early, early)  # when on_open has begun
+            pieces.begin_reading(early)
         return self._channel
-
-    def _feed_early(self, early: bytes) -> None:
-        self._transport.resume_reading()  # before, since the channel may pause it again
-        if not self._ended and self._protocol.pieces is not None:
-            self._protocol.pieces.data_received(early)
 
     def let_go(self) -> None:
         self._ended, self._fast = True, False

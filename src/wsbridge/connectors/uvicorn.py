@@ -73,7 +73,6 @@ UvicornChannel: TypeAlias = WebSocketChannel[WebSocketsSansIOProtocol]
 logger = logging.getLogger("wsbridge")
 peers_logger = PeersLogger("uvicorn.error")
 
-MAX_EARLY = 64 * 1024  # bytes that are read before the request is answered
 KEY = "wsbridge.protocol"  # in the scope
 _DECODING = ("latin-1",) if websockets_version >= "17" else ("ascii", "surrogateescape")  # as uvicorn encodes it again
 
@@ -191,10 +190,6 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         self.conn.events_received()
         setattr(self.conn, "accept", _accept)  # noqa: B010
         self.handle_connect(native)
-
-    def keep(self) -> None:
-        if len(self._unread) > MAX_EARLY:
-            self.transport.pause_reading()
 
     def parse_unopened(self, data: bytes) -> None:
         pass  # the channel has ended

@@ -32,6 +32,7 @@ from wsproto.typing import Headers
 from wsbridge import Request, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import BaseChannel, BaseSource
 from wsbridge.connectors import asgi, uvicorn
+from wsbridge.connectors._codecs.pieces import bound_early
 from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
 
 __all__ = ["Connector", "UvicornWsprotoChannel", "UvicornWsprotoRequest"]
@@ -85,8 +86,7 @@ class _Protocol(uvicorn.Upgraded, WSProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.early += data
-        if len(self.early) > uvicorn.MAX_EARLY:
-            self.transport.pause_reading()
+        bound_early(self.early, self.transport)
 
 
 class Connector(uvicorn.Connector):
@@ -117,6 +117,5 @@ class Connector(uvicorn.Connector):
         if protocol.transport.is_closing() or protocol.conn.connection is None:
             raise ConnectionResetError("the peer left before the 101")
         wire = Wire(protocol.transport, protocol.conn.connection, channel, protocol.connection_lost)
-        wire.data_received(bytes(protocol.early))
+        wire.begin_reading(bytes(protocol.early))
         protocol.early.clear()
-        self.loop.call_soon(wire.begin)

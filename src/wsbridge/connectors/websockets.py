@@ -9,9 +9,9 @@ Works around; lines are those of 17.4:
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
   everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
   that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
-  closes it (15 and 16): `HeadReader.keep` lets them pass, or refuses them.
+  closes it (15 and 16): `HeadReader._kept` lets them pass, or refuses them.
 - What stands after the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
-  interceptors too: `HeadReader.keep`, and the connector's clock.
+  interceptors too: `HeadReader._kept`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found after the
   answer to a close that follows it: ``recv_frame`` is called frame by frame, and what it raises is answered in order.
 - A close inside a fragmented message is answered with 1002 (protocol.py:712), and 4096 fragments are the most

@@ -10,11 +10,18 @@ from typing import Any
 
 from wsbridge.connector import MAX_SIZE
 
-__all__ = ["PIECE", "Inflation", "PieceReader"]
+__all__ = ["MAX_EARLY", "PIECE", "Inflation", "PieceReader", "bound_early"]
 
+MAX_EARLY = 64 * 1024  # bytes that are kept of what a peer sends before its request is answered (HS-11)
 PIECE = 2 * 1024  # bytes that are parsed at once, beside the rest of a frame that has begun
 _TURN = 0.002  # seconds after which everything else on the loop gets its turn (FLOW-3)
 _MAX_RESTARTS = 16  # of an inflater in one frame
+
+
+def bound_early(kept: bytearray, transport: asyncio.Transport) -> None:
+    """Read no more if enough is kept of what a peer sends behind its request, until that is answered (HS-11)."""
+    if len(kept) > MAX_EARLY:
+        transport.pause_reading()
 
 
 class PieceReader:
@@ -32,7 +39,7 @@ class PieceReader:
     transport: asyncio.Transport
 
     def prepare(self) -> None:
-        """Be ready to keep what comes, until `resume`."""
+        """Be ready to keep what comes, until `begin_reading`."""
         self._unread = bytearray()  # what came and may not be parsed yet
         self._held = True
         self._due = False  # `_read` will be called
@@ -49,6 +56,7 @@ class PieceReader:
 
     def _kept(self) -> None:
         """See to what came while it is held."""
+        bound_early(self._unread, self.transport)
 
     def _read_on(self) -> None:
         """Read on, when all is parsed."""
@@ -63,6 +71,14 @@ class PieceReader:
                 self._read()
         else:
             self._parse(data)
+
+    def begin_reading(self, early: bytes = b"") -> None:
+        """Parse what is kept, then ``early``, and read on, in the next turn: when ``on_open`` has begun (HS-11)."""
+        self._held = True
+        self._unread += early
+        if self._unread:
+            self.transport.pause_reading()  # the end that may follow must not overtake it
+        asyncio.get_running_loop().call_soon(self.resume)
 
     def hold(self) -> None:
         """Parse and read no more."""

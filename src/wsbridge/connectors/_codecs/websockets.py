@@ -151,10 +151,6 @@ class FrameReader(PieceReader):
         """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
         raise NotImplementedError
 
-    def keep(self) -> None:
-        """See to what came before `begin`."""
-        raise NotImplementedError
-
     def send_data(self) -> None:
         """Write what the core has framed; the end, which is b"", is the channel's."""
         data = b"".join(self.protocol.data_to_send())
@@ -168,9 +164,7 @@ class FrameReader(PieceReader):
         self._started = True
         self._feed = channel.feed
         setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
-        if self._unread:
-            self.transport.pause_reading()  # the end that may follow must not overtake it
-        self.loop.call_soon(self.resume)  # when on_open has begun
+        self.begin_reading()
 
     def agreed(self, options: WebSocketOptions[Any]) -> None:
         """Take the limits and extensions that the channel will have."""
@@ -186,10 +180,6 @@ class FrameReader(PieceReader):
         cast("dict[str, Any]", vars(self.protocol.reader)).pop("read_exact", None)
 
     # ---- receiving --------------------------------------------------------------------------------------------------
-
-    def _kept(self) -> None:
-        if not self._started:
-            self.keep()
 
     def _parse(self, data: bytes) -> None:
         protocol, channel, state = self.protocol, self.channel, self.protocol.state

@@ -208,10 +208,6 @@ class Wire(PieceReader, asyncio.Protocol):
         transport.set_protocol(self)
         channel.opened(self)
 
-    def begin(self) -> None:
-        """Read from now on: on_open has begun."""
-        self.resume()
-
     def let_go(self) -> None:
         """Forget the channel, which has ended."""
         self._channel = None
