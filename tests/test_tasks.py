@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import wsbridge
-from wsbridge._common.tasks import begin_later, later_turn
+from wsbridge._common.tasks import begin_later, later_turn, settle
 
 SOURCE = Path(wsbridge.__file__).parent
 
@@ -108,6 +108,22 @@ async def test_a_servers_task_waits_for_a_later_turn(factory: Any) -> None:
     steps.append("made")
     await task
     assert steps == ["made", "run"]
+
+
+@pytest.mark.rule("STOP-2")
+async def test_what_is_left_is_waited_for_but_not_for_long() -> None:
+    loop = asyncio.get_running_loop()
+    await settle([])
+    ended, left = loop.create_task(asyncio.sleep(0)), loop.create_task(asyncio.sleep(3600))
+    await settle({ended})
+    assert ended.done()
+    began = loop.time()
+    await settle({ended, left}, timeout=0.01)
+    assert 0.01 <= loop.time() - began < 10
+    assert not left.done()
+    left.cancel()
+    await settle({left})
+    assert left.cancelled()
 
 
 @pytest.mark.rule("THR-4")

@@ -1,15 +1,17 @@
-"""Tasks that begin in a later turn of the event loop, whatever the application has set as its task factory (THR-4)."""
+"""Tasks: how one begins in a later turn of the event loop (THR-4), and how long those that are left are waited for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["begin_later", "later_turn", "retrieve"]
+__all__ = ["begin_later", "later_turn", "retrieve", "settle"]
 
 T = TypeVar("T")
+
+_SETTLED = 0.25  # seconds
 
 
 def begin_later(
@@ -46,3 +48,14 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Take what a task raised, for one whose result nobody is left to ask for: asyncio would log it."""
     if not task.cancelled():
         task.exception()
+
+
+async def settle(tasks: Iterable[asyncio.Future[Any]], *, timeout: float = _SETTLED) -> None:
+    """Wait for what ends by itself once its connection is cut, but for no longer than ``timeout``, in seconds.
+
+    Among the tasks of a server that is stopped may be one with a callback that was given up, or that asked for the stop
+    (STOP-2, STOP-3).
+    """
+    left = list(tasks)
+    if left:
+        await asyncio.wait(left, timeout=timeout)

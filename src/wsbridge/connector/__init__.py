@@ -14,7 +14,7 @@ from wsbridge._channel.queued import QueuedChannel
 from wsbridge._channel.sending import TURN
 from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_writing
 from wsbridge._common.logs import PeersLogger, lower, shown
-from wsbridge._common.tasks import begin_later, later_turn
+from wsbridge._common.tasks import begin_later, later_turn, settle
 from wsbridge.close import Initiator, close_reason, is_valid_close_code
 from wsbridge.connector.accepting import Acceptor, Connect, refuse_waiting
 from wsbridge.connector.alpn import GRACE, REFUSAL
@@ -120,6 +120,7 @@ __all__ = [
     "request_parts",
     "says_close",
     "server_names",
+    "settle",
     "shown",
     "size_limit",
 ]

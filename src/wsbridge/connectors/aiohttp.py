@@ -352,11 +352,6 @@ class Connector(BaseConnector):
     async def _stop(self) -> None:
         self._server.pre_shutdown()
         await self._server.shutdown(timeout=0.1)
-        for _ in range(3):
-            for connection in self._server.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()
-            await asyncio.sleep(0)
 
 
 # ---- the receiving side ---------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ from wsbridge.connector import (
     lower,
     of_socket,
     refuse_waiting,
+    settle,
     shown,
 )
 from wsbridge.connectors import asgi
@@ -312,8 +313,7 @@ class Connector(asgi.Connector):
         # see the mends; what comes now is refused with 503
 
     async def _stop(self) -> None:
-        if self._opening:  # with a refusal
-            await asyncio.wait(list(self._opening), timeout=_WAIT)
+        await settle(self._opening)  # with a refusal
         await asyncio.sleep(2 * _GLANCE)  # for granian's thread to accept those who wait
         while self.loop.time() < self._last and are_open(self.addresses):  # noqa: ASYNC110
             await asyncio.sleep(_GLANCE)
@@ -322,19 +322,16 @@ class Connector(asgi.Connector):
                 break
             await asyncio.sleep(_STEP)
         cut_all(self.addresses)
-        if self._tasks:  # a callback that is given up may be among them
-            await asyncio.wait(list(self._tasks), timeout=_WAIT)
+        await settle(self._tasks)
         self._serves = False
         for signal in self._signals:
             signal.set()
-        if self._threads:
-            await asyncio.wait(self._threads, timeout=_WAIT)
+        await settle(self._threads)
         await _until_ended([thread.result() for thread in self._threads if thread.done()])
         refuse_waiting(self._listening, _REFUSAL)
-        if self._opening:
-            for task in self._opening:  # nothing of granian's wakes them any more
-                task.cancel()
-            await asyncio.wait(list(self._opening), timeout=_WAIT)
+        for task in self._opening:  # nothing of granian's wakes them any more
+            task.cancel()
+        await settle(self._opening)
 
 
 def _nothing_unsent() -> int:

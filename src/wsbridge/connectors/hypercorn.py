@@ -57,6 +57,7 @@ from wsbridge.connector import (
     of_transport,
     plain_connection,
     request_parts,
+    settle,
 )
 from wsbridge.connectors import asgi
 from wsbridge.connectors._codecs.pieces import bound_early
@@ -328,5 +329,4 @@ class Connector(asgi.Connector):
 
     async def _stop(self) -> None:
         await self._context.terminated.set()
-        if self._tasks:  # a callback that is given up, or that calls this, may be among them
-            await asyncio.wait(list(self._tasks), timeout=0.25)
+        await settle(self._tasks)

@@ -73,6 +73,7 @@ from wsbridge.connector import (
     plain_response,
     says_close,
     server_names,
+    settle,
     shown,
 )
 from wsbridge.connectors._codecs.answers import final_response
@@ -249,11 +250,9 @@ class Connector(ServingConnector):
 
     async def _stop(self) -> None:
         await self._server.close_all_connections()
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=0.1)
+        await settle(self._tasks)
 
 
 # ---- the receiving side ---------------------------------------------------------------------------------------------

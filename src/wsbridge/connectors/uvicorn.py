@@ -57,6 +57,7 @@ from wsbridge.connector import (
     of_transport,
     plain_connection,
     plain_response,
+    settle,
     shown,
 )
 from wsbridge.connectors import asgi
@@ -333,5 +334,4 @@ class Connector(asgi.Connector):
         abort(connection.transport)
 
     async def _stop(self) -> None:
-        if self._state.tasks:
-            await asyncio.wait(list(self._state.tasks), timeout=0.25)  # a callback that is given up may be among them
+        await settle(self._state.tasks)

@@ -68,6 +68,7 @@ from wsbridge.connector import (
     of_transport,
     plain_response,
     server_names,
+    settle,
 )
 from wsbridge.connectors._codecs.websockets import Channel, agree_on_deflate
 from wsbridge.connectors._websockets_head import KNOWS_METHODS, HeadReader
@@ -195,8 +196,7 @@ class Connector(BaseConnector):
         abort(connection.transport)
 
     async def _stop(self) -> None:
-        if tasks := list(self._server.handler_tasks):  # a callback that is given up, or that calls this, may be one
-            await asyncio.wait(tasks, timeout=0.25)
+        await settle(self._server.handler_tasks)
 
 
 def _quiet_logger() -> logging.Logger:

@@ -76,6 +76,7 @@ from wsbridge.connector import (
     plain_connection,
     request_parts,
     server_names,
+    settle,
 )
 
 __all__ = ["Connector"]
@@ -201,8 +202,7 @@ class Connector(BaseConnector):
         abort(connection.transport)
 
     async def _stop(self) -> None:
-        if self.tasks:  # a callback that is given up, or that calls this, may be among them
-            await asyncio.wait(list(self.tasks), timeout=0.25)
+        await settle(self.tasks)
         Sanic.unregister_app(self._native)
 
 
