@@ -22,7 +22,7 @@ from wsbridge.conformance.client import Binary, Close, Opcode, Pong, WirePeer, b
 
 pytestmark = pytest.mark.rule("SEND-9")
 
-CONNECTORS = ("websockets", "tornado", "uvicorn", "hypercorn")
+CONNECTORS = ("websockets", "tornado", "uvicorn", "uvicorn-wsproto", "hypercorn")
 TIMEOUT = 20.0
 NOISE = random.Random(1).randbytes(100_000)
 LARGE = NOISE + bytes(300_000)

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 
 from tools import committed, costs, stock
 from wsbridge.conformance.harness.report import failure_text, markdown, summary, verdict_line
@@ -26,14 +24,9 @@ from wsbridge.conformance.harness.suite_result import SuiteResult
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.registry import SERVERS
 
-__all__ = ["NAMES", "VARIANTS", "asgi_reports", "connector_reports", "documents", "main", "refresh"]
+__all__ = ["NAMES", "asgi_reports", "connector_reports", "documents", "main", "refresh"]
 
-VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"uvicorn-wsproto": ("wsbridge.connectors.uvicorn_wsproto:Connector", "uvicorn", "wsproto")}
-)
-"""What has a report of its own and no entry point: where it is, and the packages that it rests on."""
-
-NAMES = (*SERVERS, *VARIANTS, "memory")
+NAMES = (*SERVERS, "memory")
 """What has a committed report, in the order of the pages."""
 
 REPORTS = Path("docs", "reports")
@@ -116,12 +109,7 @@ def refresh(
             for failed in result.failures:
                 tell(f"{name}: {failure_text(failed, '')}")
         else:
-            target, *packages = VARIANTS.get(name, (name,))
-            result = run(target, model=True, scale=scale, progress=progress)
-            if packages:
-                versions = {package: metadata.version(package) for package in ("wsbridge", *packages)}
-                result = replace(result, target=replace(result.target, name=name, packages=versions))
-            reports[name] = result
+            reports[name] = result = run(name, model=True, scale=scale, progress=progress)
         tell(f"{name}: {verdict_line(result)}")
         for problem in result.problems:
             tell(f"{name}: {problem}")

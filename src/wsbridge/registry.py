@@ -37,6 +37,7 @@ SERVERS: Mapping[str, str] = MappingProxyType(
         "uvicorn": "uvicorn",
         "hypercorn": "hypercorn",
         "granian": "granian",
+        "uvicorn-wsproto": "uvicorn",
     }
 )
 """The connectors that come with wsbridge, and the distribution of the server that each needs."""

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What CLOSE-8 allows at most."""
 
-ASGI = {"uvicorn", "hypercorn", "granian"}
+ASGI = {"uvicorn", "uvicorn-wsproto", "hypercorn", "granian"}
 """Those of `tests.conformance.test_servers`, an environment of their own."""
 
 LACKING: dict[str, set[str]] = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from enum import IntEnum
 
 import pytest
 from websockets.frames import CloseCode
 from wsproto.frame_protocol import CloseReason
 
-from tools.reports import VARIANTS
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.execution import run_check
@@ -31,37 +30,38 @@ LACKING: dict[str, set[str]] = {
 """The features that a connector does not have, beside ``fragments``."""
 
 
-def load(name: str) -> Any:
-    return load_connector(VARIANTS.get(name, (name,))[0])
-
-
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", LACKING)
 def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
-    result = run_check(check, SuiteTarget(name, load(name)))
+    result = run_check(check, SuiteTarget(name, load_connector(name)))
     if result.remark:
         record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
     if result.verdict is Verdict.UNSUPPORTED:
-        assert check.needs - load(name).features <= {"fragments"} | LACKING[name]
-        assert check.needs - load(name).features or (check.tls and not load(name).has_tls)
+        assert check.needs - load_connector(name).features <= {"fragments"} | LACKING[name]
+        assert check.needs - load_connector(name).features or (check.tls and not load_connector(name).has_tls)
 
 
 @pytest.mark.parametrize("name", LACKING)
 def test_features_are_those_that_are_told(name: str) -> None:
-    assert set(load(name).features) == set(ALL_FEATURES) - {"fragments"} - LACKING[name]
+    assert set(load_connector(name).features) == set(ALL_FEATURES) - {"fragments"} - LACKING[name]
 
 
 @pytest.mark.rule("CLOSE-9")
 def test_close_keywords_cover_every_code_that_the_server_names() -> None:
-    for name, codes in (("uvicorn", CloseCode), ("hypercorn", CloseReason)):
-        table = load(name).close_keywords
+    keywords: dict[str, type[IntEnum]] = {
+        "uvicorn": CloseCode,
+        "uvicorn-wsproto": CloseReason,
+        "hypercorn": CloseReason,
+    }
+    for name, codes in keywords.items():
+        table = load_connector(name).close_keywords
         assert dict(table) == {code.value: code.name.lower().replace("_", "-") for code in codes}
 
 
 @pytest.mark.parametrize("name", sorted(LACKING))
 def test_deviations_are_those_that_close_8_tells(name: str) -> None:
-    assert load(name).deviations == DEVIATIONS.get(name, {})
+    assert load_connector(name).deviations == DEVIATIONS.get(name, {})
     assert (name in DEVIATIONS) == (name == "granian")
 
 

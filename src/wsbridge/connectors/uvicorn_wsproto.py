@@ -1,10 +1,10 @@
-"""The uvicorn connector on uvicorn's wsproto implementation, by ``native_options={"ws": "wsproto"}``. wsproto 1.3.
+"""The uvicorn-wsproto connector: uvicorn's HTTP and its WebSocket by wsproto. Tried on uvicorn 0.54 and wsproto 1.3.
 
 As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `wsbridge.connectors._codecs.wsproto` takes
 the connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py,
 ``handle_message``), a lost connection is an empty close for it, and a close is sent as 1000 where it should be empty.
 
-Mends, beside those:
+Mends, beside those of HTTP in `wsbridge.connectors._uvicorn_http`:
 
 - The handshake is wsproto's own affair, which takes a key of any form and refuses another version by itself: it is told
   of a request that is surely taken, when wsbridge has checked the real one (`_Protocol.take`, `_Handshake`).
@@ -13,6 +13,7 @@ Mends, beside those:
 - Messages are deflated for every peer that offers it, or for none: what is offered is told to wsproto or not.
 
 What can be set of `Compression` is nothing: wsproto takes any window that a peer asks for, and has no other setting.
+It declares no deviation.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Event, RejectConnection
 from wsproto.events import Request as RequestEvent
+from wsproto.frame_protocol import CloseReason
 from wsproto.typing import Headers
 
 from wsbridge import Request, WebSocketChannel, WebSocketOptions
-from wsbridge.connector import BaseChannel, BaseSource
-from wsbridge.connectors import asgi, uvicorn
+from wsbridge.connector import BaseChannel, BaseSource, close_keywords, server_names
+from wsbridge.connectors import asgi
 from wsbridge.connectors._codecs.pieces import bound_early
 from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
+from wsbridge.connectors._uvicorn_http import KEY, SUPPORTED, Upgraded, UvicornConnector, peers_logger
 
 __all__ = ["Connector", "UvicornWsprotoChannel", "UvicornWsprotoRequest"]
 
@@ -43,7 +46,51 @@ UvicornWsprotoRequest: TypeAlias = Request[asgi.Scope]
 UvicornWsprotoChannel: TypeAlias = WebSocketChannel[WSProtocol]
 """A `WebSocketChannel` of this connector, for annotations."""
 
+_PRIVATE = {
+    "uvicorn.protocols.websockets.wsproto_impl:WSProtocol": "app conn default_headers handle_connect logger receive"
+    " run_asgi send send_500_response transport",
+}
+server_names("uvicorn", SUPPORTED, _PRIVATE)
+
 _FIT = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
+
+
+class Connector(UvicornConnector):
+    """Serves by uvicorn's protocols, of WebSocket by that which stands on wsproto.
+
+    ``native_options``: as those of `wsbridge.connectors.uvicorn.Connector`, with ``"wsproto"`` for ``ws``.
+    """
+
+    name = "uvicorn-wsproto"
+    connector_api = 2
+    close_keywords = close_keywords({code.name: code for code in CloseReason})
+    implementation = "wsproto"
+
+    @property
+    def protocol_class(self) -> Any:
+        return _Protocol
+
+    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
+        channel = Channel(self, request, options, subprotocol)
+        scope: Any = request.native
+        channel.native = scope[KEY]
+        return channel
+
+    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
+        protocol: _Protocol = channel.native
+        request = source.request
+        headers = [("Sec-WebSocket-Key", request.headers["Sec-WebSocket-Key"])]
+        if channel.subprotocol is not None:
+            headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
+        offers = deflate_offer(request, channel.options.compression)
+        headers += [("Sec-WebSocket-Extensions", offer) for offer in offers]
+        protocol.conn.tell(*(f"{name}: {value}".encode("latin-1") for name, value in headers))
+        await send(asgi.accept_event(source, channel))
+        if protocol.transport.is_closing() or protocol.conn.connection is None:
+            raise ConnectionResetError("the peer left before the 101")
+        wire = Wire(protocol.transport, protocol.conn.connection, channel, protocol.connection_lost)
+        wire.begin_reading(bytes(protocol.early))
+        protocol.early.clear()
 
 
 class _Handshake(WSConnection):
@@ -64,7 +111,7 @@ class _Handshake(WSConnection):
         return data.replace(b" \r\n", b" " + phrase + b"\r\n", 1)
 
 
-class _Protocol(uvicorn.Upgraded, WSProtocol):
+class _Protocol(Upgraded, WSProtocol):
     """A connection from its upgrade to its 101."""
 
     offers_deflate = True
@@ -72,7 +119,7 @@ class _Protocol(uvicorn.Upgraded, WSProtocol):
     conn: _Handshake
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.logger = uvicorn.peers_logger
+        self.logger = peers_logger
         super().connection_made(transport)
         self.conn = _Handshake(ConnectionType.SERVER)
         self.conn.default_headers = self.default_headers
@@ -82,40 +129,8 @@ class _Protocol(uvicorn.Upgraded, WSProtocol):
         self.handle_connect(RequestEvent(host="", target=event.target.decode("ascii")))
         scope: Any = self.scope
         scope["headers"] = list(event.headers)
-        scope[uvicorn.KEY] = self
+        scope[KEY] = self
 
     def data_received(self, data: bytes) -> None:
         self.early += data
         bound_early(self.early, self.transport)
-
-
-class Connector(uvicorn.Connector):
-    """As `wsbridge.connectors.uvicorn.Connector`, with ``"wsproto"`` for its implementation."""
-
-    name = "uvicorn-wsproto"
-    connector_api = 2
-    compression_settings = frozenset()
-    implementation = "wsproto"
-    protocol_class = _Protocol
-
-    def make_channel(self, request: Request, options: WebSocketOptions[Any], subprotocol: str | None) -> BaseChannel:
-        channel = Channel(self, request, options, subprotocol)
-        scope: Any = request.native
-        channel.native = scope[uvicorn.KEY]
-        return channel
-
-    async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
-        protocol: _Protocol = channel.native
-        request = source.request
-        headers = [("Sec-WebSocket-Key", request.headers["Sec-WebSocket-Key"])]
-        if channel.subprotocol is not None:
-            headers.append(("Sec-WebSocket-Protocol", channel.subprotocol))
-        offers = deflate_offer(request, channel.options.compression)
-        headers += [("Sec-WebSocket-Extensions", offer) for offer in offers]
-        protocol.conn.tell(*(f"{name}: {value}".encode("latin-1") for name, value in headers))
-        await send(asgi.accept_event(source, channel))
-        if protocol.transport.is_closing() or protocol.conn.connection is None:
-            raise ConnectionResetError("the peer left before the 101")
-        wire = Wire(protocol.transport, protocol.conn.connection, channel, protocol.connection_lost)
-        wire.begin_reading(bytes(protocol.early))
-        protocol.early.clear()

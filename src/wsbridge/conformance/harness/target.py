@@ -236,7 +236,10 @@ def _packages(name: str, connector: type[Any]) -> dict[str, str]:
     plain, _, distribution = name.partition("@")
     infos = [info for info in connector_infos() if info.name == plain and distribution in ("", info.distribution)]
     for info in infos:
-        wanted += [info.server] if info.server else _with_requirements(info.distribution)
+        if info.server is None:
+            wanted += _with_requirements(info.distribution)
+        else:
+            wanted += [needed.name for needed in info.requirements] or [info.server]
     if not infos:
         module = connector.__module__.partition(".")[0]
         for found in metadata.packages_distributions().get(module, []):
