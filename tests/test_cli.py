@@ -528,7 +528,7 @@ def test_reg_3_what_is_missing_is_told_in_one_line(bare: Bare) -> None:
     line = failed(bare("serve", "echo:app", "--connector=picows"), Exit.NOT_INSTALLED)
     assert line == (
         "the connector 'picows' needs httptools and picows, which are not installed. "
-        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.2"'
+        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.2,<2.4"'
     )
     line = failed(bare("serve", "echo:app"), Exit.NOT_INSTALLED)
     assert line.startswith("no connector is installed. Run one of: ")

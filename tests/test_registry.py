@@ -217,7 +217,7 @@ def test_reg_3_all_that_is_missing_is_told_by_the_metadata_of_the_extra(
 
     assert str(caught.value) == (
         f"the connector 'own' needs {missing}. "
-        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server<3,>=2.2" "own.parser>=1"'
+        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server>=2.2,<3" "own.parser>=1"'
     )
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert connector_names(installed=True) == ()
@@ -242,11 +242,11 @@ def test_reg_6_a_version_that_is_not_supported(own: Install, version: str, age: 
     with pytest.raises(ServerVersionError) as caught:
         load_connector("own")
 
-    problem = f"own_server {version} is {age} than what is supported (own_server<3,>=2.2)"
+    problem = f"own_server {version} is {age} than what is supported (own_server>=2.2,<3)"
     assert [info.problem for info in connector_infos()] == [problem]
     assert str(caught.value) == (
         f"the connector 'own' cannot be used: {problem}. "
-        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server<3,>=2.2" "own.parser>=1"'
+        'Run: pip install ".[own]" (in a checkout of wsbridge) or pip install "own_server>=2.2,<3" "own.parser>=1"'
     )
     assert "own_module" not in sys.modules
 
@@ -275,7 +275,7 @@ def test_reg_6_the_command_line_tells_it(own: Install) -> None:
     from wsbridge.cli import Exit, cli
 
     own("2.1")
-    problem = "own_server 2.1 is older than what is supported (own_server<3,>=2.2)"
+    problem = "own_server 2.1 is older than what is supported (own_server>=2.2,<3)"
 
     served = CliRunner().invoke(cli, ["serve", "app:app", "--connector=own"])
     listed = CliRunner().invoke(cli, ["connectors"])

@@ -30,7 +30,7 @@ class Requirement:
 
     Attributes:
         name: Its name, as the metadata writes it.
-        specifier: The versions that will do, such as ``>=2.2``; empty: any.
+        specifier: The versions that will do, such as ``>=2.2,<3``, the lower bound first; empty: any.
         installed: The version that is installed, or None.
     """
 
@@ -61,7 +61,7 @@ def requirements_of(distribution: Distribution, extra: str) -> tuple[Requirement
     """
     lines = map(_LINE.fullmatch, map(str.strip, distribution.requires or ()))
     return tuple(
-        Requirement(line["name"], line["specifier"].replace(" ", ""), installed_version(line["name"]))
+        Requirement(line["name"], _ordered(line["specifier"]), installed_version(line["name"]))
         for line in lines
         if line is not None and normalized(line["extra"]) == normalized(extra)
     )
@@ -78,6 +78,11 @@ def installed_version(distribution: str) -> str | None:
 def normalized(name: str) -> str:
     """Return a name as installers compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _ordered(specifier: str) -> str:
+    """Return a specifier as people write it; build backends sort its bounds by their characters."""
+    return ",".join(sorted(specifier.replace(" ", "").split(","), key=lambda bound: bound.startswith("<")))
 
 
 def _release(text: str) -> tuple[int, ...]:
