@@ -11,14 +11,14 @@ from wsbridge.connector import (
     MAX_CONTROL,
     MAX_SIZE,
     FrameError,
-    Head,
-    HeadReader,
+    FrameHead,
+    FrameHeads,
     MessageAssembler,
     MessageSize,
     SizeLimits,
     declared,
     deflated_limit,
-    read_head,
+    frame_head,
     size_limit,
 )
 
@@ -27,11 +27,11 @@ MIB = 1 << 20
 HIGHEST = 2**32 - 2  # of a reader that keeps its limit in 32 bits
 
 
-def head(opcode: int, length: int, *, fin: bool = True, rsv: int = 0) -> Head:
-    return Head(opcode, length, fin, rsv, masked=True, size=2 if length < 126 else 4 if length < 2**16 else 10)
+def head(opcode: int, length: int, *, fin: bool = True, rsv: int = 0) -> FrameHead:
+    return FrameHead(opcode, length, fin, rsv, masked=True, size=2 if length < 126 else 4 if length < 2**16 else 10)
 
 
-def encoded(head: Head) -> bytes:
+def encoded(head: FrameHead) -> bytes:
     """Return a head as it stands on the wire, up to its masking key."""
     first = bytes([head.fin << 7 | head.rsv << 4 | head.opcode])
     if head.size == 2:
@@ -241,32 +241,32 @@ def test_frames_are_counted_by_their_heads(frames: list[tuple[int, int, bool, in
 # ---- heads ----------------------------------------------------------------------------------------------------------
 
 HEADS = [
-    (b"\x81\x80", Head(TEXT, 0, fin=True, rsv=0, masked=True, size=2)),
-    (b"\x02\xfd", Head(BINARY, 125, fin=False, rsv=0, masked=True, size=2)),
-    (b"\xf0\xfe\x01\x00", Head(CONTINUATION, 256, fin=True, rsv=7, masked=True, size=4)),
-    (b"\xc1\x7e\xff\xff", Head(TEXT, 2**16 - 1, fin=True, rsv=4, masked=False, size=4)),
-    (b"\x88\xff" + (1 << 40).to_bytes(8), Head(CLOSE, 1 << 40, fin=True, rsv=0, masked=True, size=10)),
-    (b"\x13\x7f" + b"\xff" * 8, Head(RESERVED, 2**64 - 1, fin=False, rsv=1, masked=False, size=10)),
+    (b"\x81\x80", FrameHead(TEXT, 0, fin=True, rsv=0, masked=True, size=2)),
+    (b"\x02\xfd", FrameHead(BINARY, 125, fin=False, rsv=0, masked=True, size=2)),
+    (b"\xf0\xfe\x01\x00", FrameHead(CONTINUATION, 256, fin=True, rsv=7, masked=True, size=4)),
+    (b"\xc1\x7e\xff\xff", FrameHead(TEXT, 2**16 - 1, fin=True, rsv=4, masked=False, size=4)),
+    (b"\x88\xff" + (1 << 40).to_bytes(8), FrameHead(CLOSE, 1 << 40, fin=True, rsv=0, masked=True, size=10)),
+    (b"\x13\x7f" + b"\xff" * 8, FrameHead(RESERVED, 2**64 - 1, fin=False, rsv=1, masked=False, size=10)),
 ]
 
 
 @pytest.mark.rule("LIM-1")
 @pytest.mark.parametrize(("data", "found"), HEADS)
-def test_the_head_of_a_frame(data: bytes, found: Head) -> None:
+def test_the_head_of_a_frame(data: bytes, found: FrameHead) -> None:
     assert encoded(found) == data
     for size in range(len(data)):
-        assert read_head(data[:size]) is None
+        assert frame_head(data[:size]) is None
         assert declared(data[:size]) is None
     for kind in (bytes, bytearray, memoryview):
-        assert read_head(kind(data)) == read_head(kind(data + b"key and payload")) == found
+        assert frame_head(kind(data)) == frame_head(kind(data + b"key and payload")) == found
     assert declared(data) == (found.opcode, found.length)
 
 
-def stream() -> tuple[bytes, list[tuple[int, Head]]]:
+def stream() -> tuple[bytes, list[tuple[int, FrameHead]]]:
     """Return frames, one behind the other, and where their heads are."""
     frames, heads = b"", []
     for opcode, length, masked in ((TEXT, 0, True), (BINARY, 3, False), (PING, 5, True), (CONTINUATION, 130, True)):
-        one = Head(opcode, length, fin=True, rsv=0, masked=masked, size=2 if length < 126 else 4)
+        one = FrameHead(opcode, length, fin=True, rsv=0, masked=masked, size=2 if length < 126 else 4)
         heads.append((len(frames), one))
         frames += encoded(one) + b"k" * (4 * masked) + b"\x81" * length
     return frames, heads
@@ -277,7 +277,7 @@ def test_heads_are_found_wherever_a_stream_is_cut() -> None:
     data, heads = stream()
     cuts = [[first, second] for first in range(len(data)) for second in range(first, len(data))]
     for where in [[], list(range(1, len(data))), *cuts]:
-        reader, passed, found = HeadReader(), b"", []
+        reader, passed, found = FrameHeads(), b"", []
         for start, end in zip([0, *where], [*where, len(data)], strict=True):
             frames, here = reader.read(data[start:end])
             found += [(len(passed) + position, one) for position, one in here]
@@ -286,14 +286,14 @@ def test_heads_are_found_wherever_a_stream_is_cut() -> None:
 
 
 def test_what_is_handed_on_ends_before_a_head_that_is_not_all_there() -> None:
-    reader = HeadReader()
+    reader = FrameHeads()
     for data, handed_on, heads in (
-        (b"\x81\x01x\x82", b"\x81\x01x", [(0, read_head(b"\x81\x01"))]),
+        (b"\x81\x01x\x82", b"\x81\x01x", [(0, frame_head(b"\x81\x01"))]),
         (b"\x7e\x00", b"", []),
-        (b"\x80yy", b"\x82\x7e\x00\x80yy", [(0, read_head(b"\x82\x7e\x00\x80"))]),
+        (b"\x80yy", b"\x82\x7e\x00\x80yy", [(0, frame_head(b"\x82\x7e\x00\x80"))]),
         (b"y" * 126 + b"\x89", b"y" * 126, []),
         (b"", b"", []),
-        (b"\x00", b"\x89\x00", [(0, read_head(b"\x89\x00"))]),
+        (b"\x00", b"\x89\x00", [(0, frame_head(b"\x89\x00"))]),
     ):
         frames, found = reader.read(data)
         assert (bytes(frames), found) == (handed_on, heads)

@@ -15,14 +15,14 @@ __all__ = [
     "MAX_HEAD",
     "MAX_SIZE",
     "FrameError",
-    "Head",
-    "HeadReader",
+    "FrameHead",
+    "FrameHeads",
     "MessageAssembler",
     "MessageSize",
     "SizeLimits",
     "declared",
     "deflated_limit",
-    "read_head",
+    "frame_head",
     "size_limit",
 ]
 
@@ -58,7 +58,7 @@ class FrameError(Exception):
 # ---- heads ----------------------------------------------------------------------------------------------------------
 
 
-class Head(NamedTuple):
+class FrameHead(NamedTuple):
     """What the head of a frame says.
 
     Attributes:
@@ -78,7 +78,7 @@ class Head(NamedTuple):
     size: int
 
 
-def read_head(data: bytes | bytearray | memoryview) -> Head | None:
+def frame_head(data: bytes | bytearray | memoryview) -> FrameHead | None:
     """Return what the head says that ``data`` begins with; None if that is too short to tell."""
     if len(data) < 2:
         return None
@@ -89,16 +89,16 @@ def read_head(data: bytes | bytearray | memoryview) -> Head | None:
         if len(data) < size:
             return None
         length = int.from_bytes(data[2:size])
-    return Head(first & 0x0F, length, bool(first & 0x80), first >> 4 & 0x07, bool(second & 0x80), size)
+    return FrameHead(first & 0x0F, length, bool(first & 0x80), first >> 4 & 0x07, bool(second & 0x80), size)
 
 
 def declared(head: bytes) -> tuple[int, int] | None:
     """Return opcode and payload length of the frame that begins with ``head``; None if that is too short to tell."""
-    found = read_head(head)
+    found = frame_head(head)
     return None if found is None else (found.opcode, found.length)
 
 
-class HeadReader:
+class FrameHeads:
     """Finds the heads of frames in what comes, wherever that is cut."""
 
     __slots__ = ("_pending", "_skip")
@@ -107,7 +107,7 @@ class HeadReader:
         self._pending = b""  # the start of a head
         self._skip = 0  # bytes to come of a payload, its masking key included
 
-    def read(self, data: bytes) -> tuple[bytearray, list[tuple[int, Head]]]:
+    def read(self, data: bytes) -> tuple[bytearray, list[tuple[int, FrameHead]]]:
         """Take what came next; return what may be handed on, and each head that begins in it, by its position.
 
         What is handed on ends before a head that is not all there: that comes with the rest of it, so that whoever
@@ -115,10 +115,10 @@ class HeadReader:
         """
         frames = bytearray(self._pending + data)
         self._pending = b""
-        heads: list[tuple[int, Head]] = []
+        heads: list[tuple[int, FrameHead]] = []
         position, end = self._skip, len(frames)
         while position < end:
-            head = read_head(frames[position : position + MAX_HEAD])
+            head = frame_head(frames[position : position + MAX_HEAD])
             if head is None:
                 self._pending = bytes(frames[position:])
                 del frames[position:]
@@ -236,13 +236,13 @@ class MessageSize:
             return False
         return self.size + length > self.limits.of(kind, deflated=deflated)
 
-    def head_read(self, head: Head) -> bool:
+    def head_read(self, head: FrameHead) -> bool:
         """Take the head of the next frame; tell whether its payload would make the message too big (LIM-1)."""
         if head.opcode == _TEXT or head.opcode == _BINARY:
             self.is_deflated = head.rsv & 4 != 0
         return self.is_too_big(head.opcode, head.length, deflated=self.is_deflated)
 
-    def count(self, head: Head) -> None:
+    def count(self, head: FrameHead) -> None:
         """Count a frame that was taken by `head_read`, for who leaves the joining to a server; as it is on the wire."""
         if head.opcode not in (_CONTINUATION, _TEXT, _BINARY):
             return

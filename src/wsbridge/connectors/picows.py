@@ -70,9 +70,9 @@ from wsbridge.connector import (
     begin_later,
     close_keywords,
     end_writing,
+    frame_head,
     is_valid_close_code,
     plain_response,
-    read_head,
     request_parts,
     shown,
 )
@@ -532,7 +532,7 @@ class _Protocol(WSProtocol):
 
     def look(self, head: bytes) -> None:
         """Refuse the frame that begins with ``head`` if it makes its message too big (LIM-1)."""
-        found = read_head(head)
+        found = frame_head(head)
         self.head = head if found is None else None
         if found is not None and self.receiver.assembler.head_read(found):
             self.receiver.fail(1009, "message too big")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wsbridge import WebSocketOptions
-from wsbridge.connector import HeadReader, MessageSize, SizeLimits
+from wsbridge.connector import FrameHeads, MessageSize, SizeLimits
 
 __all__ = ["Heads", "is_native", "native_limit"]
 
@@ -29,7 +29,7 @@ class Heads:
 
     def __init__(self, pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> None:
         self._pass_on = pass_on
-        self._heads = HeadReader()
+        self._heads = FrameHeads()
         self._message = MessageSize(options.max_text_size, options.max_binary_size)
         self._deflates = deflates
         self.is_too_big = False

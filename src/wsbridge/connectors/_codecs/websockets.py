@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge import Compression, Request, WebSocketOptions
-from wsbridge.connector import LARGE, FrameError, MessageAssembler, TransportChannel, agree, read_head, server_names
+from wsbridge.connector import LARGE, FrameError, MessageAssembler, TransportChannel, agree, frame_head, server_names
 from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
 
 __all__ = ["Channel", "FrameReader", "agree_on_deflate"]
@@ -226,7 +226,7 @@ class FrameReader(PieceReader):
         self._wanted = 0
         if self._head is not None:
             self._head += data
-            head = read_head(self._head)
+            head = frame_head(self._head)
             if head is not None:
                 self._head = None  # the rest is read as it comes
                 if self.assembler.head_read(head):
