@@ -2,10 +2,10 @@
 
 The handshake goes through uvicorn as with any ASGI application; then the frames of websockets' sans-I/O core, on which
 its default implementation stands, go to the channel past the event stream, as in the websockets connector
-(`wsbridge.connectors._codecs.websockets`): what is mended there is mended here, and no event, queue or pause of reading
-is needed for each message. Its other implementation, by wsproto, is the connector uvicorn-wsproto.
+(`wsbridge.connectors._codecs.websockets`): what is worked around there is so here, too, and no event, queue or pause of
+reading is needed for each message. Its other implementation, by wsproto, is the connector uvicorn-wsproto.
 
-Mends, beside those of HTTP in `wsbridge.connectors._uvicorn_http`:
+Works around, beside what is told of HTTP in `wsbridge.connectors._codecs.uvicorn`:
 
 - A bad key or another version is refused before the application is asked: `_Protocol.take`.
 - Deflate and the size limit are the server's, not the channel's: agreed when the route is known.
@@ -31,8 +31,8 @@ from websockets.version import version as websockets_version
 from wsbridge import Request, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import BaseChannel, BaseSource, close_keywords, server_names
 from wsbridge.connectors import asgi
+from wsbridge.connectors._codecs.uvicorn import KEY, SUPPORTED, Upgraded, UvicornConnector, peers_logger
 from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
-from wsbridge.connectors._uvicorn_http import KEY, SUPPORTED, Upgraded, UvicornConnector, peers_logger
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -49,6 +49,19 @@ _PRIVATE = {
 server_names("uvicorn", SUPPORTED, _PRIVATE)
 
 _DECODING = ("latin-1",) if websockets_version >= "17" else ("ascii", "surrogateescape")  # as uvicorn encodes it again
+
+
+# ---- the channel -----------------------------------------------------------------------------------------------------
+
+# `Channel` of `wsbridge.connectors._codecs.websockets`, which the websockets connector shares.
+
+
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+# That of `wsbridge.connectors.asgi`.
+
+
+# ---- the connector ---------------------------------------------------------------------------------------------------
 
 
 class Connector(UvicornConnector):
@@ -83,6 +96,9 @@ class Connector(UvicornConnector):
         if protocol.transport.is_closing():
             raise ConnectionResetError("the peer left before the 101")
         protocol.begin(channel)
+
+
+# ---- the receiving side ----------------------------------------------------------------------------------------------
 
 
 class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):

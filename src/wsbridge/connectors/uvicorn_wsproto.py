@@ -4,7 +4,7 @@ As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `ws
 the connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py,
 ``handle_message``), a lost connection is an empty close for it, and a close is sent as 1000 where it should be empty.
 
-Mends, beside those of HTTP in `wsbridge.connectors._uvicorn_http`:
+Works around, beside what is told of HTTP in `wsbridge.connectors._codecs.uvicorn`:
 
 - The handshake is wsproto's own affair, which takes a key of any form and refuses another version by itself: it is told
   of a request that is surely taken, when wsbridge has checked the real one (`_Protocol.take`, `_Handshake`).
@@ -35,8 +35,8 @@ from wsbridge import Request, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import BaseChannel, BaseSource, close_keywords, server_names
 from wsbridge.connectors import asgi
 from wsbridge.connectors._codecs.pieces import bound_early
+from wsbridge.connectors._codecs.uvicorn import KEY, SUPPORTED, Upgraded, UvicornConnector, peers_logger
 from wsbridge.connectors._codecs.wsproto import Channel, Wire, deflate_offer
-from wsbridge.connectors._uvicorn_http import KEY, SUPPORTED, Upgraded, UvicornConnector, peers_logger
 
 __all__ = ["Connector", "UvicornWsprotoChannel", "UvicornWsprotoRequest"]
 
@@ -53,6 +53,19 @@ _PRIVATE = {
 server_names("uvicorn", SUPPORTED, _PRIVATE)
 
 _FIT = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
+
+
+# ---- the channel -----------------------------------------------------------------------------------------------------
+
+# `Channel` of `wsbridge.connectors._codecs.wsproto`, which hypercorn shares.
+
+
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+# That of `wsbridge.connectors.asgi`.
+
+
+# ---- the connector ---------------------------------------------------------------------------------------------------
 
 
 class Connector(UvicornConnector):
@@ -91,6 +104,9 @@ class Connector(UvicornConnector):
         wire = Wire(protocol.transport, protocol.conn.connection, channel, protocol.connection_lost)
         wire.begin_reading(bytes(protocol.early))
         protocol.early.clear()
+
+
+# ---- the receiving side ----------------------------------------------------------------------------------------------
 
 
 class _Handshake(WSConnection):

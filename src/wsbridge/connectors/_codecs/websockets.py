@@ -118,16 +118,7 @@ class FrameReader(PieceReader):
     """
 
     # beside the dictionary of the server's own class: beyond 30 names CPython shares no keys, which costs 1.3 KiB
-    __slots__ = (
-        "_feed",
-        "_head",
-        "_is_large",
-        "_large",
-        "_started",
-        "_wanted",
-        "assembler",
-        "channel",
-    )
+    __slots__ = ("_feed", "_head", "_is_large", "_large", "_started", "_wanted", "assembler", "channel")
 
     protocol: Any  # ServerProtocol
     loop: asyncio.AbstractEventLoop

@@ -1,12 +1,12 @@
-"""What the connectors of uvicorn share, whichever implementation of WebSocket they stand on. Read on uvicorn 0.54.
+"""What both connectors of uvicorn share, whichever implementation of WebSocket they stand on. Read on uvicorn 0.54.
 
 The connector, which starts uvicorn's protocol classes, subclassed, and HTTP by h11 until a connection is upgraded: then
 a WebSocket protocol of `wsbridge.connectors.uvicorn` or `wsbridge.connectors.uvicorn_wsproto` takes it over.
 
-Mends, by ``Config(http=, ws=)``, which take classes:
+Works around, by ``Config(http=, ws=)``, which take classes:
 
 - The first request may take for ever: `_Http` holds it to ``handshake_timeout``.
-- What stands behind the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
+- What stands after the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, and HTTP/1.0 is taken for HTTP/1.1:
   `_Http._should_upgrade`.
 - It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
@@ -230,5 +230,5 @@ class Upgraded:
             logger.exception("the handshake for %s failed", shown(self.scope["path"]))
             self.send_500_response()
         finally:
-            if not self.transport.is_closing():  # behind a second close no abort works (asyncio/sslproto.py)
+            if not self.transport.is_closing():  # after a second close no abort works (asyncio/sslproto.py)
                 self.transport.close()
