@@ -1,4 +1,4 @@
-"""What a peer sends behind its request while interceptors take their time: it is held back, and nothing is lost."""
+"""What a peer sends after its request while interceptors take their time: it is held back, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def serving(connector: str) -> AsyncGenerator[Served]:
 
 
 async def write_early(writer: asyncio.StreamWriter, path: str) -> asyncio.Task[None]:
-    """Send a handshake and many messages behind it, until no more is taken; return the task that sends the rest."""
+    """Send a handshake and many messages after it, until no more is taken; return the task that sends the rest."""
 
     async def write() -> None:
         for _ in range(MESSAGES):

@@ -263,7 +263,7 @@ def test_the_head_of_a_frame(data: bytes, found: FrameHead) -> None:
 
 
 def stream() -> tuple[bytes, list[tuple[int, FrameHead]]]:
-    """Return frames, one behind the other, and where their heads are."""
+    """Return frames, one after the other, and where their heads are."""
     frames, heads = b"", []
     for opcode, length, masked in ((TEXT, 0, True), (BINARY, 3, False), (PING, 5, True), (CONTINUATION, 130, True)):
         one = FrameHead(opcode, length, fin=True, rsv=0, masked=masked, size=2 if length < 126 else 4)

@@ -172,7 +172,7 @@ class Channel(BaseChannel):
             task.uncancel()
             raise ConnectionResetError("the channel ended") from None
         except Exception:
-            if self._phase > OPEN:  # what a server raises behind the end says nothing more
+            if self._phase > OPEN:  # what a server raises after the end says nothing more
                 raise ConnectionResetError("the channel ended") from None
             raise
         finally:

@@ -1,7 +1,7 @@
 """The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7 and 2.8.9.
 
 HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches nothing: the channel stands on the
-event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading behind its own
+event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading after its own
 close, but knows no close code in either direction, no subprotocol, and no headers or body of a refusal.
 
 Mends:
@@ -100,8 +100,8 @@ _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LEAST_BUFFER = 8192  # bytes: hyper panics for less
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
-_WAITED = 0.01  # seconds behind which it is looked at at once
-_KEPT = 1.0  # seconds for which a connection is kept behind granian's close
+_WAITED = 0.01  # seconds after which it is looked at at once
+_KEPT = 1.0  # seconds for which a connection is kept after granian's close
 _GLANCE = 0.02  # seconds between looks whether those who are connected are answered and gone
 _STEP = 0.001  # seconds between looks at whether a thread has ended
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -127,7 +127,7 @@ class _Channel(asgi.Channel):
         now = clock.time()
         has_waited = now - begun > _WAITED
         if has_waited:
-            await asyncio.sleep(_STEP)  # granian tells of the peer's close behind the send that it has ended
+            await asyncio.sleep(_STEP)  # granian tells of the peer's close after the send that it has ended
         if self._reason is not None and self._reason.initiator == "local":
             return  # our close waits for what is under way
         if has_waited or now - self._looked > _LOOK:
@@ -136,7 +136,7 @@ class _Channel(asgi.Channel):
                 raise ConnectionResetError("the peer has left")  # what it has sent before is still delivered
 
     async def _put_close(self, event: asgi.Event) -> None:
-        """Keep the connection for a while behind granian's close, or it would be reset, and the close frame lost."""
+        """Keep the connection for a while after granian's close, or it would be reset, and the close frame lost."""
         connector = cast(Connector, self._connector)
         kept = None
         if not self._ended and self._ends is not None:

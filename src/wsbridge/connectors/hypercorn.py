@@ -4,9 +4,9 @@ The handshake goes through hypercorn as with any ASGI application; then the fram
 stands, go to the channel past the event stream (`wsbridge.connectors._codecs.wsproto`), which would lose every close
 code (ws_stream.py:244), leave a message that is too big without an end, and hang at a shutdown.
 
-Mends:
+Works around:
 
-- What stands behind the handshake request is refused with 400 (ws_stream.py, ``handle``): `_Early` keeps it.
+- What stands after the handshake request is refused with 400 (ws_stream.py, ``handle``): `_Early` keeps it.
 - A key of any form is taken, ``Upgrade`` and ``Connection`` are looked for in their last line only, and another version
   gets 400: `_Http._create_stream` hands on a handshake that is surely taken, and `upgrade_request_to_websocket` checks
   the real one.
@@ -18,8 +18,7 @@ Mends:
 - Serving hangs while a WebSocket is open (run.py, ``wait_closed``): only `TCPServer` is used.
 - A peer that does not read its answers may stay (tcp_server.py, ``protocol_send``): `BaseConnector.answering`.
 
-Names that hypercorn does not document: ``TCPServer``, ``H11Protocol``, ``H11WSConnection`` and ``WSStream`` with their
-attributes; ``Connection._proto.extensions`` of wsproto.
+Private names, and public ones that hypercorn does not document, are listed in `_PRIVATE`. It declares no deviation.
 """
 
 from __future__ import annotations
@@ -57,6 +56,7 @@ from wsbridge.connector import (
     of_transport,
     plain_connection,
     request_parts,
+    server_names,
     settle,
 )
 from wsbridge.connectors import asgi
@@ -71,6 +71,16 @@ HypercornRequest: TypeAlias = Request[asgi.Scope]
 HypercornChannel: TypeAlias = WebSocketChannel[WSStream]
 """A `WebSocketChannel` of this connector, for annotations."""
 
+_PRIVATE = {
+    "hypercorn.asyncio.tcp_server:TCPServer": "_close _idle_timeout _read_data app config context idle_task loop"
+    " protocol_send state writer",
+    "hypercorn.protocol.h11:H11Protocol": "_check_protocol _create_stream _send_error_response _send_h11_event app"
+    " client config connection connection_state context handle server ssl stream stream_send task_group",
+    "hypercorn.protocol.h11:H11WSConnection": "buffer next_event receive_data",
+    "hypercorn.protocol.ws_stream:WSStream": "closed handle send",
+}
+server_names("hypercorn", "0.18", _PRIVATE)
+
 _Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _KEY = "wsbridge.http"  # in the scope
 _FIT = [  # a handshake that hypercorn takes
@@ -82,152 +92,17 @@ _FIT = [  # a handshake that hypercorn takes
 ]
 
 
-class _Early(H11WSConnection):
-    """Keeps what comes behind the handshake request, until a channel takes it."""
+# ---- the channel -----------------------------------------------------------------------------------------------------
 
-    wire: Wire | None = None
-    transport: asyncio.Transport
-
-    def receive_data(self, data: bytes) -> None:
-        if self.wire is not None:
-            self.wire.data_received(data)
-        else:
-            super().receive_data(data)
-            bound_early(self.buffer, self.transport)
-
-    def next_event(self) -> Any:
-        return h11.NEED_DATA
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether there is something that a channel shall get yet."""
-        return self.wire is None and bool(self.buffer)
+# `Channel` of `wsbridge.connectors._codecs.wsproto`, which uvicorn-wsproto shares.
 
 
-class _Http(H11Protocol):
-    """A connection until it is upgraded."""
+# ---- the source ------------------------------------------------------------------------------------------------------
 
-    request: h11.Request
-    tcp: _Tcp
-    ended = False  # the peer has sent all, a handshake and something behind it
-
-    async def handle(self, event: Event) -> None:
-        if isinstance(event, Closed) and isinstance(self.connection, _Early) and self.connection.is_waited_for:
-            self.ended = True
-        else:
-            await super().handle(event)
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Speak HTTP/1.1 alone."""
-
-    async def _send_h11_event(self, event: Any) -> None:
-        """Send the words of a status too, which hypercorn leaves out."""
-        if isinstance(event, h11.Response) and not event.reason:
-            reason = responses.get(event.status_code, "").encode()
-            event = h11.Response(headers=event.headers, status_code=event.status_code, reason=reason)
-        await super()._send_h11_event(event)
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        self.request = request
-        if asgi.has_controls(request.headers) or request.http_version not in (b"1.0", b"1.1"):
-            await self._send_error_response(400)
-            await self.send(Closed())
-            return
-        if not asgi.may_upgrade(request.method.decode("latin-1"), request.http_version.decode(), request.headers):
-            headers = [(name, value) for name, value in request.headers if name != b"upgrade"]  # or hypercorn would
-            await super()._create_stream(
-                h11.Request(
-                    method=request.method, target=request.target, headers=headers, http_version=request.http_version
-                )
-            )
-            return
-        self.stream = stream = WSStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        self.connection = early = _Early(cast(h11.Connection, self.connection))
-        early.transport = cast(asyncio.Transport, self.tcp.writer.transport)
-        await stream.handle(
-            RequestEvent(
-                stream_id=STREAM_ID,
-                headers=_FIT,
-                http_version="1.1",
-                method="GET",
-                raw_path=b"/",
-                state=self.connection_state,
-            )
-        )
+# That of `wsbridge.connectors.asgi`.
 
 
-class _Tcp(TCPServer):
-    """As hypercorn's, with `_Http` for its protocol."""
-
-    connector: Connector
-    _is_read = False  # the peer sends no more
-
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData) and self.writer.transport.is_closing():
-            await self.protocol.handle(Closed())  # it is cut: requests that were read before are still answered
-        elif self._is_read and isinstance(event, Updated) and event.idle:
-            await self._close()  # or an answer would begin a wait for the next request
-        else:
-            await super().protocol_send(event)
-
-    async def run(self) -> None:
-        sock = self.writer.get_extra_info("socket")
-        try:
-            secure = self.writer.get_extra_info("ssl_object") is not None
-            async with TaskGroup(self.loop) as group:
-                self._task_group = group
-                http = _Http(
-                    self.app,
-                    self.config,
-                    self.context,
-                    group,
-                    ConnectionState(self.state),
-                    secure,
-                    parse_socket_addr(sock.family, sock.getpeername()),
-                    parse_socket_addr(sock.family, sock.getsockname()),
-                    self.protocol_send,
-                )
-                http.tcp = self
-                self.protocol = cast(Any, http)
-                await cast(Any, self.idle_task).restart(group, self._idle_timeout)
-                await self._read_data()
-                self._is_read = True
-                await self.idle_task.stop()  # nobody is there any more to wait for
-        except* OSError:
-            pass
-        finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        is_upgraded = isinstance(getattr(getattr(self, "protocol", None), "connection", None), _Early)
-        if not (self._is_read or is_upgraded):  # a body is left, or what is no HTTP
-            self.connector.drain_answered(plain_connection(cast(asyncio.Transport, self.writer.transport)))
-        # hypercorn takes some errors for the end that they are, but neither that of data behind asyncio's close_notify
-        # nor that of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
-        with contextlib.suppress(OSError):  # which ssl.SSLError is
-            await super()._close()
-
-
-class _Streams(asyncio.StreamReaderProtocol):
-    """A connection as `asyncio.start_server` has it, unless its client has selected HTTP/2."""
-
-    def __init__(self, connector: Connector, serve: _Serve) -> None:
-        super().__init__(asyncio.StreamReader(loop=connector.loop), serve, connector.loop)
-        self._connector = connector
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
-            super().connection_made(transport)
+# ---- the connector ---------------------------------------------------------------------------------------------------
 
 
 class Connector(asgi.Connector):
@@ -330,3 +205,154 @@ class Connector(asgi.Connector):
     async def _stop(self) -> None:
         await self._context.terminated.set()
         await settle(self._tasks)
+
+
+# ---- the receiving side ----------------------------------------------------------------------------------------------
+
+
+class _Early(H11WSConnection):
+    """Keeps what comes after the handshake request, until a channel takes it."""
+
+    wire: Wire | None = None
+    transport: asyncio.Transport
+
+    def receive_data(self, data: bytes) -> None:
+        if self.wire is not None:
+            self.wire.data_received(data)
+        else:
+            super().receive_data(data)
+            bound_early(self.buffer, self.transport)
+
+    def next_event(self) -> Any:
+        return h11.NEED_DATA
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether there is something that a channel shall get yet."""
+        return self.wire is None and bool(self.buffer)
+
+
+class _Http(H11Protocol):
+    """A connection until it is upgraded."""
+
+    request: h11.Request
+    tcp: _Tcp
+    ended = False  # the peer has sent all, a handshake and something after it
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed) and isinstance(self.connection, _Early) and self.connection.is_waited_for:
+            self.ended = True
+        else:
+            await super().handle(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Speak HTTP/1.1 alone."""
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """Send the words of a status too, which hypercorn leaves out."""
+        if isinstance(event, h11.Response) and not event.reason:
+            reason = responses.get(event.status_code, "").encode()
+            event = h11.Response(headers=event.headers, status_code=event.status_code, reason=reason)
+        await super()._send_h11_event(event)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.request = request
+        if asgi.has_controls(request.headers) or request.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
+        if not asgi.may_upgrade(request.method.decode("latin-1"), request.http_version.decode(), request.headers):
+            headers = [(name, value) for name, value in request.headers if name != b"upgrade"]  # or hypercorn would
+            await super()._create_stream(
+                h11.Request(
+                    method=request.method, target=request.target, headers=headers, http_version=request.http_version
+                )
+            )
+            return
+        self.stream = stream = WSStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.connection = early = _Early(cast(h11.Connection, self.connection))
+        early.transport = cast(asyncio.Transport, self.tcp.writer.transport)
+        await stream.handle(
+            RequestEvent(
+                stream_id=STREAM_ID,
+                headers=_FIT,
+                http_version="1.1",
+                method="GET",
+                raw_path=b"/",
+                state=self.connection_state,
+            )
+        )
+
+
+class _Tcp(TCPServer):
+    """As hypercorn's, with `_Http` for its protocol."""
+
+    connector: Connector
+    _is_read = False  # the peer sends no more
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData) and self.writer.transport.is_closing():
+            await self.protocol.handle(Closed())  # it is cut: requests that were read before are still answered
+        elif self._is_read and isinstance(event, Updated) and event.idle:
+            await self._close()  # or an answer would begin a wait for the next request
+        else:
+            await super().protocol_send(event)
+
+    async def run(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        try:
+            secure = self.writer.get_extra_info("ssl_object") is not None
+            async with TaskGroup(self.loop) as group:
+                self._task_group = group
+                http = _Http(
+                    self.app,
+                    self.config,
+                    self.context,
+                    group,
+                    ConnectionState(self.state),
+                    secure,
+                    parse_socket_addr(sock.family, sock.getpeername()),
+                    parse_socket_addr(sock.family, sock.getsockname()),
+                    self.protocol_send,
+                )
+                http.tcp = self
+                self.protocol = cast(Any, http)
+                await cast(Any, self.idle_task).restart(group, self._idle_timeout)
+                await self._read_data()
+                self._is_read = True
+                await self.idle_task.stop()  # nobody is there any more to wait for
+        except* OSError:
+            pass
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        is_upgraded = isinstance(getattr(getattr(self, "protocol", None), "connection", None), _Early)
+        if not (self._is_read or is_upgraded):  # a body is left, or what is no HTTP
+            self.connector.drain_answered(plain_connection(cast(asyncio.Transport, self.writer.transport)))
+        # hypercorn takes some errors for the end that they are, but neither that of data after asyncio's close_notify
+        # nor that of a connection that is reset, which uvloop tells by its number (tcp_server.py, 120)
+        with contextlib.suppress(OSError):  # which ssl.SSLError is
+            await super()._close()
+
+
+class _Streams(asyncio.StreamReaderProtocol):
+    """A connection as `asyncio.start_server` has it, unless its client has selected HTTP/2."""
+
+    def __init__(self, connector: Connector, serve: _Serve) -> None:
+        super().__init__(asyncio.StreamReader(loop=connector.loop), serve, connector.loop)
+        self._connector = connector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
+            super().connection_made(transport)

@@ -13,7 +13,7 @@ Mends; lines are those of picows.pyx in 2.3.1:
 - ``send_close()`` without a code writes 0 (947): close frames are written with their payload, an empty one without.
 - RSV bits, the state of fragmentation, UTF-8, the close handshake, pongs and all limits but that of a frame are the
   listener's: `_Listener` and `MessageAssembler`. Close codes 0, 1006 and those from 5000 on are let through (1783).
-- At a violation picows writes its close before it hands on the frame before it (1496), writes nothing behind it, and
+- At a violation picows writes its close before it hands on the frame before it (1496), writes nothing after it, and
   goes on parsing: it writes into `_Wire`, which tells the channel, and what still comes is dropped.
 - A read takes whatever room is left in a buffer that only grows (1479), so that one may hold 100,000 messages, all of
   them handled at once, and a frame's head is not seen before its end, so that only one limit holds at once:
@@ -403,7 +403,7 @@ class Connector(BaseConnector):
         except TypeError as exc:
             raise ImportError(f"this version of picows is not supported: {exc}") from exc
         connect: Connect | None = None
-        if isinstance(self.loop, asyncio.BaseEventLoop):  # on uvloop aiofastnet misses a reset behind data
+        if isinstance(self.loop, asyncio.BaseEventLoop):  # on uvloop aiofastnet misses a reset after data
             loop: Any = self.loop if self.ssl is None else _Loop(self.loop)
             connect = partial(aiofastnet.connect_accepted_socket, loop)
         self.serve_protocols(sockets, partial(_Handshake, self), connect=connect)
@@ -524,8 +524,8 @@ class _Protocol(WSProtocol):
         self.pieces = pieces
         self._unread = pieces.unread
 
-    def look_behind(self, size: int) -> None:
-        """Look at the ``size`` bytes behind the frame that is handed on, the last that is complete."""
+    def look_after(self, size: int) -> None:
+        """Look at the ``size`` bytes after the frame that is handed on, the last that is complete."""
         nbytes = self._room - len(super().get_buffer(0))
         if nbytes > 0:  # else picows has moved its buffer to make room, and the old one is not to be read
             self.look(bytes(self._view[nbytes - size : nbytes][:MAX_FRAME_HEAD]))
@@ -608,7 +608,7 @@ class _Listener(WSListener):
         transport.set_protocol(protocol)
 
     def begin(self, early: bytes) -> _Channel:
-        """Return the channel, to be run in the turn that made this; ``early`` came behind the request."""
+        """Return the channel, to be run in the turn that made this; ``early`` came after the request."""
         assert self._channel is not None
         pieces = _Pieces(self._transport, self._protocol)
         self._protocol.read_by(pieces)
@@ -660,7 +660,7 @@ class _Listener(WSListener):
             self._take_close(channel, frame.get_payload_as_bytes())
         if frame.last_in_buffer and not self._fast and not self._ended:
             if frame.tail_size:
-                self._protocol.look_behind(frame.tail_size)
+                self._protocol.look_after(frame.tail_size)
             else:
                 self._protocol.head = b""
 

@@ -1,4 +1,4 @@
-"""The answer to an HTTP/1 request behind which the connection ends, for servers whose own HTTP has none."""
+"""The answer to an HTTP/1 request after which the connection ends, for servers whose own HTTP has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["final_response"]
 
 
 def final_response(response: Response, method: str) -> bytes:
-    """Return ``response`` to a request by ``method`` as it stands on the wire; the connection ends behind it.
+    """Return ``response`` to a request by ``method`` as it stands on the wire; the connection ends after it.
 
     Raises:
         UnicodeEncodeError: A header is not latin-1.

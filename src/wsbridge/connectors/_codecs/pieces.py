@@ -19,7 +19,7 @@ _MAX_RESTARTS = 16  # of an inflater in one frame
 
 
 def bound_early(kept: bytearray, transport: asyncio.Transport) -> None:
-    """Read no more if enough is kept of what a peer sends behind its request, until that is answered (HS-11)."""
+    """Read no more if enough is kept of what a peer sends after its request, until that is answered (HS-11)."""
     if len(kept) > MAX_EARLY:
         transport.pause_reading()
 
@@ -146,12 +146,12 @@ class PieceReader:
 
 
 class Inflation:
-    """A payload that is inflated in steps, behind each block with BFINAL too, where an inflater ends.
+    """A payload that is inflated in steps, after each block with BFINAL too, where an inflater ends.
 
     Args:
         inflater: What a message before has left, or a new one.
         payload: What is deflated.
-        window_bits: For the inflaters that go on behind a final block (RFC 7692, 7.2.3.4).
+        window_bits: For the inflaters that go on after a final block (RFC 7692, 7.2.3.4).
 
     Attributes:
         inflater: The one for what comes next.

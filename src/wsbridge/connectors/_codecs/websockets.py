@@ -139,7 +139,7 @@ class FrameReader(PieceReader):
         self._is_large = False  # more is unread than is parsed at once
 
     def parse_unopened(self, data: bytes) -> None:
-        """Have what comes before `begin`, or behind the channel's end, parsed by the server itself."""
+        """Have what comes before `begin`, or after the channel's end, parsed by the server itself."""
         raise NotImplementedError
 
     def send_data(self) -> None:
@@ -183,7 +183,7 @@ class FrameReader(PieceReader):
         if state is _OPEN:
             self.send_data()
         else:
-            protocol.data_to_send()  # nothing goes out behind the close frame
+            protocol.data_to_send()  # nothing goes out after the close frame
         for event in protocol.events_received():
             assert isinstance(event, Frame)
             if event.opcode is _PONG:

@@ -15,10 +15,20 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge import Compression, Request
-from wsbridge.connector import LARGE, MAX_SIZE, FrameError, MessageAssembler, TransportChannel, agree
+from wsbridge.connector import LARGE, MAX_SIZE, FrameError, MessageAssembler, TransportChannel, agree, server_names
 from wsbridge.connectors._codecs.pieces import Inflation, PieceReader
 
 __all__ = ["Channel", "Wire", "deflate_offer"]
+
+_PRIVATE = {
+    "wsproto.connection:Connection": "_proto",
+    "wsproto.extensions:PerMessageDeflate": "_decompressor _inbound_compressed _inbound_is_compressible"
+    " client_max_window_bits client_no_context_takeover frame_inbound_complete frame_inbound_header"
+    " frame_inbound_payload_data",
+    "wsproto.frame_protocol:FrameDecoder": "header payload_consumed",
+    "wsproto.frame_protocol:FrameProtocol": "_frame_decoder _process_close extensions",
+}
+server_names("wsproto", "1.3", _PRIVATE)
 
 _OPEN, _REMOTE_CLOSING, _CLOSED = ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED
 _BAD_GATEWAY = (1014).to_bytes(2)
@@ -42,7 +52,7 @@ class Channel(TransportChannel):
         self._pending: list[bytes] = []
 
     def _send_text(self, text: str) -> Awaitable[object] | None:
-        data = text.encode()  # wsproto would do so behind the deflater, whose state cannot be put back
+        data = text.encode()  # wsproto would do so after the deflater, whose state cannot be put back
         event = TextMessage(text)
         if self._deflates and len(data) > LARGE:
             return self._send_large(self._deflated(partial(self._codec.send, event), self._write))
@@ -158,9 +168,9 @@ class _Deflate(PerMessageDeflate):
 
 
 def _rest(events: Iterable[Event]) -> tuple[list[Event], bool]:
-    """Return what there is of the rest of a message, and whether there may be more behind it.
+    """Return what there is of the rest of a message, and whether there may be more after it.
 
-    What comes behind it is left unread, above all a close, behind which wsproto writes nothing.
+    What comes after it is left unread, above all a close, after which wsproto writes nothing.
     """
     taken: list[Event] = []
     for event in events:
@@ -239,7 +249,7 @@ class Wire(PieceReader, asyncio.Protocol):
             try:
                 self.codec.receive_data(data)
             except LocalProtocolError:
-                return  # it came behind the peer's close frame
+                return  # it came after the peer's close frame
             events = self.codec.events()
             if self._assembler.size > LARGE and self._is_inflating():
                 self._inflate_rest(events)
@@ -268,7 +278,7 @@ class Wire(PieceReader, asyncio.Protocol):
             extension.room = MAX_SIZE
         self._parse(b"", events)
         if is_finished:
-            self._parse(b"")  # what stands behind it in the piece
+            self._parse(b"")  # what stands after it in the piece
 
     def _look(self, channel: Channel, opcode: Opcode, left: int) -> None:
         """Refuse a frame by what its head declares, as soon as that is there (LIM-1)."""
