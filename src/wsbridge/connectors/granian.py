@@ -4,7 +4,7 @@ HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches
 event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading after its own
 close, but knows no close code in either direction, no subprotocol, and no headers or body of a refusal.
 
-Mends:
+Works around:
 
 - ``granian.server.embed`` binds a socket of its own and logs on its own: only ``ASGIWorker`` is used, on a duplicate of
   each socket that is bound here (``SocketHolder`` takes a descriptor, and closes it).
@@ -26,7 +26,7 @@ What is left is in `wsbridge.connectors._granian_deviations`.
 
 Tokio opens a pair of sockets for signals when a process starts its first worker, and keeps it: `prepare_process`.
 
-Names that granian does not document: ``ASGIWorker``, ``SocketHolder``, ``WorkerSignal`` and ``_new_cbscheduler``.
+Private names are listed in `_PRIVATE`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
-from granian._futures import _new_cbscheduler  # pyright: ignore
-from granian._granian import ASGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
 from wsbridge import Application, Request, Response, UnsupportedOptionError, WebSocketChannel, WebSocketOptions
@@ -58,6 +56,7 @@ from wsbridge.connector import (
     lower,
     of_socket,
     refuse_waiting,
+    server_names,
     settle,
     shown,
 )
@@ -85,17 +84,15 @@ GranianChannel: TypeAlias = WebSocketChannel[asgi.Scope]
 
 logger = logging.getLogger("wsbridge")
 
+_PRIVATE = {
+    "granian._futures": "_new_cbscheduler",
+    "granian._granian": "ASGIWorker SocketHolder WorkerSignal",
+    "granian._granian:ASGIWorker": "serve_async serve_async_uds",
+    "granian._granian:WorkerSignal": "add_cb set",
+}
+_FOUND = server_names("granian", "2.8.7 to 2.8.9", _PRIVATE)
+
 _NOISE = ("Attempted to write to a closed", "Failed to close websocket", "Websocket handshake failed")
-
-
-def _is_no_noise(record: logging.LogRecord) -> bool:
-    """Let pass what granian logs but for what any peer can cause: that has the level debug here (LOG-1)."""
-    return not str(record.msg).startswith(_NOISE) or lower(record, logging.getLogger(record.name))
-
-
-for _name in ("_granian.asgi.io", "_granian.asgi.http"):
-    logging.getLogger(_name).addFilter(_is_no_noise)
-
 _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LEAST_BUFFER = 8192  # bytes: hyper panics for less
@@ -106,6 +103,9 @@ _GLANCE = 0.02  # seconds between looks whether those who are connected are answ
 _STEP = 0.001  # seconds between looks at whether a thread has ended
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _WAIT = 0.25  # seconds for what ends by itself
+
+
+# ---- the channel -----------------------------------------------------------------------------------------------------
 
 
 class _Channel(asgi.Channel):
@@ -168,6 +168,14 @@ class _Channel(asgi.Channel):
         return asgi.nothing if ends is None else lambda: cut(ends)
 
 
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+# That of `wsbridge.connectors.asgi`.
+
+
+# ---- the connector ---------------------------------------------------------------------------------------------------
+
+
 class Connector(asgi.Connector):
     """Serves by granian's ASGI worker."""
 
@@ -178,7 +186,7 @@ class Connector(asgi.Connector):
     keeps_answered = True
     has_tls = False  # files of certificates and keys alone
 
-    _is_prepared: ClassVar[bool] = False
+    is_prepared: ClassVar[bool] = False
     _signals: list[Any]
     _threads: list[asyncio.Future[int]]
     _tasks: set[asyncio.Task[Any]]
@@ -198,8 +206,8 @@ class Connector(asgi.Connector):
     @classmethod
     def prepare_process(cls) -> None:
         """See `BaseConnector.prepare_process`: tokio's pair of sockets."""
-        if not Connector._is_prepared:
-            Connector._is_prepared = True
+        if not Connector.is_prepared:
+            Connector.is_prepared = True
             loop = asyncio.new_event_loop()
             loop.run_until_complete(cls._start_once())
             loop.close()
@@ -252,8 +260,8 @@ class Connector(asgi.Connector):
             header_read_timeout=max(1, int(self.handshake_timeout * 1000)),
             max_buffer_size=max(self.max_head_size, _LEAST_BUFFER),
         )
-        worker = cast(Any, ASGIWorker)(
-            *(number, (None, cast(Any, SocketHolder)(os.dup(sock.fileno()), unix, BACKLOG)), None),
+        worker = _FOUND["ASGIWorker"](
+            *(number, (None, _FOUND["SocketHolder"](os.dup(sock.fileno()), unix, BACKLOG)), None),
             *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends
             *("1", opts, None, True, None),  # HTTP/1.1 alone, WebSockets, no files
             *_NO_TLS,
@@ -261,10 +269,10 @@ class Connector(asgi.Connector):
         )
         thread: asyncio.Future[int] = self.loop.create_future()
         loop = self.loop
-        signal = cast(Any, WorkerSignal)()
+        signal = _FOUND["WorkerSignal"]()
         signal.add_cb(lambda: loop.call_soon_threadsafe(_resolve, thread, threading.get_native_id()))
         serve = worker.serve_async_uds if unix else worker.serve_async
-        serve(cast(Any, _new_cbscheduler)(loop, self._watched, impl_asyncio=True), loop, signal)
+        serve(_FOUND["_new_cbscheduler"](loop, self._watched, impl_asyncio=True), loop, signal)
         self._signals.append(signal)
         self._threads.append(thread)
 
@@ -332,6 +340,20 @@ class Connector(asgi.Connector):
         for task in self._opening:  # nothing of granian's wakes them any more
             task.cancel()
         await settle(self._opening)
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Let pass what granian logs but for what any peer can cause: that has the level debug here (LOG-1)."""
+    return not str(record.msg).startswith(_NOISE) or lower(record, logging.getLogger(record.name))
+
+
+for _name in ("_granian.asgi.io", "_granian.asgi.http"):
+    logging.getLogger(_name).addFilter(_is_no_noise)
+
+
+# ---- the receiving side ----------------------------------------------------------------------------------------------
+
+# It is granian's: its threads, in Rust, read, and tell of it by ASGI's events. Here is what is asked besides.
 
 
 def _nothing_unsent() -> int:
