@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from wsbridge.connectors._codecs import pieces as _pieces
-from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
+from wsbridge.connectors._codecs.pieces import MAX_EARLY, PIECE, Inflation, PieceReader
 
 
 def final(data: bytes) -> bytes:
@@ -121,6 +121,31 @@ async def test_what_comes_while_it_is_held_is_parsed_later_and_in_pieces() -> No
     reader.hold()
     reader.resume()
     assert (reader.pieces[5:], reader.transport.reading) == ([], True)
+
+
+@pytest.mark.rule("HS-11")
+async def test_what_comes_before_it_begins_is_bounded_and_parsed_in_the_next_turn() -> None:
+    class Early(Reader):
+        def _kept(self) -> None:
+            PieceReader._kept(self)
+
+    reader = Early()
+    reader.data_received(b"a" * MAX_EARLY)
+    assert reader.transport.reading
+    reader.data_received(b"b")
+    assert not reader.transport.reading
+    reader.begin_reading(b"c")
+    assert reader.pieces == []
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (b"".join(reader.pieces), reader.transport.reading) == (b"a" * MAX_EARLY + b"bc", True)
+    reader = Early()
+    reader.begin_reading()  # nothing has come
+    assert reader.transport.reading
+    reader.data_received(b"d")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (reader.pieces, reader.transport.reading) == ([b"d"], True)
 
 
 @pytest.mark.rule("FLOW-3")

@@ -259,7 +259,7 @@ class Wire(PieceReader, asyncio.Protocol):
             if self._dropping:
                 return
         header, channel = self._decoder.header, self._channel
-        if header is not None and channel is not None and not header.opcode.iscontrol():
+        if header is not None and channel is not None:
             self._look(channel, header.opcode, header.payload_len - self._decoder.payload_consumed)
 
     def _is_inflating(self) -> bool:
