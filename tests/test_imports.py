@@ -17,11 +17,6 @@ import wsbridge
 GRAPH = grimp.build_graph("wsbridge", include_external_packages=True, cache_dir=None)
 OWN = sorted(name for name in GRAPH.modules if name.partition(".")[0] == "wsbridge")
 
-CIRCLES = {
-    frozenset({"wsbridge.connectors.uvicorn", "wsbridge.connectors.uvicorn_wsproto"}),
-}
-"""Those that are left. Each stands here until it is no more."""
-
 APPLICATION = (
     *("application", "close", "codec", "connection", "errors", "http", "interceptor", "options", "protocols"),
     *("refusal", "registry", "serving", "stream", "tls", "upgrade"),
@@ -71,8 +66,7 @@ def imports(importers: Iterable[str], imported: Iterable[str]) -> list[str]:
 
 
 def test_no_modules_import_each_other() -> None:
-    assert circles() - CIRCLES == set(), "new circles"
-    assert CIRCLES - circles() == set(), "these are no circles any more: take them off CIRCLES"
+    assert circles() == set()
 
 
 def test_the_core_imports_nothing_that_stands_on_it() -> None:

@@ -240,5 +240,5 @@ def _not_found(asked: str, name: str) -> str:
     closest = difflib.get_close_matches(name, known, n=1)
     installed = ", ".join(sorted({info.name for info in infos if info.is_installed})) or "none"
     could_be = ", ".join(sorted(set(known) - {info.name for info in infos if info.is_installed})) or "none"
-    hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    hint = f" Did you mean {closest[0]!r}?" if closest and closest[0] != name else ""
     return f"there is no connector {asked!r}.{hint} Installed: {installed}. Could be installed: {could_be}."
