@@ -14,16 +14,22 @@ from wsbridge.connectors.aiohttp import Connector
 
 
 class StartHangs(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         await asyncio.Event().wait()
 
 
 class StartBlocks(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         time.sleep(3600)  # noqa: ASYNC251 (which is the point)
 
 
 class StartBlocksForGood(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         while True:
             try:
@@ -33,45 +39,61 @@ class StartBlocksForGood(Connector):
 
 
 class StartExits(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         print("a last word", file=sys.stderr, flush=True)
         os._exit(3)
 
 
 class StartIsKilled(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class StartCallsSystemExit(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         raise SystemExit(4)
 
 
 class StartRaises(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         raise RuntimeError("no wheels")
 
 
 class StopHangs(Connector):
+    overrides_internals = True
+
     async def stop(self) -> None:
         await super().stop()
         await asyncio.Event().wait()
 
 
 class StopLeavesATask(Connector):
+    overrides_internals = True
+
     async def stop(self) -> None:
         await super().stop()
         self.left = asyncio.create_task(asyncio.Event().wait())
 
 
 class StopLeavesAThread(Connector):
+    overrides_internals = True
+
     async def stop(self) -> None:
         await super().stop()
         threading.Thread(target=threading.Event().wait, name="stray", daemon=True).start()
 
 
 class Prints(Connector):
+    overrides_internals = True
+
     async def start(self) -> None:
         print("garbage")
         await super().start()
@@ -79,6 +101,8 @@ class Prints(Connector):
 
 class LeavesAChild(Connector):
     """Its process dies, and leaves a child that has its pipes."""
+
+    overrides_internals = True
 
     async def start(self) -> None:
         child = os.fork()
