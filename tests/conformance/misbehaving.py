@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from typing import Any
 
+from wsbridge.connector import BaseConnector
 from wsbridge.connectors.aiohttp import Connector
 
 
@@ -126,6 +128,31 @@ class DeclaresWhatNobodyKnows(Connector):
 
 class IsBrokenInItself(Connector):
     deviations = None  # type: ignore[assignment]
+
+
+class _Mute(asyncio.Protocol):
+    def __init__(self, kept: list[object]) -> None:
+        self._kept = kept
+
+    def data_received(self, data: bytes) -> None:
+        self._kept.append(asyncio.ensure_future(self._answer(data)))  # and so asyncio tells of no exception of it
+
+    async def _answer(self, data: bytes) -> None:
+        raise AttributeError("no attribute 'wirte'")
+
+
+class AnswersNothing(BaseConnector):
+    """Its only way to answer raises, in a task that it keeps."""
+
+    name = "mute"
+    connector_api = 2
+
+    async def _start(self, sockets: list[socket.socket]) -> None:
+        self._kept: list[object] = []
+        self.serve_protocols(sockets, lambda: _Mute(self._kept))
+
+    async def _stop(self) -> None:
+        self._kept.clear()
 
 
 class IsNoConnector:
