@@ -6,6 +6,7 @@ Sending is in `test_channel_sending`, time in `test_channel_time`; the three of 
 from __future__ import annotations
 
 import asyncio
+import enum
 import gc
 import io
 import itertools
@@ -848,6 +849,74 @@ async def test_whoever_asks_is_told_whether_more_is_delivered() -> None:
     gate.set()
     await passes()
     assert told[-1]
+
+
+@pytest.mark.rule("RECV-4", "CLOSE-6")
+@pytest.mark.parametrize("end", [("close", 4001, "bye"), ("lost",), ("failed", 1002)], ids=lambda end: end[0])
+async def test_what_comes_after_an_end_is_told_early_is_delivered(kind: Kind, end: tuple[Any, ...]) -> None:
+    opened, told = Opened(kind), list[bool]()
+    await passes()
+    opened.channel.tell_early(told.append)
+    opened.comes("text", "first")
+    opened.channel.end_read(4001, "bye", "peer")
+    assert facts(opened.channel.reason) == (4001, "bye", "peer")
+    await passes()
+    for number in range(128):
+        opened.comes("text", str(number))
+        await asyncio.sleep(0)
+    await passes()
+    assert set(told) == {False}
+    opened.comes(*end)
+    await passes()
+    assert told[-1]
+    opened.comes("lost")
+    assert facts(await opened.ended()) == (4001, "bye", "peer")
+    assert opened.log == ["open", "text first", *(f"text {number}" for number in range(128)), "close 4001"]
+
+
+@pytest.mark.rule("RECV-4")
+@pytest.mark.parametrize("end", [("close", 4001, "bye"), ("failed", 1002)], ids=lambda end: end[0])
+async def test_what_is_fed_after_the_end_itself_is_dropped(end: tuple[Any, ...]) -> None:
+    opened = Opened(PushedChannel)
+    await passes()
+    opened.channel.end_read(4001, "bye", "peer")
+    opened.comes("text", "before")
+    opened.comes(*end)
+    opened.comes("text", "after")
+    opened.comes("lost")
+    await opened.ended()
+    assert opened.log == ["open", "text before", "close 4001"]
+
+
+@pytest.mark.rule("RECV-4")
+async def test_a_local_close_after_an_end_that_is_told_early_drops_the_rest(kind: Kind) -> None:
+    opened = Opened(kind)
+    await passes()
+    opened.channel.end_read(4001, "bye", "peer")
+    opened.channel.close(4000)
+    opened.comes("text", "dropped")
+    opened.comes("lost")
+    assert facts(await opened.ended()) == (4001, "bye", "peer")
+    assert opened.log == ["open", "close 4001"]
+
+
+@pytest.mark.rule("CLOSE-6")
+@pytest.mark.parametrize("report", ["peer_closed", "failed", "end_read"])
+async def test_a_reason_has_a_plain_int_whatever_a_server_reports(kind: Kind, report: str) -> None:
+    class Code(enum.IntEnum):
+        ABNORMAL = 1006
+
+    opened = Opened(kind)
+    await passes()
+    arguments = {"peer_closed": (Code.ABNORMAL, ""), "failed": (Code.ABNORMAL,)}.get(
+        report, (Code.ABNORMAL, "", "peer")
+    )
+    getattr(opened.channel, report)(*arguments)
+    reason = opened.channel.reason
+    assert reason is not None
+    assert (type(reason.code), f"{reason.code!r}") == (int, "1006")
+    opened.comes("lost")
+    await opened.ended()
 
 
 @pytest.mark.rule("STOP-2")

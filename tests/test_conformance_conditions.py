@@ -34,6 +34,7 @@ seen: list[Conditions] = []
 class Watching(Memory):  # type: ignore[misc]
     """Notes the conditions that it is started in."""
 
+    overrides_internals = True
     connector_api = CONNECTOR_API
 
     async def start(self) -> None:

@@ -216,6 +216,22 @@ class NeverHoldsBack(memory.Connector):
         return connection
 
 
+class TakesLong(memory.Connector):
+    """Its messages are long in the making, as those that a busy executor deflates."""
+
+    overrides_internals = True
+
+    def admit(self, channel: Any) -> None:
+        async def send_binary(channel: Any, data: bytes) -> bool:
+            await asyncio.sleep(0.05)
+            return bool(await kind.send_binary(channel, data))
+
+        kind = type(channel)
+        over = {"__slots__": (), "overrides_internals": True, "send_binary": send_binary}
+        channel.__class__ = type("Late", (kind,), over)
+        super().admit(channel)
+
+
 def test_the_refusal_of_what_needs_a_wire_is_checked() -> None:
     result = judged(TakesAPort, "RECV-9/reserved-bit")
     assert (result.verdict, result.message) == (
@@ -237,3 +253,9 @@ def test_the_refusal_of_what_needs_a_wire_is_checked() -> None:
 def test_a_broken_one_is_caught(connector: type[Any], check: str) -> None:
     assert judged(memory.Connector, check).verdict is Verdict.PASS
     assert judged(connector, check).verdict is Verdict.FAIL
+
+
+@pytest.mark.rule("SEND-6")
+def test_a_close_among_senders_waits_for_the_first_message() -> None:
+    result = judged(TakesLong, "SEND-6/a-close-among-senders")
+    assert (result.verdict, result.message) == (Verdict.PASS, "")

@@ -25,11 +25,12 @@ from tests.checks import made
 from tests.conformance import misbehaving
 from wsbridge.conformance import Progress, Session, SuiteResult, TargetError, Verdict, lateness, run
 from wsbridge.conformance.checks import all_checks
-from wsbridge.conformance.contract import CheckFailed, fail
+from wsbridge.conformance.client import LogEntry
+from wsbridge.conformance.contract import Check, CheckFailed, fail
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.conformance.harness.execution import run_check
 from wsbridge.conformance.harness.known import load_known_failing
-from wsbridge.conformance.harness.selection import current_rules, select
+from wsbridge.conformance.harness.selection import MODEL_CHECK, current_rules, select
 from wsbridge.conformance.harness.suite_result import compare, dump_results, load_results
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult
@@ -101,6 +102,52 @@ def test_what_a_check_raises_fails_it(error: BaseException) -> None:
     result = judged(raises)
     assert (result.verdict, result.cause) == (Verdict.FAIL, "error")
     assert type(error).__name__ in result.message
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_failure_tells_what_nobody_took_meanwhile(is_kept: bool) -> None:
+    async def answer() -> None:
+        raise AttributeError("no attribute 'wirte'")
+
+    async def times_out(bench: Bench) -> None:
+        kept = [asyncio.ensure_future(answer())]
+        if not is_kept:
+            kept.clear()
+        await asyncio.sleep(0.01)
+        fail("nothing came")
+
+    result = judged(times_out)
+    assert (result.verdict, result.cause) == (Verdict.FAIL, "promise")
+    assert result.message == (
+        "nothing came; meanwhile an exception with nobody to catch it: AttributeError: no attribute 'wirte'"
+    )
+    assert "Meanwhile an exception with nobody to catch it:\nTraceback" in result.details
+    assert "in answer" in result.details
+
+
+def test_a_failure_tells_what_the_server_logged_meanwhile() -> None:
+    async def times_out(bench: Bench) -> None:
+        try:
+            raise ZeroDivisionError("in a handler")
+        except ZeroDivisionError:
+            logging.getLogger("server").exception("a request failed")
+        fail("nothing came")
+
+    assert judged(times_out).message.endswith("nobody to catch it: ZeroDivisionError: in a handler")
+
+
+def test_a_failure_tells_nothing_of_what_was_taken() -> None:
+    async def answer() -> None:
+        raise AttributeError("no attribute 'wirte'")
+
+    async def taken(bench: Bench) -> None:
+        kept = asyncio.ensure_future(answer())
+        await asyncio.wait((kept,))
+        fail(f"nothing came: {kept.exception()!r}")
+
+    result = judged(taken)
+    assert result.message == "nothing came: AttributeError(\"no attribute 'wirte'\")"
+    assert "Meanwhile" not in result.details
 
 
 def test_an_interruption_by_the_user_ends_the_run() -> None:
@@ -442,6 +489,7 @@ def test_a_check_after_a_process_that_died_is_none_the_worse_for_it(tmp_path: Pa
         "from wsbridge.connectors.aiohttp import Connector as Base\n"
         f"mark = pathlib.Path({str(tmp_path / 'mark')!r})\n"
         "class Connector(Base):\n"
+        "    overrides_internals = True\n"
         "    async def start(self):\n"
         "        if not mark.exists():\n"
         "            mark.touch()\n"
@@ -596,12 +644,56 @@ def test_checks_are_selected_by_check_rule_or_group() -> None:
         ("RECV-99", "there is no rule, check or group of rules 'RECV-99'; did you mean RECV-"),
         ("RECV-1/texts-arrive-exactl", "did you mean RECV-1/texts-arrive-exactly?"),
         ("REG-1", "REG-1 is a library rule: no check of the suite is about it"),
+        ("MODEL", "MODEL is no check: the random model is played by --model, or by model=True"),
+        (MODEL_CHECK, "RECV-4/random-sequences is no check: the random model is played by --model"),
+        ("CONN", "CONN has rules of the library alone, which its own tests are about: no check of the suite is"),
+        ("CODE", "there is no rule, check or group of rules 'CODE'; did you mean CODEC?"),
         ("OPEN-2", "OPEN-2 cannot be checked from outside, by a URL"),
     ],
 )
 def test_what_selects_nothing_is_an_error(wanted: str, told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
         select(Session.applicable(is_url=wanted == "OPEN-2"), [wanted])
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_connector_that_answers_nothing_ends_the_run() -> None:
+    result = run(f"{BAD}:AnswersNothing", rules=["STOP-6", "HS-5", "RECV-1"], scale=SCALE)
+    assert not result.conformant
+    failed = [found.check for found in result.results if found.verdict is Verdict.FAIL]
+    assert failed == ["HS-5/an-unknown-path"]
+    assert "AttributeError: no attribute 'wirte'" in result.results[-1].message
+    (problem,) = result.problems
+    assert re.match(r"\d+ of \d+ checks were not run: the connector answers nothing at all to a handshake", problem)
+    assert problem.endswith("AttributeError: no attribute 'wirte'")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_checks_of_a_connector_that_answers_nothing_fail_at_once() -> None:
+    checks = {check.id: check for check in all_checks()}
+    with Session(f"{BAD}:AnswersNothing", scale=SCALE) as session:
+        session.run(checks["HS-1/accept-key"])
+        assert session.broken is not None
+        for result in (session.run(checks[ONE]), session.run_model()):
+            assert (result.verdict, result.seconds) == (Verdict.FAIL, 0.0)
+            assert result.message == str(session.broken)
+            assert "in _answer" in result.details
+
+
+def test_one_check_without_an_answer_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def once(session: Session, check: Check) -> CheckResult:
+        asked.append(check.id)
+        if check.id == "HS-1/accept-key":
+            return CheckResult(check.id, check.rule, Verdict.PASS)
+        wire = {"1 client": [LogEntry(0.0, "sent", 9, "a request")]}
+        return CheckResult(check.id, check.rule, Verdict.FAIL, message="WireTimeout: expected 101", wire=wire)
+
+    monkeypatch.setattr(Session, "_once", once)
+    result = run(f"{BAD}:AnswersNothing", rules=TWO)
+    assert asked == [TWO[0], "HS-1/accept-key", TWO[1]]
+    assert ([found.check for found in result.results], result.problems) == (TWO, ())
 
 
 @pytest.mark.usefixtures("quiet")

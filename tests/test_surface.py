@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,11 @@ import pytest
 
 import wsbridge
 import wsbridge.connector
-from tests.fakes import FakeConnector, PushedChannel
-from wsbridge._channel.published import CHANNEL, CONNECTOR, PAGE, own_names
+from tests.fakes import FakeConnector, FakeSource, PushedChannel
+from wsbridge._channel.published import CHANNEL, CONNECTOR, PAGE, all_names, own_names
 from wsbridge.connector import BaseChannel, BaseConnector, BaseSource, TransportChannel
+from wsbridge.errors import ConnectorVersionError
+from wsbridge.registry import load_connector
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(wsbridge.__file__).parent
@@ -117,7 +120,7 @@ def test_a_connector_uses_published_names_alone(path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "published"), [(TransportChannel, CHANNEL), (BaseConnector, CONNECTOR)])
 def test_what_is_published_is_there(kind: type, published: Mapping[str, str]) -> None:
-    there = own_names(kind) | own_names(BaseSource) | {"_transport"}
+    there = all_names(kind) | own_names(BaseSource) | {"_transport", "name", "connector_api"}
     assert set(published) - there == set()
 
 
@@ -146,6 +149,68 @@ def test_a_connector_that_redefines_what_is_not_published_is_refused() -> None:
         class Mine(FakeConnector):
             async def _stop_all(self, caller: Any) -> None:
                 pass
+
+
+@pytest.mark.rule("REG-5")
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [
+        *((FakeConnector, name, None) for name in ("handle", "accept", "linger", "drain", "release", "start", "clock")),
+        (FakeConnector, "channels", 3),
+        *((PushedChannel, name, None) for name in ("run", "close", "feed", "send_text", "tick", "native")),
+        (FakeSource, "initialize_websocket", None),
+    ],
+)
+def test_a_class_that_redefines_a_public_name_is_refused(base: type, name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"\.Mine defines {name}, which wsbridge keeps.*writing-a-connector\.md"):
+        type("Mine", (base,), {name: value, "__slots__": ()})
+    type("Mine", (base,), {name: value, "__slots__": (), "overrides_internals": True})
+
+
+@pytest.mark.rule("REG-5")
+def test_a_class_of_the_server_that_stands_before_the_base_counts() -> None:
+    class Server:
+        def handle(self) -> None: ...
+
+        def run(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"defines handle \(in .*Server\), which wsbridge keeps"):
+        type("Mine", (Server, FakeConnector), {})
+    with pytest.raises(TypeError, match=r"defines run \(in .*Server\), which wsbridge keeps"):
+        type("Mine", (Server, PushedChannel), {})
+    type("Mine", (FakeConnector, Server), {})  # the base's come first
+
+
+@pytest.mark.rule("REG-5")
+def test_what_is_published_may_be_redefined() -> None:
+    for base, published in ((FakeConnector, CONNECTOR), (PushedChannel, CHANNEL), (FakeSource, CONNECTOR)):
+        may = {name: getattr(base, name, None) for name, how in published.items() if how in ("fill", "set")}
+        type("Mine", (base,), {"__slots__": (), **may})
+
+
+@pytest.mark.rule("REG-5")
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("features", frozenset(("sizelimit",)), "has 'sizelimit', which is unknown; did you mean 'size-limit'"),
+        ("features", FakeConnector.features | {"quic"}, "has 'quic', which is unknown; there are 'compression', "),
+        ("features", "ping", "must be a frozenset of names, not 'ping'"),
+        ("features", None, "must be a frozenset of names, not None"),
+        ("compression_settings", {"windowbits"}, "has 'windowbits', which is unknown; did you mean 'window_bits'"),
+        ("compression_settings", "window_bits", "must be a frozenset of names"),
+        ("native_option_names", "backlog", "must be a frozenset of names"),
+    ],
+)
+def test_a_set_with_an_unknown_name_is_refused(attribute: str, value: object, said: str) -> None:
+    with pytest.raises(TypeError, match=rf"\.Mine\.{attribute} {re.escape(said)}.*writing-a-connector\.md"):
+        type("Mine", (FakeConnector,), {attribute: value})
+
+
+@pytest.mark.rule("REG-5")
+def test_a_class_for_another_version_is_left_to_the_registry() -> None:
+    old = type("Old", (FakeConnector,), {"connector_api": 1, "handle": None, "features": {"sizelimit"}})
+    with pytest.raises(ConnectorVersionError, match=r"version 1 of the connector interface.*has version 2"):
+        load_connector(old)
 
 
 def test_a_name_of_ones_own_is_nobodys_matter() -> None:

@@ -60,7 +60,11 @@ class CloseReason:
 
 
 def close_reason(code: int, text: str, initiator: Initiator, keywords: Mapping[int, str]) -> CloseReason:
-    """Make the reason for ``code``, named by the connector's table ``keywords`` (CLOSE-9)."""
+    """Make the reason for ``code``, named by the connector's table ``keywords`` (CLOSE-9).
+
+    ``code`` may be of a server's own `enum.IntEnum`; the reason's is a plain int, which prints as its digits (CLOSE-6).
+    """
+    code = int(code)
     name = PORTABLE_NAMES.get(code)
     if name is None:
         name = "registered" if 3000 <= code <= 3999 else "private" if 4000 <= code <= 4999 else "unknown"

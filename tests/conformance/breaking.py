@@ -83,6 +83,8 @@ def _with_channels(connector: type[Any], over: type[Any]) -> type[Any]:
     made: dict[type[Any], type[Any]] = {}
 
     class Broken(connector):  # type: ignore[misc]
+        overrides_internals = True
+
         def admit(self, channel: Any) -> None:
             kind = type(channel)
             if kind not in made:
@@ -116,6 +118,7 @@ class Tamper:
 class _TamperingConnector:
     """Puts a proxy in front of the connector."""
 
+    overrides_internals = True
     tamper: type[Tamper] = Tamper
     _proxies: list[asyncio.Server]
     _pumps: set[asyncio.Task[None]]

@@ -80,6 +80,7 @@ def test_what_needs_no_wire_binds_without_one() -> None:
 class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
     """Lacks what has options that are on by default, and can be made but not started."""
 
+    overrides_internals = True
     features = ALL_FEATURES - {"ping", "size-limit"}
 
     async def start(self) -> None:

@@ -216,6 +216,7 @@ class Ending(ABC):
             self._cut_connection()
         if way.phase >= OVER:
             self._nothing_more()
+        if way.phase >= FAILED:
             self._tell_end()
         if way.then in ("half", "whole") and self._close_waits is None and self._phase < LOST:
             self._end_connection(half=way.then == "half", behind=is_behind)

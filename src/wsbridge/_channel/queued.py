@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any, ClassVar, cast
 
 from wsbridge._channel.channel import BaseChannel
-from wsbridge._channel.ending import OPEN, OVER
+from wsbridge._channel.ending import FAILED, OPEN, OVER
 from wsbridge._channel.host import Host
 from wsbridge._channel.sending import TURN
 from wsbridge.http import Request
@@ -61,8 +61,12 @@ class QueuedChannel(BaseChannel):
         """Read on."""
 
     def feed(self, message: str | bytes) -> None:
-        """Take a message from the server: text as ``str``, binary as ``bytes``."""
-        if self._reason is not None:
+        """Take a message from the server: text as ``str``, binary as ``bytes``.
+
+        It is dropped after an end: after a local one, and after `peer_closed`, `failed` or `connection_lost`. After
+        `end_read` it is not, since what is fed then came in before that end (RECV-4, CLOSE-6).
+        """
+        if self._reason is not None and (self._dropping or self._phase >= FAILED):
             return
         queue = self._queue
         if queue is _EMPTY:
@@ -111,7 +115,7 @@ class QueuedChannel(BaseChannel):
             self._resume_reading()
 
     def _is_delivered(self) -> bool:
-        return not self._queue
+        return self._phase >= FAILED and not self._queue
 
     def _drop_undelivered(self) -> None:
         if self._queue:

@@ -8,23 +8,25 @@ import ssl as ssl_module
 import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from wsbridge._channel.published import CONNECTOR, check_names
+from wsbridge._channel.published import CONNECTOR, check_members, check_names
 from wsbridge._common.proxies import parse_networks
 from wsbridge.application import Application
 from wsbridge.connector.sockets import check_sockets, is_unix
 from wsbridge.connector.unix import parse_owner
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import Compression, WebSocketOptions, check_seconds
-from wsbridge.protocols import Deviation, Feature
+from wsbridge.protocols import CONNECTOR_API, Deviation, Feature
 
 __all__ = ["ALL_FEATURES", "Configured"]
 
 logger = logging.getLogger("wsbridge")
 
 ALL_FEATURES: frozenset[Feature] = frozenset(("size-limit", "ping", "compression", "unix-socket", "fragments", "mount"))
+_SETTINGS = tuple(field.name for field in fields(Compression))
 _LEAST_HEAD = 1024  # bytes: no handshake of a browser is larger without cookies
 
 
@@ -57,7 +59,12 @@ class Configured(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if getattr(cls, "connector_api", CONNECTOR_API) != CONNECTOR_API:
+            return  # the registry refuses it by its version, which says more (REG-5)
         check_names(cls, CONNECTOR)
+        check_members(cls, "features", ALL_FEATURES)
+        check_members(cls, "compression_settings", _SETTINGS)
+        check_members(cls, "native_option_names", None)
 
     def __init__(
         self,
@@ -133,7 +140,7 @@ class Configured(ABC):
             logger.warning("trusted_proxies has no effect on peers of the Unix socket %r: add 'unix' to it", unix_path)
         if ssl is not None and not self.has_tls:
             raise self.unsupported("ssl", "its server takes no SSLContext; let a proxy in front of it speak TLS")
-        if unknown := sorted(set(native_options) - self.native_option_names):
+        if unknown := sorted(set(native_options).difference(self.native_option_names)):
             known = ", ".join(sorted(self.native_option_names)) or "none"
             raise self.unsupported(f"native_options[{unknown[0]!r}]", f"it takes: {known}")
         for options in app.options:
@@ -156,7 +163,7 @@ class Configured(ABC):
             if "compression" not in self.features:
                 raise self.unsupported("compression", "its server does not deflate messages; set it to False")
             if isinstance(options.compression, Compression):
-                for setting in ("window_bits", "memory_level", "context_takeover"):
+                for setting in _SETTINGS:
                     if getattr(options.compression, setting) is not None and setting not in self.compression_settings:
                         raise self.unsupported(f"Compression({setting}=...)", "its server has no such setting")
         if "ping" not in self.features and options.ping_interval is not None:

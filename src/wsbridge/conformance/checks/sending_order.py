@@ -216,13 +216,17 @@ async def a_timeout_around_a_send(bench: Bench) -> None:
 
 
 async def _close_among_senders(bench: Bench, close: Callable[[WebSocketChannel], object], **peer_options: Any) -> None:
-    """Close while eight tasks send, to a peer that reads all the time."""
+    """Close while eight tasks send, to a peer that reads all the time: as soon as the first has been told True."""
     options = bench.options(compression=bool(peer_options))
     async with bench.serve(options) as served, pair(bench, served, **peer_options) as (peer, channel):
         sends = Sends(channel, 20 * KIB)
         senders = asyncio.gather(*(sends.until_refused() for _ in range(8)))
-        asyncio.get_running_loop().call_later(0.01, close, channel)
-        received, end = await messages_until_close(peer)
+
+        async def close_among() -> None:
+            await bench.settle(lambda: sends.taken, "the end of a first send")
+            close(channel)
+
+        received, end = await _meanwhile(close_among(), messages_until_close(peer))
         await bench.within(senders, "the senders")
         equal(end, Close(4001, "enough"), "what follows the messages")
         await peer.wait_eof()  # and a frame after the close frame would be a violation

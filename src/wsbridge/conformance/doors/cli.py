@@ -21,7 +21,7 @@ from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
-from wsbridge.conformance.harness.selection import check_known, current_rules, select
+from wsbridge.conformance.harness.selection import check_known, current_rules, select, why_none
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
 from wsbridge.conformance.harness.target import TargetError
@@ -371,7 +371,7 @@ def _list(wanted: Sequence[str]) -> None:
     rules = [rule for rule in current_rules() if not wanted or any(_takes_in(id, rule.id) for id in wanted)]
     needs = {rule.id: rule.features for rule in catalogue_rules()}
     if not rules:
-        raise _NothingChecked(f"there is no rule, check or group of rules {wanted[0]!r}")
+        raise _NothingChecked(why_none(wanted[0]))
     for rule in rules:
         marks = [rule.kind, rule.level, rule.section]
         marks += [f"needs {feature}" for feature in sorted(needs[rule.id])]

@@ -23,6 +23,7 @@ from wsbridge.conformance.contract import CheckFailed
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
 from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.unhandled import Unhandled
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import Connector, WebSocketChannel
@@ -79,6 +80,7 @@ class Bench:
         logs: What was logged on ``wsbridge``, by `logging`.
         deviated: Declared deviations that were seen.
         held: The scenarios that the check has held to an `outcome` by itself.
+        unhandled: The exceptions that nobody took meanwhile.
     """
 
     target: SuiteTarget
@@ -89,6 +91,7 @@ class Bench:
     wire_logs: list[tuple[str, WireLog]] = field(default_factory=list[tuple[str, WireLog]])
     deviated: dict[str, str] = field(default_factory=dict[str, str])
     held: set[str] = field(default_factory=set[str])
+    unhandled: Unhandled = field(default_factory=Unhandled)
     _log_handler: logging.Handler | None = None
 
     def __post_init__(self) -> None:
@@ -186,6 +189,9 @@ class Bench:
         await self.within(connector.start(), "start()")
         try:
             yield self.served(connector)
+        except (Exception, asyncio.CancelledError):
+            self.unhandled.look()  # before the connector lets go of its tasks
+            raise
         finally:
             # a stop takes at most its own timeout; a connector that hangs in it has failed
             await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
@@ -313,6 +319,8 @@ def watched(bench: Bench) -> Generator[list[str], None, None]:
         found += [f"thread {thread.name} left running" for thread in set(threading.enumerate()) - threads]
         found += bench.recorder.violations
     finally:
+        for record in native:
+            bench.unhandled.note(record.exc_info[1] if record.exc_info else None)
         sys.unraisablehook = former_hook
         root.removeHandler(native_handler)
         own.removeHandler(own_handler)

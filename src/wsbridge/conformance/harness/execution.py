@@ -94,7 +94,7 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
     if target.connector is not None and (missing := _missing(check, target)):
         outcome = _refusal(check, bench, missing)
     else:
-        outcome = _as_declared(check, bench, _outcome(check, bench))
+        outcome = _as_declared(check, bench, _with_unhandled(bench, _outcome(check, bench)))
     seconds = round(time.perf_counter() - started, 4)
     if outcome.verdict is not Verdict.FAIL:
         return CheckResult(
@@ -143,6 +143,14 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         text = "; ".join(f"{scenario}: {observed}" for scenario, observed in bench.deviated.items())
         return _Outcome(Verdict.DEVIATION, text)
     return _Outcome(Verdict.PASS)
+
+
+def _with_unhandled(bench: Bench, outcome: _Outcome) -> _Outcome:
+    """Tell in a failure what nobody took meanwhile: of a connector that raises its peer sees a timeout alone."""
+    if outcome.verdict is not Verdict.FAIL:
+        return outcome
+    unhandled = bench.unhandled
+    return replace(outcome, message=unhandled.told(outcome.message), details=outcome.details + unhandled.tracebacks())
 
 
 def _as_declared(check: Check, bench: Bench, outcome: _Outcome) -> _Outcome:
@@ -196,9 +204,13 @@ def _run_in_loop(check: Check, bench: Bench, limit: float, left: list[str]) -> N
     """Run the check in a new event loop; tasks that it leaves are found and ended."""
     with asyncio.Runner(loop_factory=bench.target.conditions.new_event_loop) as runner:
         loop = runner.get_loop()
-        loop.set_exception_handler(
-            lambda loop, context: None if _is_of_debug_mode(loop, context) else left.append(_loop_error(context))
-        )
+
+        def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            if not _is_of_debug_mode(loop, context):
+                left.append(_loop_error(context))
+                bench.unhandled.note(context.get("exception"))
+
+        loop.set_exception_handler(tell)
         runner.run(_limited(check, bench, limit, left))
 
 
@@ -207,7 +219,11 @@ async def _limited(check: Check, bench: Bench, limit: float, left: list[str]) ->
     hung: list[str] = []
     try:
         async with lateness.timeout(limit, at_last=lambda: hung.append(where())) as bound:
-            await check.run(bench)
+            try:
+                await check.run(bench)
+            except (Exception, asyncio.CancelledError):
+                bench.unhandled.look()
+                raise
     except TimeoutError as exc:
         if bound is not None and bound.expired():
             overdue = _Overdue(f"the check did not end within {limit:g} s")

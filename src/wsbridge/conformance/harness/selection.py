@@ -10,7 +10,7 @@ from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.harness.known import KnownFailing, closest, matching
 from wsbridge.conformance.harness.suite_result import RuleInfo
 
-__all__ = ["MODEL_CHECK", "applicable", "check_known", "current_rules", "current_titles", "select"]
+__all__ = ["MODEL_CHECK", "applicable", "check_known", "current_rules", "current_titles", "select", "why_none"]
 
 MODEL_CHECK = "RECV-4/random-sequences"
 """The id of the random model's result."""
@@ -42,13 +42,22 @@ def select(checks: Iterable[Check], rules: Iterable[str] | None) -> tuple[Check,
     wanted = [rules] if isinstance(rules, str) else list(rules)
     for id in wanted:
         if not any(matching(id, check.id) for check in checks):
-            elsewhere = [check.id for check in all_checks()]
-            if any(matching(id, other) for other in elsewhere):
-                raise ValueError(f"{id} cannot be checked from outside, by a URL")
-            if (rule := next((rule for rule in catalogue_rules() if rule.id == id), None)) is not None:
-                raise ValueError(f"{id} is a {rule.kind} rule: no check of the suite is about it")
-            raise ValueError(f"there is no rule, check or group of rules {id!r}{closest(id, elsewhere)}")
+            raise ValueError(why_none(id))
     return tuple(check for check in checks if any(matching(id, check.id) for id in wanted))
+
+
+def why_none(id: str) -> str:
+    """Return why ``id`` takes in no check that can be asked for, in one line."""
+    ids = [check.id for check in all_checks()]
+    if any(matching(id, other) for other in ids):
+        return f"{id} cannot be checked from outside, by a URL"
+    if id in (MODEL_CHECK, "MODEL"):
+        return f"{id} is no check: the random model is played by --model, or by model=True"
+    if (rule := next((rule for rule in catalogue_rules() if rule.id == id), None)) is not None:
+        return f"{id} is a {rule.kind} rule: no check of the suite is about it"
+    if id in {rule.group for rule in catalogue_rules()}:
+        return f"{id} has rules of the library alone, which its own tests are about: no check of the suite is"
+    return f"there is no rule, check or group of rules {id!r}{closest(id, ids)}"
 
 
 def check_known(known: KnownFailing) -> None:

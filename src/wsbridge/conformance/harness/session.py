@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsbridge._process.loops import LoopName
+from wsbridge.conformance.client import WireTimeout
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.check_process import CheckProcess
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
@@ -39,6 +40,9 @@ from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.protocols import Connector
 
 __all__ = ["Progress", "Session", "run"]
+
+_FIRST = "HS-1/accept-key"
+"""The check that asks least of a connector beyond its start: a plain handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,8 @@ class Session:
         self._process: CheckProcess | None = None
         self._target = None
         self.broken: BrokenTargetError | None = None
-        """Why no check can run, if none can: the connector cannot be imported."""
+        """Why no check can run, if none can: the connector cannot be imported, or answers nothing to a handshake."""
+        self._answers = self.is_url  # it has been seen to answer a handshake
         self.info: TargetInfo
         if isolate and not spec:
             raise ValueError(f"{self.name} cannot be imported by its name, so it cannot be checked in isolation")
@@ -135,8 +140,20 @@ class Session:
     def run(self, check: Check, *, repeat: int = 1) -> CheckResult:
         """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
 
-        A failure while the machine stalled does not count: the check is run once more, and says so.
+        A failure while the machine stalled does not count: the check is run once more, and says so. One whose peers
+        got no answer at all has the session look whether the connector answers any handshake; if it does not,
+        `broken` says so from then on, and no more checks run.
         """
+        result = self._run(check, repeat)
+        if self.broken is None and not self._answers and _is_unanswered(result):
+            first = result if check.id == _FIRST else self._once(_first_check())
+            if _is_unanswered(first):
+                message = f"the connector answers nothing at all to a handshake, so no more is checked: {first.message}"
+                self.broken = BrokenTargetError(message, first.details)
+            self._answers = True
+        return result
+
+    def _run(self, check: Check, repeat: int) -> CheckResult:
         runs = repeat if check.stochastic else 1
         result = self._once(check)
         number, seconds, stalled = 1, result.seconds, result.stalled
@@ -229,9 +246,13 @@ def run(
             if progress is not None:
                 progress(Progress(id, number, total, results[-1]))
 
+        was_broken, ended = session.broken is not None, ""
         for number, check in enumerate(checks, 1):
             step(check.id, number, partial(session.run, check, repeat=repeat))
-        if model:
+            if session.broken is not None and not was_broken and number < total:
+                ended = f"{total - number} of {total} checks were not run: {session.broken}"
+                break
+        if model and not ended:
             step(MODEL_CHECK, total, session.run_model)
         return SuiteResult(
             target=session.info,
@@ -239,13 +260,23 @@ def run(
             rules=current_rules(is_url=session.is_url),
             titles={id: title for id, title in current_titles().items() if any(r.check == id for r in results)},
             known=known,
-            problems=_problems(session.info, results, known, is_whole=rules is None),
+            problems=(ended,) if ended else _problems(session.info, results, known, is_whole=rules is None),
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - clock, 2),
             scale=scale,
             repeat=repeat,
             conditions=conditions,
         )
+
+
+def _is_unanswered(result: CheckResult) -> bool:
+    """Tell whether a check failed since its peers sent something, and got not one byte."""
+    directions = {entry.direction for log in result.wire.values() for entry in log}
+    return WireTimeout.__name__ in result.message and "sent" in directions and "received" not in directions
+
+
+def _first_check() -> Check:
+    return next(check for check in applicable(is_url=False) if check.id == _FIRST)
 
 
 def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing, *, is_whole: bool) -> tuple[str, ...]:
