@@ -92,6 +92,13 @@ def test_a_process_of_its_own_has_them_too(conditions: Conditions, tmp_path: Pat
     assert load_results(report)[0].conditions == conditions
 
 
+@pytest.mark.rule("STOP-10")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
+def test_an_eager_start_has_begun_when_it_is_stopped() -> None:
+    result = run("memory", rules=["STOP-10/a-stop-at-any-moment-of-a-start"], eager_tasks=True)
+    assert result.conformant, result.failures
+
+
 def test_a_report_from_before_there_were_conditions_is_read() -> None:
     result = run(Watching, rules=[CHECK], isolate=False)
     data = json.loads(json.dumps(result.to_json()))
