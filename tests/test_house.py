@@ -14,8 +14,13 @@ from wsbridge._channel.published import CHANNEL, CONNECTOR
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(wsbridge.__file__).parent / "connectors"
-SANIC = ROOT / "examples" / "wsbridge-sanic" / "src" / "wsbridge_sanic" / "__init__.py"
-FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))} | {"sanic.py": SANIC}
+EXAMPLES = sorted((ROOT / "examples").glob("wsbridge-*/src/*/*.py"))
+FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))} | {
+    f"{path.parent.name}.py" if path.stem == "__init__" else f"_{path.parent.name}{path.stem}.py": path
+    for path in EXAMPLES
+}
+"""By name: those of wsbridge, and those of the examples as they would be called among them."""
+
 CONNECTORS = sorted(name for name in FILES if not name.startswith("_"))
 
 PARTS = ("the channel", "the source", "the connector", "the receiving side")

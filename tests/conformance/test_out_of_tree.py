@@ -1,4 +1,4 @@
-"""A connector in a distribution of its own: installed into a clean environment, found by its entry point, and checked.
+"""Connectors in distributions of their own: one by its module path, one installed and found by its entry point.
 
 The installation and the suite on it take about two minutes and a package index, so they run where
 ``WSBRIDGE_OUT_OF_TREE=1`` says so: in one environment, not in each.
@@ -21,14 +21,28 @@ import pytest
 
 from tests.node import missing
 from wsbridge.conformance import SuiteResult, Verdict, load_results
-from wsbridge.registry import SERVERS
+from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.contract import Check
+from wsbridge.conformance.harness.execution import run_check
+from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.registry import SERVERS, load_connector
 
 pytestmark = pytest.mark.suite
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "wsbridge-sanic"
 
-PAGES = [ROOT / "docs" / "writing-a-connector.md", EXAMPLE / "README.md"]
+BARE = ROOT / "examples" / "wsbridge-wsproto"
+
+PAGES = {
+    ROOT / "docs" / "writing-a-connector.md": [EXAMPLE, BARE, ROOT / "tests" / "guide"],
+    EXAMPLE / "README.md": [EXAMPLE],
+}
+"""The pages about the examples, each with the folders whose code it shows."""
+
+FEW = 4
+"""Checks of each group, which are enough to see whether an example is broken; all of them take two minutes."""
 
 out_of_tree = pytest.mark.skipif(
     os.environ.get("WSBRIDGE_OUT_OF_TREE") != "1", reason="WSBRIDGE_OUT_OF_TREE=1 installs the Sanic connector"
@@ -156,7 +170,33 @@ def test_its_own_tests_run(environment: Environment) -> None:
     assert re.search(r"[1-9]\d* passed", done.stdout), done.stdout
 
 
-# ---- what is said about it ------------------------------------------------------------------------------------------
+# ---- the one on a bare asyncio protocol, by its module path ----------------------------------------------------------
+
+
+def few_of_each_group() -> list[Check]:
+    """Return the first check of each of the first rules of every group."""
+    first: dict[str, Check] = {}
+    for check in all_checks():
+        first.setdefault(check.rule, check)
+    groups: dict[str, list[Check]] = {}
+    for rule, check in first.items():
+        groups.setdefault(rule.partition("-")[0], []).append(check)
+    return [check for checks in groups.values() for check in checks[:FEW]]
+
+
+@pytest.mark.parametrize("check", few_of_each_group(), ids=lambda check: check.id)
+def test_the_bare_protocol_keeps_the_contract(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("h11")
+    pytest.importorskip("wsproto")
+    monkeypatch.syspath_prepend(str(BARE / "src"))
+    connector = load_connector("wsbridge_wsproto:Connector")
+    result = run_check(check, SuiteTarget("wsbridge_wsproto:Connector", connector))
+    lacking = check.needs - connector.features
+    assert lacking <= {"compression", "fragments", "mount"}
+    assert result.verdict is (Verdict.UNSUPPORTED if lacking else Verdict.PASS), failure_text(result, check.title)
+
+
+# ---- what is said about them ----------------------------------------------------------------------------------------
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -176,15 +216,13 @@ def is_part(code: str, whole: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.parametrize(("language", "pattern"), [("python", "**/*.py"), ("toml", "pyproject.toml")])
 def test_the_code_on_a_page_is_the_examples(page: Path, language: str, pattern: str) -> None:
-    sources = [path.read_text(encoding="utf-8") for path in sorted(EXAMPLE.glob(pattern))]
+    sources = [path.read_text(encoding="utf-8") for folder in PAGES[page] for path in sorted(folder.glob(pattern))]
     found = blocks(page, language)
     assert found
     assert [code for code in found if not any(is_part(code, source) for source in sources)] == []
 
 
 def test_names_of_checks_on_the_pages_are_checks() -> None:
-    from wsbridge.conformance.checks import all_checks
-
     known = {check.id for check in all_checks()}
     for page in PAGES:
         named = set(re.findall(r"\b[A-Z]+-\d+/[a-z][a-z0-9-]+", page.read_text(encoding="utf-8")))
