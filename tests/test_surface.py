@@ -19,15 +19,26 @@ import wsbridge
 import wsbridge.connector
 from tests.fakes import FakeConnector, FakeSource, PushedChannel
 from wsbridge._channel.published import CHANNEL, CONNECTOR, PAGE, all_names, own_names
-from wsbridge.connector import BaseChannel, BaseConnector, BaseSource, TransportChannel
+from wsbridge.connector import (
+    BaseChannel,
+    BaseConnector,
+    BaseSource,
+    Clock,
+    HandshakeDeadline,
+    MessageAssembler,
+    TransportChannel,
+)
 from wsbridge.errors import ConnectorVersionError
 from wsbridge.registry import load_connector
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(wsbridge.__file__).parent
-SANIC = ROOT / "examples" / "wsbridge-sanic" / "src" / "wsbridge_sanic" / "__init__.py"
+EXAMPLES = sorted((ROOT / "examples").glob("wsbridge-*/src/*/*.py"))
+NEEDS = {"wsbridge_sanic": ("sanic",), "wsbridge_wsproto": ("h11", "wsproto")}
+"""What the packages in `EXAMPLES` need."""
+
 CONNECTORS = sorted((SOURCE / "connectors").rglob("*.py"))
-FILES = [*CONNECTORS, SANIC]
+FILES = [*CONNECTORS, *EXAMPLES]
 PUBLISHED: Mapping[type, Mapping[str, str]] = {BaseChannel: CHANNEL, BaseConnector: CONNECTOR, BaseSource: CONNECTOR}
 
 
@@ -39,13 +50,18 @@ def _imports(path: Path) -> Iterator[tuple[str, str]]:
             yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "wsbridge")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def _label(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path in EXAMPLES else path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=_label)
 def test_a_connector_imports_what_every_author_may(path: Path) -> None:
     allowed = {"wsbridge": set(wsbridge.__all__), "wsbridge.connector": set(wsbridge.connector.__all__)}
     others = [
         f"{module}.{name}"
         for module, name in _imports(path)
-        if name not in allowed.get(module, ()) and not (module.startswith("wsbridge.connectors") and path != SANIC)
+        if name not in allowed.get(module, ())
+        and not (module.startswith("wsbridge.connectors") and path not in EXAMPLES)
     ]
     assert others == []
 
@@ -77,11 +93,13 @@ def _reaches(path: Path) -> Iterator[str]:
 
 
 def _module(path: Path) -> ModuleType:
-    if path == SANIC:
-        pytest.importorskip("sanic")
-        sys.path.insert(0, str(SANIC.parent.parent))
+    if path in EXAMPLES:
+        package = path.parent.name
+        for needed in NEEDS[package]:
+            pytest.importorskip(needed)
+        sys.path.insert(0, str(path.parent.parent))
         try:
-            return importlib.import_module("wsbridge_sanic")
+            return importlib.import_module(package if path.stem == "__init__" else f"{package}.{path.stem}")
         finally:
             sys.path.pop(0)
     name = ".".join(("wsbridge", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
@@ -102,7 +120,11 @@ def _names(base: type, kind: type) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_example_says_what_it_needs() -> None:
+    assert {path.parent.name for path in EXAMPLES} == set(NEEDS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=_label)
 def test_a_connector_uses_published_names_alone(path: Path) -> None:
     found: list[str] = []
     classes = list(_classes(_module(path)))
@@ -127,6 +149,38 @@ def test_what_is_published_is_there(kind: type, published: Mapping[str, str]) ->
 def test_the_page_lists_what_is_published() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     assert [name for name in (*CHANNEL, *CONNECTOR) if f"`{name}" not in text] == []
+
+
+def test_the_page_has_a_line_for_each_name_of_the_module_for_authors() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    _, _, section = text.partition("### `wsbridge.connector`\n")
+    rows = re.findall(r"^\| (`[^|]*) \|", section.partition("\n### ")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)", row)]
+    assert sorted(named) == sorted(wsbridge.connector.__all__)
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Of a connector", BaseConnector),
+        ("Of a channel", TransportChannel),
+        ("Of the clock", Clock),
+        ("Of a `MessageAssembler`", MessageAssembler),
+        ("Of a `HandshakeDeadline`", HandshakeDeadline),
+    ],
+)
+def test_the_signatures_on_the_page_are_those_of_the_code(heading: str, kind: type) -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    _, _, section = text.partition(f"\n### {heading}\n")
+    found = re.findall(r"^\| `(?:await )?(\w+)\((.*?)\)`", section.partition("\n### ")[0], re.MULTILINE)
+    assert found
+    for name, arguments in found:
+        expected = [
+            f"{'*' if one.kind is one.VAR_POSITIONAL else ''}{one.name}"
+            for one in list(inspect.signature(getattr(kind, name)).parameters.values())[1:]
+        ]
+        said = [one.partition("=")[0].strip() for one in arguments.split(",") if one.strip() not in ("", "*", "/")]
+        assert said == expected, name
 
 
 @pytest.mark.rule("REG-5")

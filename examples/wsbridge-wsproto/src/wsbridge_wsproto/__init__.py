@@ -101,6 +101,7 @@ class _Source(BaseSource):
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
         channel = _Channel(self.connector, self.request, options, subprotocol)
         channel.native = channel._transport = self.connection.transport
+        channel.reader = FrameReader(channel, self.connection.transport, self.connector.loop)
         return channel
 
 

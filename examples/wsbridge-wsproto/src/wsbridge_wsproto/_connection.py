@@ -145,8 +145,8 @@ class Connection(asyncio.Protocol):
         head = h11.InformationalResponse(status_code=101, headers=_as_bytes(headers), reason="Switching Protocols")
         self.connector.upgraded(self)
         self.transport.write(self.http.send(head))
-        self.reader = channel.reader = FrameReader(channel, self.transport, self.connector.loop)
-        self.reader.begin(bytes(self.early))
+        self.reader = channel.reader
+        channel.reader.begin(bytes(self.early))
         self.early.clear()
 
 

@@ -1,0 +1,1 @@
+"""Code of ``docs/writing-a-connector.md`` that is in no example."""
