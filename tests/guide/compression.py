@@ -36,7 +36,7 @@ class Deflate:
         """Return what a part of a message inflates to, but not more than one byte beyond ``room``.
 
         Raises:
-            zlib.error: It cannot be inflated: close with 1007.
+            zlib.error: It cannot be inflated: close with 1002 or 1007.
         """
         inflated = self._inflate(data, room)
         if is_last and self.inflater is not None:
