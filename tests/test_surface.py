@@ -172,7 +172,8 @@ def test_the_page_has_a_line_for_each_name_of_the_module_for_authors() -> None:
 def test_the_signatures_on_the_page_are_those_of_the_code(heading: str, kind: type) -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     _, _, section = text.partition(f"\n### {heading}\n")
-    found = re.findall(r"^\| `(?:await )?(\w+)\((.*?)\)`", section.partition("\n### ")[0], re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]*) \|", section.partition("\n### ")[0], re.MULTILINE)
+    found = [one for cell in cells for one in re.findall(r"`(?:await )?(\w+)\((.*?)\)`", cell)]
     assert found
     for name, arguments in found:
         expected = [
@@ -273,3 +274,10 @@ def test_a_name_of_ones_own_is_nobodys_matter() -> None:
             return 1
 
     assert cast(Any, Mine)._mine(None) == 1
+
+
+@pytest.mark.parametrize("kind", [BaseConnector, BaseSource, TransportChannel])
+def test_the_page_says_of_each_public_name_whose_it_is(kind: type) -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    names = {name for name in dir(kind) if not name.startswith("_")}
+    assert sorted(name for name in names if not re.search(rf"`(await )?{name}\b", text)) == []
