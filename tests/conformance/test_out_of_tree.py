@@ -206,9 +206,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def is_part(code: str, whole: str) -> bool:
-    """Tell whether lines of code stand together in a file, however deep."""
-    lines = code.rstrip().splitlines()
-    source = whole.splitlines()
+    """Tell whether lines of code stand together in a file, however deep, and with however many blank ones between."""
+    lines, source = ([line for line in text.splitlines() if line.strip()] for text in (code, whole))
     spans = ("\n".join(source[start : start + len(lines)]) for start in range(len(source)))
     return any(textwrap.dedent(span).strip() == "\n".join(lines).strip() for span in spans)
 

@@ -21,10 +21,10 @@ class Channel(BaseChannel):
             message, self.kept = self.kept, None
             return message
         try:
-            message = await self.native.recv()
+            received: str | bytes = await self.native.recv()
         except EOFError:
             return None
-        return message
+        return received
 
     async def _receive(self) -> None:
         left = TURN
