@@ -18,6 +18,7 @@ from wsbridge.connector import (
     HandshakeDeadline,
     begin_later,
     closing,
+    content_of,
     plain_connection,
     plain_response,
     request_parts,
@@ -112,27 +113,26 @@ class Connection(asyncio.Protocol):
         source = self.make_source(self, request)
         outcome = await self.connector.handle(request, source)
         if isinstance(outcome, Response):
-            self.answer(outcome, is_head=request.method == "HEAD")
+            self.answer(outcome, request.method)
         elif self.transport.is_closing():
             outcome.abandon()
         else:
             self.accept(source, outcome)
             await outcome.run()
 
-    def answer(self, response: Response, *, is_head: bool = False) -> None:
+    def answer(self, response: Response, method: str = "GET") -> None:
         self.is_over = True
         if self.transport.is_closing():
             return
-        code, body, headers = response.status_code, response.body, closing(response).headers.copy()
+        headers = closing(response).headers.copy()
         headers.remove("Transfer-Encoding")
         headers.remove("Content-Length")
-        if code in (204, 304):
-            body = b""
-        else:
-            headers["Content-Length"] = str(len(body))
-        head = h11.Response(status_code=code, headers=_as_bytes(headers), reason=response.status[4:])
+        length, content = content_of(response, method)
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        head = h11.Response(status_code=response.status_code, headers=_as_bytes(headers), reason=response.status[4:])
         self.connector.answering(self)
-        self.transport.write(self.http.send(head) + (b"" if is_head else body))
+        self.transport.write(self.http.send(head) + content)
         self.connector.drain_answered(plain_connection(self.transport))  # what is unread would reset it
         self.transport.close()
 
