@@ -265,6 +265,7 @@ class _Connection(HeadReader, ServerConnection):
     def _waits_no_longer(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None  # not for the life of the channel
 
     async def answer(self, handle: _Handle, request: Request) -> NativeResponse:
         """Return the response that wsbridge has for the request."""
