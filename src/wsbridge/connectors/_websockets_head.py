@@ -52,7 +52,6 @@ class HeadReader(FrameReader):
     def _kept(self) -> None:
         """Let the request be parsed, line by line if it came in pieces, and nothing that stands after it (HS-11)."""
         if self._started:
-            super()._kept()
             return
         unread = self._unread
         limit = self.connector.max_head_size

@@ -34,7 +34,7 @@ class PieceReader:
     (RECV-4). The class has ``transport`` and fills `_parse`.
     """
 
-    __slots__ = ("_due", "_held", "_is_busy", "_last", "_unread")
+    __slots__ = ("_due", "_held", "_is_busy", "_last", "_started", "_unread")
 
     transport: asyncio.Transport
 
@@ -42,6 +42,7 @@ class PieceReader:
         """Be ready to keep what comes, until `begin_reading`."""
         self._unread = bytearray()  # what came and may not be parsed yet
         self._held = True
+        self._started = False  # the request is answered by a 101
         self._due = False  # `_read` will be called
         self._is_busy = False  # `_end_of_work` will be
         self._last: Callable[[], object] | None = None  # what comes after all that is unread
@@ -55,8 +56,9 @@ class PieceReader:
         return 0
 
     def _kept(self) -> None:
-        """See to what came while it is held."""
-        bound_early(self._unread, self.transport)
+        """See to what came while it is held: before `begin_reading` nobody else does."""
+        if not self._started:
+            bound_early(self._unread, self.transport)
 
     def _read_on(self) -> None:
         """Read on, when all is parsed."""
@@ -74,7 +76,7 @@ class PieceReader:
 
     def begin_reading(self, early: bytes = b"") -> None:
         """Parse what is kept, then ``early``, and read on, in the next turn: when ``on_open`` has begun (HS-11)."""
-        self._held = True
+        self._held = self._started = True
         self._unread += early
         if self._unread:
             self.transport.pause_reading()  # the end that may follow must not overtake it

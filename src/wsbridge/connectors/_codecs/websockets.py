@@ -118,7 +118,7 @@ class FrameReader(PieceReader):
     """
 
     # beside the dictionary of the server's own class: beyond 30 names CPython shares no keys, which costs 1.3 KiB
-    __slots__ = ("_feed", "_head", "_is_large", "_large", "_started", "_wanted", "assembler", "channel")
+    __slots__ = ("_feed", "_head", "_is_large", "_large", "_wanted", "assembler", "channel")
 
     protocol: Any  # ServerProtocol
     loop: asyncio.AbstractEventLoop
@@ -132,7 +132,6 @@ class FrameReader(PieceReader):
     def prepare(self) -> None:
         super().prepare()
         self.channel = None
-        self._started = False
         self._head: bytes | None = b""  # of the next frame, as far as it has come; None: it has been looked at
         self._large: _LargeFrame | None = None
         self._wanted = 0  # bytes that the parser has asked for and not got, while `_read_exact` is in force
@@ -152,7 +151,6 @@ class FrameReader(PieceReader):
         """Read for ``channel`` from now on; the 101 is written."""
         channel.opened(self)
         self.channel = channel
-        self._started = True
         self._feed = channel.feed
         setattr(self.protocol, "recv_frame", self._frame_received)  # noqa: B010
         self.begin_reading()
