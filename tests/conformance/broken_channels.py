@@ -838,7 +838,6 @@ class ReadsWhatItDoesNotParse(BrokenChannel):
 
     def _hold_reading(self: Any) -> None:
         self._connection._held = True
-        self._connection._kept = lambda: None  # nor is what piles up bounded
 
     def _resume_reading(self: Any) -> None:
         self._connection.resume()
