@@ -53,10 +53,20 @@ __all__ = [
     "Pong",
 ]
 
+MemoryRequest: TypeAlias = Request[ClientRequest]
+"""A `Request` of this connector, for annotations."""
+
+MemoryChannel: TypeAlias = WebSocketChannel[Connection]
+"""A `WebSocketChannel` of this connector, for annotations."""
+
 WINDOW = 1024 * 1024
 """Bytes that are on their way, to either side, unless ``native_options`` have another ``window``."""
 
+_CURRENT: ContextVar[tuple[Connector, Connection] | None] = ContextVar("wsbridge_memory", default=None)
 _PASSES = 10  # of the event loop, within which what a deadline has set off comes to its end
+
+
+# ---- the channel ----------------------------------------------------------------------------------------------------
 
 
 class _Channel(QueuedChannel):
@@ -103,6 +113,9 @@ class _Channel(QueuedChannel):
         self._put = connection.put
 
 
+# ---- the source -----------------------------------------------------------------------------------------------------
+
+
 class _Source(BaseSource):
     def __init__(self, connector: BaseConnector, request: Request, native: Connection) -> None:
         super().__init__(connector, request)
@@ -112,6 +125,9 @@ class _Source(BaseSource):
         channel = _Channel(self.connector, self.request, options, subprotocol)
         channel.native = self._native
         return channel
+
+
+# ---- the connector --------------------------------------------------------------------------------------------------
 
 
 class Connector(BaseConnector):
@@ -240,15 +256,6 @@ class Connector(BaseConnector):
         self._connections.discard(connection)
 
 
-MemoryRequest: TypeAlias = Request[ClientRequest]
-"""A `Request` of this connector, for annotations."""
-
-MemoryChannel: TypeAlias = WebSocketChannel[Connection]
-"""A `WebSocketChannel` of this connector, for annotations."""
-
-_CURRENT: ContextVar[tuple[Connector, Connection] | None] = ContextVar("wsbridge_memory", default=None)
-
-
 class _Errors(logging.Filter):
     """Notes what the application has raised, by what is logged where its callbacks run (ERR-1); lets all pass."""
 
@@ -325,3 +332,8 @@ class _Time:
 async def _settle() -> None:
     for _ in range(_PASSES):
         await asyncio.sleep(0)
+
+
+# ---- the receiving side ---------------------------------------------------------------------------------------------
+
+# `Connection` of `wsbridge.connectors._memory_client`: the client's end, which a test has in its hands.
