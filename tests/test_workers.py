@@ -386,7 +386,7 @@ def app_dir(tmp_path: Path) -> Path:
 
 async def listening(process: Process, count: int) -> str:
     """Wait until ``count`` workers serve; return the URL, which is one."""
-    urls = {(await process.line(r"\[\d+\] \w+ listens on (ws\S+)$"))[1] for _ in range(count)}
+    urls = {(await process.line(r"\[\d+\] [\w-]+ listens on (ws\S+)$"))[1] for _ in range(count)}
     assert len(urls) == 1
     return urls.pop()
 
