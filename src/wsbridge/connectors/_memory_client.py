@@ -8,6 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from werkzeug.datastructures import Headers
 
@@ -138,7 +139,7 @@ class Connection:
         self._unread = 0  # bytes
         self._is_full = False
         self._unanswered: list[Control] = []  # they have not left the server
-        self._pings: list[asyncio.Future[bool]] = []
+        self._pings: WeakSet[asyncio.Future[bool]] = WeakSet()  # of those whom somebody awaits, or may
 
     # ---- what a client does -----------------------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class Connection:
         if self._is_closed:
             answered.set_result(False)
         else:
-            self._pings.append(answered)
+            self._pings.add(answered)
             self._post(lambda channel: channel.ping_received(payload))
         return answered
 
@@ -378,7 +379,8 @@ class Connection:
             self.put_control(End(is_cut))
 
     def _answer_pings(self, is_answered: bool) -> None:
-        pings, self._pings = self._pings, []
+        pings = list(self._pings)
+        self._pings.clear()
         for ping in pings:
             if not ping.done():
                 ping.set_result(is_answered)
