@@ -193,8 +193,8 @@ def test_a_channel_that_redefines_what_is_not_published_is_refused() -> None:
 
             overrides_internals = False
 
-            def _end(self, *arguments: Any) -> bool:
-                return False
+            def _end(self, *arguments: Any) -> None:
+                pass
 
 
 @pytest.mark.rule("REG-5")

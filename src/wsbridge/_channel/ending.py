@@ -186,8 +186,8 @@ class Ending(ABC):
 
     # ---- the one way through the table -------------------------------------------------------------------------------
 
-    def _end(self, way: Way, code: int | None, text: str, initiator: Initiator | None = None) -> bool:
-        """Do what ``way`` does, or what of it is left to do; return whether it did more than drop.
+    def _end(self, way: Way, code: int | None, text: str, initiator: Initiator | None = None) -> None:
+        """Do what ``way`` does, or what of it is left to do.
 
         Args:
             way: A row of `WAYS`.
@@ -198,7 +198,7 @@ class Ending(ABC):
         if self._phase >= way.until or (way.is_first and self._reason is not None):
             if way.drops:
                 self._drop()
-            return False
+            return
         is_behind = way.then == "whole" and self._is_peer_behind()  # before the answer, which nobody can have read yet
         self._set_reason(code, text, initiator or way.initiator)
         if way.phase < CLOSING:
@@ -222,7 +222,6 @@ class Ending(ABC):
             self._end_connection(half=way.then == "half", behind=is_behind)
         if self._cut_at is not None and self._phase < LOST and (way.arms or self._may_outlast()):
             self._arm(self._cut_at)
-        return True
 
     def _may_outlast(self) -> bool:
         return self._close_waits is not None or (self._phase is OVER and self._is_unfinished())
