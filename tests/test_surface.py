@@ -18,7 +18,7 @@ import pytest
 import wsbridge
 import wsbridge.connector
 from tests.fakes import FakeConnector, FakeSource, PushedChannel
-from wsbridge._channel.published import CHANNEL, CONNECTOR, PAGE, all_names, own_names
+from wsbridge._channel.published import CHANNEL, CONNECTOR, all_names, own_names
 from wsbridge.connector import (
     BaseChannel,
     BaseConnector,
@@ -29,6 +29,7 @@ from wsbridge.connector import (
     TransportChannel,
 )
 from wsbridge.errors import ConnectorVersionError
+from wsbridge.protocols import CONNECTOR_PAGE as PAGE
 from wsbridge.registry import load_connector
 
 ROOT = Path(__file__).parent.parent

@@ -24,6 +24,7 @@ else:
 
 __all__ = [
     "CONNECTOR_API",
+    "CONNECTOR_PAGE",
     "Address",
     "BinaryFormat",
     "BinaryLike",
@@ -35,6 +36,9 @@ __all__ = [
 
 CONNECTOR_API = 2
 """The version of the interface between wsbridge and its connectors (REG-5)."""
+
+CONNECTOR_PAGE = "docs/writing-a-connector.md"
+"""The page that tells of that interface, and of what has changed in it."""
 
 handler_of: ContextVar[tuple[object, object] | None] = ContextVar("wsbridge.handler_of", default=None)
 """Set by what serves a channel in a task of its own, as `wsbridge.stream_handler` does, to the channel and that task.

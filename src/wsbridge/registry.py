@@ -19,12 +19,11 @@ from wsbridge.errors import (
     ConnectorVersionError,
     ServerVersionError,
 )
-from wsbridge.protocols import CONNECTOR_API, Connector
+from wsbridge.protocols import CONNECTOR_API, CONNECTOR_PAGE, Connector
 
 __all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
 
 ENTRY_POINT_GROUP = "wsbridge.connectors"
-_PAGE = "docs/writing-a-connector.md"
 
 OWN_DISTRIBUTION = "wsbridge"
 
@@ -227,10 +226,10 @@ def _checked(found: object, asked: str) -> type[Any]:
     if written_for != CONNECTOR_API:
         raise ConnectorVersionError(
             f"the connector {asked!r} was written for version {written_for} of the connector interface; "
-            f"this wsbridge has version {CONNECTOR_API}. {_PAGE} tells what has changed"
+            f"this wsbridge has version {CONNECTOR_API}. {CONNECTOR_PAGE} tells what has changed"
         )
     if missing := ", ".join(sorted(getattr(found, "__abstractmethods__", ()))):
-        raise TypeError(f"the connector {asked!r} lacks {missing}; {_PAGE} tells what is to be filled")
+        raise TypeError(f"the connector {asked!r} lacks {missing}; {CONNECTOR_PAGE} tells what is to be filled")
     return found
 
 

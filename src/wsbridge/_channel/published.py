@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import cast
 
-__all__ = ["CHANNEL", "CONNECTOR", "PAGE", "all_names", "check_members", "check_names", "own_names"]
+from wsbridge.protocols import CONNECTOR_PAGE
 
-PAGE = "docs/writing-a-connector.md"
+__all__ = ["CHANNEL", "CONNECTOR", "all_names", "check_members", "check_names", "own_names"]
 
 CHANNEL: Mapping[str, str] = MappingProxyType(
     {
@@ -121,7 +121,7 @@ def check_names(kind: type, published: Mapping[str, str]) -> None:
         names = (name if base is kind else f"{name} (in {base.__qualname__})" for name, base in sorted(found.items()))
         raise TypeError(
             f"{kind.__module__}.{kind.__qualname__} defines {', '.join(names)}, which wsbridge keeps for itself; "
-            f"choose another name. {PAGE} lists the names that a connector may fill"
+            f"choose another name. {CONNECTOR_PAGE} lists the names that a connector may fill"
         )
 
 
@@ -139,7 +139,7 @@ def check_members(kind: type, attribute: str, known: Iterable[str] | None) -> No
     given: object = getattr(kind, attribute)
     where = f"{kind.__module__}.{kind.__qualname__}.{attribute}"
     if isinstance(given, str) or not isinstance(given, Collection):
-        raise TypeError(f"{where} must be a frozenset of names, not {given!r}; {PAGE} tells what it may hold")
+        raise TypeError(f"{where} must be a frozenset of names, not {given!r}; {CONNECTOR_PAGE} tells what it may hold")
     if known is None:
         return
     known = sorted(known)
@@ -147,7 +147,7 @@ def check_members(kind: type, attribute: str, known: Iterable[str] | None) -> No
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known))}."
-            raise TypeError(f"{where} has {name!r}, which is unknown; {meant} {PAGE} tells of each")
+            raise TypeError(f"{where} has {name!r}, which is unknown; {meant} {CONNECTOR_PAGE} tells of each")
 
 
 def _is_ours(kind: type) -> bool:

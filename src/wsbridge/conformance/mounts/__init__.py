@@ -15,10 +15,9 @@ from typing import Any, Protocol, cast
 from wsbridge.application import Application
 from wsbridge.connector import Mount
 from wsbridge.options import WebSocketOptions
+from wsbridge.protocols import CONNECTOR_PAGE
 
 __all__ = ["Harness", "HarnessError", "load_harness"]
-
-_PAGE = "docs/writing-a-connector.md"
 
 
 class HarnessError(Exception):
@@ -67,7 +66,7 @@ def load_harness(connector: type[Any]) -> Harness:
     if path is None:
         raise HarnessError(
             f"the {name} connector declares the feature 'mount' and names no mount_harness, by which the suite gets at "
-            f"it: a function's import path, 'module:function'; see section 9 of {_PAGE}"
+            f"it: a function's import path, 'module:function'; see section 9 of {CONNECTOR_PAGE}"
         )
     if not isinstance(path, str) or ":" not in path:
         raise HarnessError(f"mount_harness of the {name} connector must be 'module:function', not {path!r}")
