@@ -54,7 +54,7 @@ def test_it_is_imported_when_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (None, r"the fake connector declares the feature 'mount' and names no mount_harness.*section 9 of docs/"),
+        (None, r"the fake connector declares the feature 'mount' and names no mount_harness.*section 10 of docs/"),
         ("harness", r"mount_harness of the fake connector must be 'module:function', not 'harness'"),
         (serve, r"mount_harness of the fake connector must be 'module:function', not <function serve"),
         ("no_such_package:serve", r"fake connector, 'no_such_package:serve', cannot be imported: No module named"),

@@ -66,7 +66,7 @@ def load_harness(connector: type[Any]) -> Harness:
     if path is None:
         raise HarnessError(
             f"the {name} connector declares the feature 'mount' and names no mount_harness, by which the suite gets at "
-            f"it: a function's import path, 'module:function'; see section 9 of {CONNECTOR_PAGE}"
+            f"it: a function's import path, 'module:function'; see section 10 of {CONNECTOR_PAGE}"
         )
     if not isinstance(path, str) or ":" not in path:
         raise HarnessError(f"mount_harness of the {name} connector must be 'module:function', not {path!r}")
