@@ -50,14 +50,13 @@ class LogsBadMessages(BrokenChannel):
 
 @breaks("LOG-3")
 class WritesToWhoIsGone(BrokenChannel):
+    """Writes byte for byte: once a write has failed, more of them follow in the same turn, whatever the machine does."""
+
     __slots__ = ()
 
     def _flush(self) -> None:
-        for _ in range(8):
-            self._transport.write(b"")  # type: ignore[attr-defined]
-        data = b"".join(self._protocol.data_to_send())  # type: ignore[attr-defined]
-        if data:
-            self._transport.write(data)  # type: ignore[attr-defined]
+        for byte in b"".join(self._protocol.data_to_send()):  # type: ignore[attr-defined]
+            self._transport.write(bytes([byte]))  # type: ignore[attr-defined]
 
 
 @breaks("LOG-3")
