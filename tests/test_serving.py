@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -150,6 +151,28 @@ def test_stop_2_run_without_a_callback(stub: type[Any]) -> None:
     run(APP, Stops)
 
     assert stub.log == STOPPED
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_garbage_collector_passes_over_what_the_start_has_left(stub: type[Any], is_frozen: bool) -> None:
+    counts: list[int] = []
+
+    def listening(connector: Connector) -> None:
+        counts.append(gc.get_freeze_count())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if is_frozen:
+        gc.freeze()
+    before = gc.get_freeze_count()
+    try:
+        run(APP, stub, on_listening=listening)
+        after = gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+
+    assert counts[0] > 1000
+    assert after == before
+    assert (before > 0) is is_frozen
 
 
 @pytest.mark.rule("STOP-3")

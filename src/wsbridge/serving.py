@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from wsbridge._process.activation import notify
+from wsbridge._process.garbage import start_set_aside
 from wsbridge._process.loops import LoopName, loop_factory
 from wsbridge._process.signals import StopSignals, stop_signals
 from wsbridge.application import Application
@@ -112,7 +113,7 @@ def run(
     The stop is that of STOP-2; a second SIGINT cuts off at once what has not ended. A signal that comes before it
     serves ends it too, whatever the application's lifespan waits for (STOP-11). A SIGHUP that was ignored, as by
     ``nohup``, still is (STOP-12). Where the environment has ``NOTIFY_SOCKET``, systemd is told when it serves and when
-    it stops (STOP-15).
+    it stops (STOP-15). While it serves, the garbage collector passes over what its start has left (`gc.freeze`).
 
     Args:
         app: What to serve.
@@ -190,6 +191,7 @@ async def _run(
                 return
             if certificate is not None:
                 await stack.enter_async_context(certificate.renewing())
+            stack.enter_context(start_set_aside())
             log_urls(server)
             is_ready = True
             notify("READY=1")
