@@ -50,7 +50,7 @@ class LogsBadMessages(BrokenChannel):
 
 @breaks("LOG-3")
 class WritesToWhoIsGone(BrokenChannel):
-    """Writes byte for byte: once a write has failed, more of them follow in the same turn, whatever the machine does."""
+    """Writes byte for byte: once a write has failed, more of them follow in the same turn."""
 
     __slots__ = ()
 

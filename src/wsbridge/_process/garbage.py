@@ -14,8 +14,8 @@ def start_set_aside() -> Iterator[None]:
     """Set aside, while the block runs, what the start has left, which a full collection would go through.
 
     Modules, classes and routes live as long as the process. To look through them holds the event loop for 14 to 24 ms
-    where aiohttp is imported (`gc.freeze` was made for it). Whoever has frozen something already decides for the process:
-    then nothing is done, since there is no way to thaw a part.
+    where aiohttp is imported (`gc.freeze` was made for it). Whoever has frozen something already decides for the
+    process: then nothing is done, since there is no way to thaw a part.
     """
     if gc.get_freeze_count():
         yield
