@@ -17,10 +17,11 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.checks.starting import Certificates, free_port, occupied
+from wsbridge.conformance.checks.starting import free_port, occupied
 from wsbridge.conformance.client import Close, Closed
 from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel

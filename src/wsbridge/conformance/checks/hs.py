@@ -19,7 +19,7 @@ __all__ = ["ask", "handshake"]
 
 def handshake(served: Served, target: str = "/", **request: Any) -> HandshakeRequest:
     """Return a request for a path of what is served; see `HandshakeRequest.build`."""
-    return HandshakeRequest.build(served.address, target=served.path + target, **request)
+    return HandshakeRequest.build(served.address, target=served.target(target), **request)
 
 
 async def ask(served: Served, *, target: str = "/", head: bool = False, **request: Any) -> HttpResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from ssl import SSLContext
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,11 @@ from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT, TimeLimits
 from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
 from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.shape import WHOLE, Shape, request_pieces
 
-__all__ = ["HttpConnection"]
+__all__ = ["APART", "HttpConnection"]
+
+APART = 0.001  # seconds between pieces that shall be read one by one
 
 
 class HttpConnection:
@@ -26,6 +30,7 @@ class HttpConnection:
         limits: Its time limits.
         log: What went over the wire.
         response: The last HTTP response, None before it.
+        shape: How what is sent is put on the wire.
     """
 
     def __init__(self, link: PeerLink) -> None:
@@ -34,6 +39,7 @@ class HttpConnection:
         self.limits = link.limits
         self.log = link.limits.log
         self.response: HttpResponse | None = None
+        self.shape: Shape = WHOLE
         self._reading = asyncio.Lock()
 
     @classmethod
@@ -47,6 +53,7 @@ class HttpConnection:
         timeout: float = DEFAULT_TIMEOUT,
         timeout_scale: float = 1.0,
         log: WireLog | None = None,
+        shape: Shape = WHOLE,
     ) -> Self:
         """Connect to `(host, port)` or a Unix socket's path, over TLS with `ssl`, and send nothing more.
 
@@ -58,6 +65,7 @@ class HttpConnection:
             timeout: For each call that is given none, this one too.
             timeout_scale: What each timeout is multiplied by.
             log: Where to log, a new log if None.
+            shape: How what is sent is put on the wire.
         """
         limits = TimeLimits(timeout, timeout_scale, log)
         link: PeerLink
@@ -67,7 +75,9 @@ class HttpConnection:
             link = await SocketLink.open(
                 address, limits, ssl=ssl, server_hostname=server_hostname, recv_buffer=recv_buffer
             )
-        return cls(link)
+        made = cls(link)
+        made.shape = shape
+        return made
 
     async def __aenter__(self) -> Self:
         """Return the peer."""
@@ -87,7 +97,18 @@ class HttpConnection:
     async def request(self, raw: bytes) -> None:
         """Send bytes of an HTTP request, the whole of it or a part."""
         self.log.add("sent", len(raw), repr(raw[:300]))
-        await self.link.send(raw)
+        await self._send_pieces(request_pieces(raw, self.shape.cut))
+
+    async def _send_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Send pieces, with time enough after each but the last for the server to read it.
+
+        A server in the same event loop has read a piece before the next is sent: what came in is handled before the
+        timer. (One turn of the loop is not enough: there the sender's turn comes first, and two pieces make one read.)
+        """
+        for number, piece in enumerate(pieces, 1):
+            await self.link.send(piece)
+            if number < len(pieces):
+                await asyncio.sleep(APART)
 
     async def read_response(self, timeout: float | None = None, *, head: bool = False) -> HttpResponse:
         """Read one HTTP response with its body; `head` if it answers HEAD and so has none.

@@ -30,6 +30,7 @@ class Check:
         wire: Whether it is about bytes on a wire, or sockets; a connector that has neither refuses their options.
         limit: Seconds after which it has failed.
         tls: Whether it needs TLS; a connector that has none refuses that.
+        fixed: The conditions, by the names of their axes, under which it says nothing, though it does not set them.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Check:
     wire: bool
     limit: float
     tls: bool = False
+    fixed: frozenset[str] = frozenset()
 
 
 _CHECKS: dict[str, Check] = {}
@@ -57,6 +59,7 @@ def check(
     wire: bool = False,
     tls: bool = False,
     limit: float = 20,
+    fixed: Iterable[str] = (),
 ) -> Callable[[F], F]:
     """Register an async function as a check of ``rule``; its name is the scenario, its docstring the title."""
 
@@ -77,6 +80,7 @@ def check(
             wire=wire,
             tls=tls,
             limit=limit,
+            fixed=frozenset(fixed),
         )
         if made.id in _CHECKS:
             raise ValueError(f"two checks are named {made.id}")

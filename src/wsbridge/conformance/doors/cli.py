@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.harness import report as reports
-from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.conditions import AXES, PLAIN, Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
+from wsbridge.conformance.harness.pairwise import COMBINE, Combine
 from wsbridge.conformance.harness.selection import check_known, current_rules, select, why_none
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
-from wsbridge.conformance.harness.target import TargetError
+from wsbridge.conformance.harness.target import TargetError, is_url
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.errors import LoopNotInstalledError
 
@@ -51,6 +52,8 @@ Examples:
   wsbridge conformance aiohttp tornado former.json --report matrix.html
   wsbridge conformance aiohttp --json now.json --baseline former.json
   wsbridge conformance aiohttp --loop uvloop --debug --eager-tasks
+  wsbridge conformance aiohttp --rule RECV --condition compress=on,cut=head
+  wsbridge conformance aiohttp --conditions all --seed 7
   wsbridge conformance --list --rule RECV
 
 \b
@@ -94,6 +97,14 @@ class _Settings:
     isolate: bool
     known: dict[str, Known]
     conditions: Conditions
+    combine: Combine | None
+    seed: int | None
+
+    def combine_for(self, target: str) -> Combine:
+        """Return which combinations are played: the pairs where the whole of the suite is run as it stands."""
+        if self.combine is not None:
+            return self.combine
+        return "plain" if self.rules or self.conditions != PLAIN or is_url(target) else "pairs"
 
 
 @click.command("conformance", epilog=_EPILOG)
@@ -130,7 +141,23 @@ class _Settings:
 )
 @click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
 @click.option("--eager-tasks", is_flag=True, help="Let its tasks start at once (asyncio.eager_task_factory).")
+@click.option(
+    "--condition",
+    "condition",
+    multiple=True,
+    metavar="AXIS=VALUE",
+    help="Run each check under it, such as compress=on; may be repeated. --list-conditions shows what there is.",
+)
+@click.option(
+    "--conditions",
+    "combine",
+    type=click.Choice(COMBINE),
+    help="Run checks under combinations too: pairs, each pair of conditions once in a family of rules; all, for a long "
+    "night; plain, none.  [default: pairs; plain with --rule or --condition, or for a URL]",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose the combinations as a former run has.")
 @click.option("--no-isolate", is_flag=True, help="Run the checks in this process, for a debugger.")
+@click.option("--list-conditions", is_flag=True, help="List what --condition takes, and do nothing.")
 @click.option("--list", "list_only", is_flag=True, help="List rules and checks, and do nothing.")
 @click.pass_context
 def conformance(
@@ -150,7 +177,11 @@ def conformance(
     loop: LoopName,
     debug: bool,
     eager_tasks: bool,
+    condition: tuple[str, ...],
+    combine: Combine | None,
+    seed: int | None,
     no_isolate: bool,
+    list_conditions: bool,
     list_only: bool,
 ) -> None:
     """Check connectors, or running servers in any language, against the contract.
@@ -161,6 +192,9 @@ def conformance(
     if list_only:
         _list(rules)
         return
+    if list_conditions:
+        _list_conditions()
+        return
     if not targets:
         raise click.UsageError("say what to check: a connector's name, module:Class, ws://host:port or a FILE.json")
     sys.path.insert(0, str(Path.cwd()))  # for module:Class, as for wsbridge serve
@@ -169,8 +203,9 @@ def conformance(
         known = {} if known_failing is None else load_known_failing(known_failing)
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
-        conditions = Conditions(loop, debug, eager_tasks)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions)
+        conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks)
+        conditions = Conditions.parse(condition).over(conditions)
+        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions, combine, seed)
         select(all_checks(), settings.rules)
         found = [result for target in targets for result in _results(target, settings, console)]
     except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
@@ -202,7 +237,9 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             progress=tell,
             known_failing=settings.known,
             model=settings.model,
-            **asdict(settings.conditions),
+            conditions=settings.conditions,
+            combine=settings.combine_for(target),
+            seed=settings.seed,
         )
     return [result]
 
@@ -229,7 +266,7 @@ def _progress(target: str, console: Console) -> AbstractContextManager[Callable[
 def _line(target: str, progress: Progress, console: Console) -> None:
     """Print a line for each check that has run."""
     if (result := progress.result) is not None:
-        mark = f"{target}  {result.verdict:<11}  {result.check}  {result.seconds:.2f} s"
+        mark = f"{target}  {result.verdict:<11}  {result.label}  {result.seconds:.2f} s"
         failed = f"  {_short(result.message)}" if result.verdict is Verdict.FAIL else ""
         remark = f"  ({result.remark})" if result.remark else ""
         console.print(mark + remark + failed, markup=False, soft_wrap=True)
@@ -263,12 +300,13 @@ class _Bar:
 
     def _tell(self, progress: Progress) -> None:
         if progress.result is None:
-            self._bar.update(self._task, description=progress.check, total=progress.total)
+            under = f" under {progress.under}" if progress.under else ""
+            self._bar.update(self._task, description=progress.check + under, total=progress.total)
             return
         self._bar.update(self._task, completed=progress.number)
         if progress.result.verdict is Verdict.FAIL:
             self._console.print("fail", style=_STYLES["fail"], end="  ")
-            self._console.print(progress.result.check, _short(progress.result.message), sep="  ", markup=False)
+            self._console.print(progress.result.label, _short(progress.result.message), sep="  ", markup=False)
 
 
 def _short(message: str) -> str:
@@ -315,7 +353,7 @@ def _styled(value: object, state: str) -> str:
 def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> None:
     lines: list[tuple[str, str, str]] = []
     for failed in result.failures:
-        lines.append(("fail", failed.check, failed.message))
+        lines.append(("fail", failed.label, failed.message))
     for problem in result.problems:
         lines.append(("fail", problem, ""))
     for failed in result.known_failures:
@@ -329,6 +367,9 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
     for state, what, message in lines:
         console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
         console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
+    if result.seed is not None:
+        count = sum(bool(other.conditions) for other in result.results)
+        console.print(f"  {count} of the checks were run under combined conditions; --seed {result.seed} chooses the same")
     if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)
@@ -380,6 +421,13 @@ def _list(wanted: Sequence[str]) -> None:
         for check in checks:
             if check.rule == rule.id and (not wanted or any(matching(id, check.id) for id in wanted)):
                 click.echo(f"    {check.id}{_marks(check)}\n        {check.title}")
+
+
+def _list_conditions() -> None:
+    for name, axis in AXES.items():
+        click.echo(click.style(name, bold=True) + f"  {axis.text}")
+        for number, (value, meaning) in enumerate(axis.values.items()):
+            click.echo(f"    {name}={value}\n        {meaning}{'' if number else ' (as checks stand)'}")
 
 
 def _takes_in(wanted: str, rule: str) -> bool:

@@ -22,6 +22,7 @@ from wsbridge.conformance import lateness
 from wsbridge.conformance.client import Closed, LogEntry, WireLog
 from wsbridge.conformance.contract import Check, CheckFailed, equal, true
 from wsbridge.conformance.harness.bench import Bench, watched
+from wsbridge.conformance.harness.setting import NotApplicable
 from wsbridge.conformance.harness.stacks import where
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import Cause, CheckResult, Verdict
@@ -96,9 +97,17 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
     else:
         outcome = _as_declared(check, bench, _with_unhandled(bench, _outcome(check, bench)))
     seconds = round(time.perf_counter() - started, 4)
+    conditions = str(target.conditions)
     if outcome.verdict is not Verdict.FAIL:
         return CheckResult(
-            check.id, check.rule, outcome.verdict, seconds, outcome.message, deviations=dict(bench.deviated)
+            check.id,
+            check.rule,
+            outcome.verdict,
+            seconds,
+            outcome.message,
+            deviations=dict(bench.deviated),
+            conditions=conditions,
+            open_to=sorted(bench.setting.open_to - check.fixed),
         )
     formatter = logging.Formatter("%(levelname)s %(message)s")
     return CheckResult(
@@ -112,6 +121,7 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
         bench.recorder.lines(),
         [formatter.format(record) for record in bench.logs],
         outcome.cause,
+        conditions=conditions,
     )
 
 
@@ -124,8 +134,10 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     limit = check.limit * bench.scale
     left: list[str] = []
     try:
-        with _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
+        with bench.setting, _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
             _run_in_loop(check, bench, limit, left)
+    except NotApplicable as exc:
+        return _Outcome(Verdict.NOT_APPLICABLE, str(exc))
     except CheckFailed as exc:
         return _failure(str(exc), "hang" if isinstance(exc, _Overdue) else "promise", exc)
     except _Hang as exc:
@@ -134,11 +146,15 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
         if isinstance(exc, Closed):  # the peer was promised more of the connection
             return _failure(f"Closed: {exc}", "promise", exc)
+        if isinstance(exc, BaseExceptionGroup) and (refused := exc.subgroup(NotApplicable)) is not None:
+            return _Outcome(Verdict.NOT_APPLICABLE, str(refused.exceptions[0]))
         if failed := _failures(exc):
             return _failure("; ".join(failed), "promise", exc)
         return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
     if left:
         return _Outcome(Verdict.FAIL, "; ".join(left[:10]), "left-over")
+    if missing := bench.setting.missing():
+        return _Outcome(Verdict.NOT_APPLICABLE, missing)
     if bench.deviated:
         text = "; ".join(f"{scenario}: {observed}" for scenario, observed in bench.deviated.items())
         return _Outcome(Verdict.DEVIATION, text)

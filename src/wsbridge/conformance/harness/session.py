@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from wsbridge._process.loops import LoopName
 from wsbridge.conformance.client import WireTimeout
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.check_process import CheckProcess
-from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.conditions import AXES, OF_THE_LOOP, PLAIN, Conditions
 from wsbridge.conformance.harness.execution import fairly, run_check
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing, matching
+from wsbridge.conformance.harness.pairwise import Combine, Place, family, plan, singles
 from wsbridge.conformance.harness.selection import (
     MODEL_CHECK,
     applicable,
@@ -26,6 +28,7 @@ from wsbridge.conformance.harness.selection import (
     current_titles,
     select,
 )
+from wsbridge.conformance.harness.setting import values_for
 from wsbridge.conformance.harness.suite_result import SuiteResult
 from wsbridge.conformance.harness.target import (
     BrokenTargetError,
@@ -44,6 +47,9 @@ __all__ = ["Progress", "Session", "run"]
 _FIRST = "HS-1/accept-key"
 """The check that asks least of a connector beyond its start: a plain handshake."""
 
+_QUICK = 1.0
+"""Seconds, times the scale, that a check may take which is played under several conditions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -54,12 +60,14 @@ class Progress:
         number: Its number, from 1.
         total: How many there are.
         result: None before it has run.
+        under: The conditions, where they are others than the run's.
     """
 
     check: str
     number: int
     total: int
     result: CheckResult | None = None
+    under: str = ""
 
 
 class Session:
@@ -93,10 +101,12 @@ class Session:
         if not hasattr(os, "killpg"):
             raise TargetError("the conformance suite needs a Unix system, such as Linux or macOS, or WSL on Windows")
         conditions.check()
+        self._conditions = conditions
+        self._spec = spec
         self.scale = scale
         self.name = target if isinstance(target, str) else target.__qualname__
         self.is_url = is_url(spec)
-        if self.is_url and conditions != PLAIN:
+        if self.is_url and conditions.chosen.keys() & OF_THE_LOOP:
             raise TargetError(f"{spec} cannot be checked under {conditions}: a running server's event loop is its own")
         self._process: CheckProcess | None = None
         self._target = None
@@ -137,14 +147,19 @@ class Session:
         """Return the checks for a kind of target, in the order of the catalogue."""
         return applicable(is_url=is_url)
 
-    def run(self, check: Check, *, repeat: int = 1) -> CheckResult:
+    def run(self, check: Check, *, repeat: int = 1, conditions: Conditions | None = None) -> CheckResult:
         """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
 
         A failure while the machine stalled does not count: the check is run once more, and says so. One whose peers
         got no answer at all has the session look whether the connector answers any handshake; if it does not,
         `broken` says so from then on, and no more checks run.
+
+        Args:
+            check: The check.
+            repeat: How often.
+            conditions: What it is run under, instead of the session's.
         """
-        result = self._run(check, repeat)
+        result = self._run(check, repeat, conditions)
         if self.broken is None and not self._answers and _is_unanswered(result):
             first = result if check.id == _FIRST else self._once(_first_check())
             if _is_unanswered(first):
@@ -153,25 +168,59 @@ class Session:
             self._answers = True
         return result
 
-    def _run(self, check: Check, repeat: int) -> CheckResult:
+    def _run(self, check: Check, repeat: int, conditions: Conditions | None) -> CheckResult:
         runs = repeat if check.stochastic else 1
-        result = self._once(check)
+        result = self._once(check, conditions)
         number, seconds, stalled = 1, result.seconds, result.stalled
         while number < runs and result.verdict is not Verdict.FAIL:
-            result = self._once(check)
+            result = self._once(check, conditions)
             number, seconds, stalled = number + 1, seconds + result.seconds, max(stalled, result.stalled)
         if runs == 1:
             return result
         message = f"run {number} of {runs}: {result.message}" if result.verdict is Verdict.FAIL else result.message
         return replace(result, seconds=round(seconds, 4), runs=number, message=message, stalled=stalled)
 
-    def _once(self, check: Check) -> CheckResult:
+    def _once(self, check: Check, conditions: Conditions | None = None) -> CheckResult:
         if self.broken is not None:
             return self._not_run(check.id)
         if self._process is not None:
-            return fairly(partial(self._process.run, check), self.scale)
+            return fairly(partial(self._process.run, check, conditions=conditions), self.scale)
         assert self._target is not None
-        return run_check(check, self._target, scale=self.scale)
+        target = self._target if conditions is None else replace(self._target, conditions=conditions)
+        return run_check(check, target, scale=self.scale)
+
+    def places(self, results: Iterable[CheckResult], combine: Combine, seed: int) -> list[Place]:
+        """Return which checks are to be run under which conditions, beside the session's.
+
+        Args:
+            results: What came of the checks as they stand: those that hold are played on.
+            combine: ``pairs``: each pair of conditions once in each family of rules, by quick checks. ``all``: each
+                pair once for each rule, and each condition once for each check. ``plain``: none.
+            seed: Decides which check meets which conditions.
+        """
+        if combine == "plain":
+            return []
+        holding = [r for r in results if r.verdict in (Verdict.PASS, Verdict.DEVIATION) and not r.conditions]
+        values = self._values()
+        if combine == "pairs":
+            holding = [result for result in holding if result.seconds < _QUICK * self.scale]
+        groups: dict[str, dict[str, frozenset[str]]] = {}
+        for result in holding:
+            group = family(result.rule) if combine == "pairs" else result.rule
+            groups.setdefault(group, {})[result.check] = frozenset(result.open_to)
+        chance = random.Random(seed)
+        places = [place for checks in groups.values() for place in plan(checks, values, chance)]
+        if combine == "all":
+            places += singles({check: axes for checks in groups.values() for check, axes in checks.items()}, values)
+        return [(check, conditions.over(self._conditions)) for check, conditions in places]
+
+    def _values(self) -> dict[str, tuple[str, ...]]:
+        """Return the values of each axis that the target can have, that of the session alone where it has chosen."""
+        target = self._target if self._target is not None else resolve(self._spec)
+        chosen = self._conditions.chosen
+        return {
+            axis: (AXES[axis].plain,) if axis in chosen else values for axis, values in values_for(target).items()
+        }
 
     def _not_run(self, check: str) -> CheckResult:
         assert self.broken is not None
@@ -204,6 +253,9 @@ def run(
     loop: LoopName = "asyncio",
     debug: bool = False,
     eager_tasks: bool = False,
+    conditions: Conditions | str = PLAIN,
+    combine: Combine = "plain",
+    seed: int | None = None,
 ) -> SuiteResult:
     """Check ``target`` against the contract and return the result.
 
@@ -220,6 +272,9 @@ def run(
         loop: The event loop of each check, and so of the connector: ``"asyncio"`` or ``"uvloop"`` (THR-4).
         debug: Whether asyncio's debug mode is on in it.
         eager_tasks: Whether its tasks start at once, as `asyncio.eager_task_factory` has it; from Python 3.12 on.
+        conditions: What each check is run under, as ``compress=on,cut=head`` or as a `Conditions`.
+        combine: Which combinations of conditions are played besides; see `Session.places`.
+        seed: Decides which check meets which of them; None: one by chance, which the result tells.
 
     Raises:
         LoopNotInstalledError: uvloop is not installed.
@@ -230,7 +285,11 @@ def run(
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
     known = {} if known_failing is None else load_known_failing(known_failing)
     check_known(known)
-    conditions = Conditions(loop, debug, eager_tasks)
+    given = Conditions.parse([conditions]) if isinstance(conditions, str) and conditions else conditions or PLAIN
+    assert isinstance(given, Conditions)
+    conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks).over(given)
+    if combine != "plain" and seed is None:
+        seed = random.randrange(10_000)
     started, clock = datetime.now(UTC), time.perf_counter()
     with Session(target, scale=scale, isolate=isolate, conditions=conditions) as session:
         checks = select(session.checks(), rules)
@@ -239,12 +298,12 @@ def run(
         results: list[CheckResult] = []
         total = len(checks) + model
 
-        def step(id: str, number: int, once: Callable[[], CheckResult]) -> None:
+        def step(id: str, number: int, once: Callable[[], CheckResult], under: str = "") -> None:
             if progress is not None:
-                progress(Progress(id, number, total))
+                progress(Progress(id, number, total, None, under))
             results.append(once())
             if progress is not None:
-                progress(Progress(id, number, total, results[-1]))
+                progress(Progress(id, number, total, results[-1], under))
 
         was_broken, ended = session.broken is not None, ""
         for number, check in enumerate(checks, 1):
@@ -252,6 +311,12 @@ def run(
             if session.broken is not None and not was_broken and number < total:
                 ended = f"{total - number} of {total} checks were not run: {session.broken}"
                 break
+        if not ended:
+            by_id = {check.id: check for check in checks}
+            places = session.places(results, combine, 0 if seed is None else seed)
+            total += len(places)
+            for number, (id, under) in enumerate(places, len(checks) + 1):
+                step(id, number, partial(session.run, by_id[id], conditions=under), str(under))
         if model and not ended:
             step(MODEL_CHECK, total, session.run_model)
         return SuiteResult(
@@ -266,6 +331,7 @@ def run(
             scale=scale,
             repeat=repeat,
             conditions=conditions,
+            seed=seed if combine != "plain" else None,
         )
 
 

@@ -57,7 +57,8 @@ class SuiteResult:
         seconds: How long it took; 0 in a committed report.
         scale: What every time limit was stretched by.
         repeat: How often the stochastic checks ran.
-        conditions: What held for the event loop of each check.
+        conditions: What each check was run under, but for those that say what they were.
+        seed: What decided which checks met which conditions; None: each ran under the same.
     """
 
     target: TargetInfo
@@ -71,6 +72,7 @@ class SuiteResult:
     scale: float = 1.0
     repeat: int = 1
     conditions: Conditions = PLAIN
+    seed: int | None = None
 
     @property
     def conformant(self) -> bool:
@@ -124,7 +126,8 @@ class SuiteResult:
             "seconds": self.seconds,
             "scale": self.scale,
             "repeat": self.repeat,
-            "conditions": asdict(self.conditions),
+            "conditions": self.conditions.chosen,
+            **({} if self.seed is None else {"seed": self.seed}),
             "problems": list(self.problems),
             "known": {id: {"reason": known.reason, "link": known.link} for id, known in self.known.items()},
             "results": [self._result_json(result) for result in self.results],
@@ -133,6 +136,7 @@ class SuiteResult:
 
     def _result_json(self, result: CheckResult) -> dict[str, Any]:
         data = result.to_json()
+        data.pop("open_to", None)  # which is for the plan of a run alone
         if title := self.titles.get(result.check):
             data["title"] = title
         return data
@@ -163,7 +167,8 @@ class SuiteResult:
                 seconds=data["seconds"],
                 scale=data["scale"],
                 repeat=data["repeat"],
-                conditions=Conditions(**data.get("conditions", {})),
+                conditions=_conditions(data.get("conditions", {})),
+                seed=data.get("seed"),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"this report is damaged: {exc!r}") from exc
@@ -172,8 +177,9 @@ class SuiteResult:
         """Return it without what differs from run to run, such as times and logs, and what the catalogue tells."""
         python = ".".join(self.target.python.split(".")[:2])
         results = tuple(
-            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0)
+            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0, open_to=[])
             for result in self.results
+            if self.seed is None or not result.conditions
         )
         return replace(
             self,
@@ -229,9 +235,9 @@ class Changes:
 
 
 def compare(former: SuiteResult, now: SuiteResult) -> Changes:
-    """Return what differs between two reports of a target."""
-    before = {result.check: result.verdict for result in former.results}
-    after = {result.check: result.verdict for result in now.results}
+    """Return what differs between two reports of a target; what a seed has chosen is left out."""
+    before = {result.check: result.verdict for result in former.results if former.seed is None or not result.conditions}
+    after = {result.check: result.verdict for result in now.results if now.seed is None or not result.conditions}
     both = [check for check in after if check in before and after[check] is not before[check]]
     return Changes(
         failing=tuple(check for check in both if after[check] is Verdict.FAIL),
@@ -244,3 +250,10 @@ def compare(former: SuiteResult, now: SuiteResult) -> Changes:
         new=tuple(check for check in after if check not in before),
         gone=tuple(check for check in before if check not in after),
     )
+
+
+def _conditions(data: Mapping[str, Any]) -> Conditions:
+    """Return the conditions of a report; those of 0.1 were of the event loop, two of them true or false."""
+    if "eager_tasks" in data:
+        return Conditions.of_the_loop(data["loop"], debug=data["debug"], eager_tasks=data["eager_tasks"])
+    return Conditions(**data)

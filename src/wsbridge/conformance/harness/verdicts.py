@@ -23,6 +23,8 @@ class Verdict(enum.StrEnum):
     """The rule does not hold, the connector says so, and what it says was observed."""
     UNSUPPORTED = "unsupported"
     """The connector lacks the feature, and refused the option for it as it must."""
+    NOT_APPLICABLE = "not-applicable"
+    """The check cannot be put under the conditions that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class CheckResult:
         deviations: What deviates, by scenario, with what was observed as declared.
         output: For a failure in a worker: the last that its process wrote.
         runs: How often it was run; the last run is the one that is told of.
+        conditions: What it was run under, as ``--condition`` takes it; "": as it stands.
+        open_to: The conditions that it can be put under, by the names of their axes.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
     """
 
@@ -59,7 +63,19 @@ class CheckResult:
     deviations: dict[str, str] = field(default_factory=dict[str, str])
     output: str = ""
     runs: int = 1
+    conditions: str = ""
+    open_to: list[str] = field(default_factory=list[str])
     stalled: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The check, and what it was run under if not as it stands."""
+        return f"{self.check} under {self.conditions}" if self.conditions else self.check
+
+    @property
+    def arguments(self) -> str:
+        """What runs just this: arguments of ``wsbridge conformance TARGET``."""
+        return f"--rule {self.check}" + (f" --condition {self.conditions}" if self.conditions else "")
 
     @property
     def remark(self) -> str:
