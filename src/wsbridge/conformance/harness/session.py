@@ -282,13 +282,15 @@ def _first_check() -> Check:
 def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing, *, is_whole: bool) -> tuple[str, ...]:
     """Return what is wrong beside failing checks."""
     problems: list[str] = []
+    applied = [result for result in results if result.verdict is not Verdict.NOT_APPLICABLE]
     for id in known:
-        ran = [result for result in results if matching(id, result.check)]
+        ran = [result for result in applied if matching(id, result.check)]
         # if only some checks of a rule were selected, it may fail in another
         if ran and ("/" in id or is_whole) and all(result.verdict is not Verdict.FAIL for result in ran):
             problems.append(f"{id} is listed as known to fail, but passes: take it off the list")
     if is_whole:
-        failed = {result.rule for result in results if result.verdict is Verdict.FAIL}
+        unseen = (Verdict.FAIL, Verdict.NOT_APPLICABLE)
+        failed = {result.rule for result in results if result.verdict in unseen}
         seen = {scenario for result in results for scenario in result.deviations}
         problems += [
             f"the deviation {scenario} is declared, but no check has seen it"

@@ -23,6 +23,8 @@ class Verdict(enum.StrEnum):
     """The rule does not hold, the connector says so, and what it says was observed."""
     UNSUPPORTED = "unsupported"
     """The connector lacks the feature, and refused the option for it as it must."""
+    NOT_APPLICABLE = "not-applicable"
+    """It was not run: under the conditions of the run it would be about something else. Never counted as a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class CheckResult:
         output: For a failure in a worker: the last that its process wrote.
         runs: How often it was run; the last run is the one that is told of.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
+        conditions: Under which conditions it was run, or is not applicable; "": under none that are worth a word.
     """
 
     check: str
@@ -60,6 +63,12 @@ class CheckResult:
     output: str = ""
     runs: int = 1
     stalled: float = 0.0
+    conditions: str = ""
+
+    @property
+    def label(self) -> str:
+        """The check's id, with the conditions, if any."""
+        return f"{self.check} [{self.conditions}]" if self.conditions else self.check
 
     @property
     def remark(self) -> str:
