@@ -23,8 +23,6 @@ from wsbridge.conformance.checks import all_checks
 
 pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.slow
-
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"
 ROOT = Path(__file__).parents[1]

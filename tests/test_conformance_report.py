@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -19,11 +20,9 @@ from wsbridge.conformance import SuiteResult, Verdict
 from wsbridge.conformance.client import LogEntry
 from wsbridge.conformance.harness import report
 from wsbridge.conformance.harness.known import Known
-from wsbridge.conformance.harness.suite_result import RuleInfo
+from wsbridge.conformance.harness.suite_result import RuleInfo, compare
 from wsbridge.conformance.harness.target import TargetInfo
 from wsbridge.conformance.harness.verdicts import CheckResult
-
-pytestmark = pytest.mark.slow
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +154,53 @@ def test_a_rule_holds_if_a_part_of_it_is_unsupported() -> None:
     assert [cells[0].state for _, rows in made.groups for rule, cells in rows if rule.id == "RECV-1"] == ["pass"]
 
 
+NOT_RUN = CheckResult(
+    "RECV-1/raw", "RECV-1", Verdict.NOT_APPLICABLE, message="its frames are deflated", conditions="compress=every"
+)
+LEFT_OUT = SuiteResult(
+    RIGHT.target, (CheckResult("HS-1/plain", "HS-1", Verdict.PASS, 0.1), NOT_RUN), RULES, titles={"RECV-1/raw": "Raw."}
+)
+
+
+def test_what_is_not_applicable_counts_nowhere_as_a_pass() -> None:
+    assert LEFT_OUT.counts["pass"] == 1
+    assert LEFT_OUT.counts["not-applicable"] == 1
+    assert LEFT_OUT.conformant
+    assert not SuiteResult(RIGHT.target, (NOT_RUN,), RULES).conformant  # nothing was checked
+    made = report.matrix([LEFT_OUT])
+    assert [cells[0].state for _, rows in made.groups for rule, cells in rows if rule.id == "RECV-1"] == [
+        "not-applicable"
+    ]
+    assert report.verdict_line(LEFT_OUT) == "conformant: 1 passed, 1 not applicable"
+
+
+def test_what_is_not_applicable_is_in_every_report_with_its_conditions() -> None:
+    data = json.loads(json.dumps(LEFT_OUT.to_json()))
+    matches(SCHEMA, data)
+    assert data["results"][1]["conditions"] == "compress=every"
+    assert SuiteResult.from_json(data) == LEFT_OUT
+    text = report.markdown([LEFT_OUT])
+    assert "| ws://127.0.0.1:1 | Server: Right/1, wsbridge 0.1.0 | yes | 1 | 0 | 0 | 0 | 1 |" in text
+    assert "### Not applicable\n\n- ws://127.0.0.1:1: `RECV-1/raw [compress=every]`" in text
+    suite = ElementTree.fromstring(report.junit([LEFT_OUT]))[0]
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", "1")
+    skipped = suite.find("testcase[@name='RECV-1/raw [compress=every]']/skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "not applicable: its frames are deflated"
+    shown = " ".join(_Page(report.html([LEFT_OUT])).text)
+    assert "○ not applicable" in shown
+    assert "○ is not applicable under the conditions" in text
+    assert "○" not in report.markdown([RIGHT])
+    assert "RECV-1/raw [compress=every]" in shown
+
+
+def test_a_failure_that_is_no_longer_applicable_has_not_begun_to_pass() -> None:
+    failed = replace(NOT_RUN, verdict=Verdict.FAIL)
+    changes = compare(replace(LEFT_OUT, results=(failed,)), replace(LEFT_OUT, results=(NOT_RUN,)))
+    assert changes.passing == ()
+    assert changes.changed == (("RECV-1/raw", "fail", "not-applicable"),)
+
+
 def test_a_stable_report_takes_rules_and_titles_from_the_catalogue() -> None:
     made = report.matrix([LEFT.stable()])
     sentences = {rule.id: rule.sentence for _, rows in made.groups for rule, _ in rows}
@@ -204,7 +250,7 @@ def test_the_text_of_a_failure_has_all_that_is_known() -> None:
 
 def test_the_legend_names_every_symbol() -> None:
     assert set(report.LEGEND) == set(report.SYMBOLS)
-    assert re.findall("[✔✘⚠≈⊘·]", report.legend_line()) == list(report.SYMBOLS.values())
+    assert re.findall("[✔✘⚠≈⊘○·]", report.legend_line()) == list(report.SYMBOLS.values())
 
 
 # ---- JUnit ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -831,3 +832,14 @@ def test_a_deviation_that_nobody_has_seen_is_a_problem() -> None:
 
     problems = _problems(result.target, list(result.results), {}, is_whole=True)
     assert "the deviation RECV-9/unmasked-frame is declared, but no check has seen it" in problems
+
+
+def test_what_was_not_applicable_neither_passes_nor_leaves_a_deviation_unseen() -> None:
+    from wsbridge.conformance.harness.session import _problems
+
+    left_out = CheckResult("RECV-9/unmasked-frame", "RECV-9", Verdict.NOT_APPLICABLE)
+    declared = {left_out.check: {"outcome": "delivered", "tried": "all"}}
+    target = replace(run_target(), deviations=declared)
+    known = load_known_failing({left_out.check: "not yet"})
+    assert _problems(target, [left_out], known, is_whole=True) == ()
+    assert len(_problems(target, [replace(left_out, verdict=Verdict.PASS)], known, is_whole=True)) == 2

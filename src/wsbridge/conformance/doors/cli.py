@@ -37,7 +37,16 @@ _STYLES = {
     "known": "yellow",
     "deviation": "cyan",
     "unsupported": "blue",
+    "not-applicable": "dim",
     "again": "yellow",
+}
+_COLUMNS = {
+    "pass": "passed",
+    "fail": "failed",
+    "known": "known",
+    "deviation": "deviate",
+    "unsupported": "unsupported",
+    "not-applicable": "n/a",
 }
 _NAME = 30  # characters of a target's name beside the progress bar
 _MESSAGE = 400  # characters of a failure's message that are shown; the reports have all
@@ -320,23 +329,18 @@ def _short(message: str) -> str:
 def _show(found: Sequence[SuiteResult], console: Console, *, is_whole: bool) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("checked", overflow="fold")
-    for name in ("passed", "failed", "known", "deviate", "unsupported", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+    states = ["pass", "fail", "known", "deviation", "unsupported"]
+    if any(result.counts["not-applicable"] for result in found):  # a column that most runs have no use for
+        states.append("not-applicable")
+    for state in states:
+        table.add_column(_COLUMNS[state], justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("conformant", no_wrap=True)
     for result in found:
-        counts = result.counts
+        counts = result.counts | {"fail": len(result.failures)}
         table.add_row(
             result.target.name,
-            *(
-                _styled(number, state)
-                for number, state in (
-                    (counts["pass"], "pass"),
-                    (counts["fail"] - counts["known"], "fail"),
-                    (counts["known"], "known"),
-                    (counts["deviation"], "deviation"),
-                    (counts["unsupported"], "unsupported"),
-                )
-            ),
+            *(_styled(counts[state], state) for state in states),
             f"{result.seconds:.1f}",
             _styled("yes", "pass") if result.conformant else _styled("no", "fail"),
         )
@@ -358,10 +362,10 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         lines.append(("fail", problem, ""))
     for failed in result.known_failures:
         known = result.known_as(failed.check)
-        lines.append(("known", failed.check, "" if known is None else f"{known.reason} {known.link}".rstrip()))
+        lines.append(("known", failed.label, "" if known is None else f"{known.reason} {known.link}".rstrip()))
     for other in result.results:
-        if other.verdict in (Verdict.DEVIATION, Verdict.UNSUPPORTED):
-            lines.append((other.verdict.value, other.check, other.message))
+        if other.verdict in (Verdict.DEVIATION, Verdict.UNSUPPORTED, Verdict.NOT_APPLICABLE):
+            lines.append((other.verdict.value, other.label, other.message))
     lines += [("again", again.check, again.remark) for again in result.results if again.remark]
     console.print(result.target.name, reports.packages_line(result), sep="  ", style="bold", markup=False)
     for state, what, message in lines:
@@ -369,7 +373,9 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
     if result.seed is not None:
         count = sum(bool(other.conditions) for other in result.results)
-        console.print(f"  {count} of the checks were run under combined conditions; --seed {result.seed} chooses the same")
+        console.print(
+            f"  {count} of the checks were run under combined conditions; --seed {result.seed} chooses the same"
+        )
     if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)

@@ -101,9 +101,7 @@ class CheckProcess:
             raise TargetError(answer["target"])
         raise BrokenTargetError(answer["broken"], answer["details"])
 
-    def run(
-        self, check: Check, scale: float | None = None, *, conditions: Conditions | None = None
-    ) -> CheckResult:
+    def run(self, check: Check, scale: float | None = None, *, conditions: Conditions | None = None) -> CheckResult:
         """Run one check; a process that it hung, killed or soiled is replaced by a new one.
 
         Args:

@@ -82,9 +82,7 @@ AXES: Mapping[str, Axis] = MappingProxyType(
             byte="each byte alone, of what is long the first and the last ones",
             joined="each frame behind an unsolicited pong, in one segment",
         ),
-        "frames": _axis(
-            "frames of the peer's messages", one="one", fragments="three, of which the second is empty"
-        ),
+        "frames": _axis("frames of the peer's messages", one="one", fragments="three, of which the second is empty"),
         "served": _axis(
             "where it is served",
             alone="at the root of a server of its own",
@@ -169,7 +167,7 @@ class Conditions:
             ValueError: No such axis or value, or one axis twice; the message offers what is close.
         """
         chosen: dict[str, str] = {}
-        for part in (part.strip() for text in texts for part in text.split(",")):
+        for part in (part.strip() for text in texts if text for part in text.split(",")):
             name, equals, value = part.partition("=")
             if not equals:
                 raise ValueError(f"a condition is written as axis=value, such as compress=on, not {part!r}")

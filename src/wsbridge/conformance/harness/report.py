@@ -31,7 +31,15 @@ __all__ = [
 ]
 
 SYMBOLS: Mapping[str, str] = MappingProxyType(
-    {"pass": "✔", "fail": "✘", "known": "⚠", "deviation": "≈", "unsupported": "⊘", "unchecked": "·"}
+    {
+        "pass": "✔",
+        "fail": "✘",
+        "known": "⚠",
+        "deviation": "≈",
+        "unsupported": "⊘",
+        "not-applicable": "○",
+        "unchecked": "·",
+    }
 )
 """What stands for each state of a rule or a check."""
 
@@ -42,6 +50,7 @@ LEGEND: Mapping[str, str] = MappingProxyType(
         "known": "is known to fail",
         "deviation": "deviates in a part, as is declared; the declared behaviour was checked",
         "unsupported": "needs a feature that is not there; its refusal was checked",
+        "not-applicable": "is not applicable under the conditions of the run, and was not run",
         "unchecked": "was not checked, as it cannot be seen from outside, or was left out",
     }
 )
@@ -53,6 +62,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "known": "known to fail",
         "deviation": "deviation",
         "unsupported": "unsupported",
+        "not-applicable": "not applicable",
         "unchecked": "not checked",
     }
 )
@@ -106,8 +116,8 @@ def state_of(result: CheckResult, target: SuiteResult) -> str:
 def _cell(rule: RuleInfo, target: SuiteResult) -> Cell:
     results = target.of_rule(rule.id)
     states = {state_of(result, target) for result in results}
-    # the worst comes first; a rule holds if only a part of it is unsupported
-    order = ("fail", "known", "deviation", "pass", "unsupported")
+    # the worst comes first; a rule holds if only a part of it is unsupported, or not applicable
+    order = ("fail", "known", "deviation", "pass", "unsupported", "not-applicable")
     return Cell(next((state for state in order if state in states), "unchecked"), results)
 
 
@@ -148,7 +158,7 @@ def matrix(targets: Sequence[SuiteResult]) -> Matrix:
 
 def failure_text(result: CheckResult, title: str) -> str:
     """Return all that is known of a failure, for a terminal or a JUnit report."""
-    parts = [f"{result.check}: {result.message}"]
+    parts = [f"{result.label}: {result.message}"]
     if result.remark:
         parts.append(result.remark)
     if title:
@@ -178,6 +188,7 @@ def verdict_line(target: SuiteResult) -> str:
     words += [f"{counts['known']} known to fail"] if counts["known"] else []
     words += [f"{counts['deviation']} declared to deviate"] if counts["deviation"] else []
     words += [f"{counts['unsupported']} unsupported and refused"] if counts["unsupported"] else []
+    words += [f"{counts['not-applicable']} not applicable"] if counts["not-applicable"] else []
     words += [f"{len(target.problems)} problems"] if target.problems else []
     conformant = "conformant" if target.conformant else "not conformant"
     if target.conformant and counts["known"]:
@@ -205,7 +216,8 @@ def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
         spec: Where the contract is, to link the rules to.
     """
     made = matrix(targets)
-    parts = [summary(targets), f"{legend_line()}"]
+    has_left_out = any(target.counts["not-applicable"] for target in targets)
+    parts = [summary(targets), legend_line(SYMBOLS if has_left_out else [s for s in SYMBOLS if s != "not-applicable"])]
     names = [target.target.name for target in targets]
     for title, rows in made.groups:
         table = markdown_table(
@@ -217,7 +229,8 @@ def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
         ("Failures", _failures(targets)),
         ("Known failures", _known(targets)),
         ("Deviations", _deviations(targets)),
-        ("Unsupported", _unsupported(targets)),
+        ("Unsupported", _of_verdict(targets, Verdict.UNSUPPORTED)),
+        ("Not applicable", _of_verdict(targets, Verdict.NOT_APPLICABLE)),
         ("Run again", _run_again(targets)),
     ):
         parts += [f"### {heading}", section] if section else []
@@ -227,42 +240,41 @@ def markdown(targets: Sequence[SuiteResult], *, spec: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def legend_line() -> str:
-    """Return what the symbols mean, as one line of Markdown."""
-    return "; ".join(f"{SYMBOLS[state]} {meaning}" for state, meaning in LEGEND.items()) + "."
+def legend_line(states: Iterable[str] = SYMBOLS) -> str:
+    """Return what the symbols of ``states`` mean, as one line of Markdown."""
+    return "; ".join(f"{SYMBOLS[state]} {LEGEND[state]}" for state in states) + "."
 
 
 def summary(targets: Sequence[SuiteResult]) -> str:
     """Return the outcome for each target as a Markdown table."""
     rows: list[tuple[str, ...]] = []
+    has_left_out = any(target.counts["not-applicable"] for target in targets)
     for target in targets:
         counts = target.counts
         failed = f"{counts['fail'] - counts['known']}" + (f" + {counts['known']} known" if counts["known"] else "")
-        rows.append(
-            (
-                _escaped(target.target.name),
-                _escaped(packages_line(target)),
-                "yes" if target.conformant else "**no**",
-                str(counts["pass"]),
-                failed,
-                str(counts["deviation"]),
-                str(counts["unsupported"]),
-            )
+        row = (
+            _escaped(target.target.name),
+            _escaped(packages_line(target)),
+            "yes" if target.conformant else "**no**",
+            str(counts["pass"]),
+            failed,
+            str(counts["deviation"]),
+            str(counts["unsupported"]),
         )
-    return markdown_table(
-        ("checked", "versions", "conformant", "passed", "failed", "declared deviations", "unsupported"), rows
-    )
+        rows.append((*row, str(counts["not-applicable"])) if has_left_out else row)
+    columns = ("checked", "versions", "conformant", "passed", "failed", "declared deviations", "unsupported")
+    return markdown_table((*columns, "not applicable") if has_left_out else columns, rows)
 
 
 def _shown(cell: Cell) -> str:
-    if cell.state in ("pass", "unsupported", "unchecked"):
+    if cell.state in ("pass", "unsupported", "not-applicable", "unchecked"):
         return cell.symbol
-    number = sum(result.verdict.value not in ("pass", "unsupported") for result in cell.results)
+    number = sum(result.verdict.value in ("fail", "deviation") for result in cell.results)
     return f"{cell.symbol} {number}/{len(cell.results)}"
 
 
 def _failures(targets: Sequence[SuiteResult]) -> str:
-    lines = [f"- {t.target.name}: `{r.check}`: {_escaped(r.message)}" for t in targets for r in t.failures]
+    lines = [f"- {t.target.name}: `{r.label}`: {_escaped(r.message)}" for t in targets for r in t.failures]
     return "\n".join(lines + [f"- {t.target.name}: {_escaped(problem)}" for t in targets for problem in t.problems])
 
 
@@ -285,10 +297,10 @@ def _deviations(targets: Sequence[SuiteResult]) -> str:
     )
 
 
-def _unsupported(targets: Sequence[SuiteResult]) -> str:
+def _of_verdict(targets: Sequence[SuiteResult], verdict: Verdict) -> str:
     lines: list[str] = []
     for target in targets:
-        checks = [f"`{r.check}`" for r in target.results if r.verdict is Verdict.UNSUPPORTED]
+        checks = [f"`{r.label}`" for r in target.results if r.verdict is verdict]
         lines += [f"- {target.target.name}: {', '.join(checks)}"] if checks else []
     return "\n".join(lines)
 
@@ -322,7 +334,7 @@ def junit(targets: Sequence[SuiteResult]) -> str:
             tests=str(len(target.results) + len(target.problems)),
             failures=str(len(target.failures) + len(target.problems)),
             errors="0",
-            skipped=str(counts["known"]),
+            skipped=str(counts["known"] + counts["not-applicable"]),
             time=f"{target.seconds:.3f}",
             timestamp=target.started.partition("+")[0],
         )
@@ -340,7 +352,7 @@ def _junit_case(suite: ElementTree.Element, target: SuiteResult, result: CheckRe
         suite,
         "testcase",
         classname=_xml(f"{target.target.name}.{result.rule}"),
-        name=_xml(result.check),
+        name=_xml(result.label),
         time=f"{result.seconds:.3f}",
     )
     if (state := state_of(result, target)) == "known":
@@ -349,6 +361,8 @@ def _junit_case(suite: ElementTree.Element, target: SuiteResult, result: CheckRe
         assert known is not None
         reason = f"known to fail: {known.reason} {known.link}".rstrip()
         ElementTree.SubElement(case, "skipped", type="known-failing", message=_xml(reason))
+    elif state == "not-applicable":
+        ElementTree.SubElement(case, "skipped", type=state, message=_xml(f"not applicable: {result.message}"))
     elif state == "fail":
         element = ElementTree.SubElement(case, "failure", message=_xml(result.message), type=result.cause or "promise")
         element.text = _xml(failure_text(result, target.titles.get(result.check, "")))

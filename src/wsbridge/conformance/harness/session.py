@@ -218,9 +218,7 @@ class Session:
         """Return the values of each axis that the target can have, that of the session alone where it has chosen."""
         target = self._target if self._target is not None else resolve(self._spec)
         chosen = self._conditions.chosen
-        return {
-            axis: (AXES[axis].plain,) if axis in chosen else values for axis, values in values_for(target).items()
-        }
+        return {axis: (AXES[axis].plain,) if axis in chosen else values for axis, values in values_for(target).items()}
 
     def _not_run(self, check: str) -> CheckResult:
         assert self.broken is not None
@@ -285,8 +283,7 @@ def run(
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
     known = {} if known_failing is None else load_known_failing(known_failing)
     check_known(known)
-    given = Conditions.parse([conditions]) if isinstance(conditions, str) and conditions else conditions or PLAIN
-    assert isinstance(given, Conditions)
+    given = Conditions.parse([conditions]) if isinstance(conditions, str) else conditions
     conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks).over(given)
     if combine != "plain" and seed is None:
         seed = random.randrange(10_000)
@@ -348,13 +345,15 @@ def _first_check() -> Check:
 def _problems(info: TargetInfo, results: list[CheckResult], known: KnownFailing, *, is_whole: bool) -> tuple[str, ...]:
     """Return what is wrong beside failing checks."""
     problems: list[str] = []
+    applied = [result for result in results if result.verdict is not Verdict.NOT_APPLICABLE]
     for id in known:
-        ran = [result for result in results if matching(id, result.check)]
+        ran = [result for result in applied if matching(id, result.check)]
         # if only some checks of a rule were selected, it may fail in another
         if ran and ("/" in id or is_whole) and all(result.verdict is not Verdict.FAIL for result in ran):
             problems.append(f"{id} is listed as known to fail, but passes: take it off the list")
     if is_whole:
-        failed = {result.rule for result in results if result.verdict is Verdict.FAIL}
+        unseen = (Verdict.FAIL, Verdict.NOT_APPLICABLE)
+        failed = {result.rule for result in results if result.verdict in unseen}
         seen = {scenario for result in results for scenario in result.deviations}
         problems += [
             f"the deviation {scenario} is declared, but no check has seen it"

@@ -176,9 +176,9 @@ class Setting:
         added = self.connection_options(given)
         names = {_name(name) for name, _ in given.get("headers", ())}
         names |= {_name(name) for name in given.get("replace") or ()}
-        if self._may_deflate and "deflate" not in given and "sec-websocket-extensions" not in names:
-            if self._opens("compress"):
-                added["deflate"] = True
+        is_open = self._may_deflate and "deflate" not in given and "sec-websocket-extensions" not in names
+        if is_open and self._opens("compress"):
+            added["deflate"] = True
         return added
 
     def connection_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class Setting:
         app = handler if isinstance(handler, Application) else Application([("/", handler)])
         if not self._opens("served") or self.conditions.served != "parameters":
             return app, "", False
-        if handler is app:
+        if isinstance(handler, Application):
             raise NotApplicable("served=parameters: the check serves an application with routes of its own")
         return Application([("/with/{part}", handler)]), _PARAMETER, True
 

@@ -76,8 +76,12 @@ class SuiteResult:
 
     @property
     def conformant(self) -> bool:
-        """Whether every check passed, deviated as declared, was refused as it must, or is known to fail."""
-        return bool(self.results) and not self.failures and not self.problems
+        """Whether every check passed, deviated as declared, was refused as it must, or is known to fail.
+
+        Those that are not applicable prove nothing: with them alone, nothing has been shown to conform.
+        """
+        was_checked = any(result.verdict is not Verdict.NOT_APPLICABLE for result in self.results)
+        return was_checked and not self.failures and not self.problems
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
@@ -219,7 +223,7 @@ class Changes:
     Attributes:
         failing: Fail now, and did not.
         passing: Failed, and do not now.
-        changed: Neither failed nor fail, but with another verdict: ``(check, former, now)``.
+        changed: With another verdict, but neither newly failing nor newly passing: ``(check, former, now)``.
         new: Were not there.
         gone: Are not there now.
     """
@@ -239,13 +243,14 @@ def compare(former: SuiteResult, now: SuiteResult) -> Changes:
     before = {result.check: result.verdict for result in former.results if former.seed is None or not result.conditions}
     after = {result.check: result.verdict for result in now.results if now.seed is None or not result.conditions}
     both = [check for check in after if check in before and after[check] is not before[check]]
+    passing = [check for check in both if before[check] is Verdict.FAIL and after[check] is not Verdict.NOT_APPLICABLE]
     return Changes(
         failing=tuple(check for check in both if after[check] is Verdict.FAIL),
-        passing=tuple(check for check in both if before[check] is Verdict.FAIL),
+        passing=tuple(passing),
         changed=tuple(
             (check, before[check].value, after[check].value)
             for check in both
-            if Verdict.FAIL not in (before[check], after[check])
+            if after[check] is not Verdict.FAIL and check not in passing
         ),
         new=tuple(check for check in after if check not in before),
         gone=tuple(check for check in before if check not in after),

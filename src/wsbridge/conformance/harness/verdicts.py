@@ -24,7 +24,7 @@ class Verdict(enum.StrEnum):
     UNSUPPORTED = "unsupported"
     """The connector lacks the feature, and refused the option for it as it must."""
     NOT_APPLICABLE = "not-applicable"
-    """The check cannot be put under the conditions that were asked for."""
+    """It was not run: under the conditions of the run it would be about something else. Never counted as a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class CheckResult:
     stalled: float = 0.0
 
     @property
-    def name(self) -> str:
-        """The check, and what it was run under if not as it stands."""
-        return f"{self.check} under {self.conditions}" if self.conditions else self.check
+    def label(self) -> str:
+        """The check's id, with the conditions, if any."""
+        return f"{self.check} [{self.conditions}]" if self.conditions else self.check
 
     @property
     def arguments(self) -> str:
