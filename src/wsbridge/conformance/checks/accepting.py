@@ -83,7 +83,7 @@ async def a_port_in_use_is_told_at_once(bench: Bench) -> None:
         equal(bench.recorder.kinds(), [], "what was entered")
 
 
-@check("STOP-1", wire=True)
+@check("STOP-1", wire=True, fixed=["address", "served"])
 async def many_who_connect_at_once(bench: Bench) -> None:
     """While the event loop is busy 200 peers can connect, and each of them is served then."""
     count = 200

@@ -105,7 +105,7 @@ async def flood_of_deflated_messages(bench: Bench) -> None:
         true(grown < BOUND, f"memory grew by {grown / MIB:.1f} MiB")
 
 
-@check("FLOW-1")
+@check("FLOW-1", fixed=["compress"])
 async def a_flood_goes_on_after_the_callback(bench: Bench) -> None:
     """What was held back while a callback ran is delivered after it, whole and in order."""
     go = asyncio.Event()

@@ -103,7 +103,7 @@ def _judge(records: list[logging.LogRecord], what: str, *, connections: int = 1)
     true(all(record.levelno <= logging.WARNING for record in records), f"after {what} was logged: {lines}")
 
 
-@check("LOG-1", wire=True)
+@check("LOG-1", wire=True, fixed=["served"])
 async def bad_requests(bench: Bench) -> None:
     """No request, however malformed, is worth more than one short record, and none above a warning."""
     async with bench.serve() as served:
@@ -129,7 +129,7 @@ async def _later(bench: Bench, served: Served) -> None:
         await peer.wait_eof()
 
 
-@check("LOG-1", wire=True)
+@check("LOG-1", wire=True, fixed=["served"])
 async def bad_frames(bench: Bench) -> None:
     """No frame, however malformed, is worth more than one short record, and none above a warning."""
     neutral = bench.target.neutral
@@ -159,7 +159,7 @@ async def _end_raw(peer: WirePeer) -> None:
         await peer.skip_to_end()
 
 
-@check("LOG-1")
+@check("LOG-1", fixed=["served"])
 async def an_ordinary_channel(bench: Bench) -> None:
     """A channel that opens, talks and ends as it should leaves at most one record."""
     async with bench.serve() as served:
@@ -253,19 +253,19 @@ async def _leave_in_mid_flood(bench: Bench, leave: Callable[[WirePeer], object],
             equal(lines[:5], [], f"{len(lines)} records were logged of 20 peers that left")
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_answer(bench: Bench) -> None:
     """Peers that reset the connection while their messages are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.TEXT, b"hi"))
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_pong(bench: Bench) -> None:
     """Peers that reset the connection while their pings are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.PING, b"hi"))
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_send(bench: Bench) -> None:
     """A peer that goes while the application sends to it without an end leaves nothing in the log."""
 

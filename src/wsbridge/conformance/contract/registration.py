@@ -30,7 +30,8 @@ class Check:
         wire: Whether it is about bytes on a wire, or sockets; a connector that has neither refuses their options.
         limit: Seconds after which it has failed.
         tls: Whether it needs TLS; a connector that has none refuses that.
-        fixed: The conditions, by the names of their axes, under which it says nothing, though it does not set them.
+        fixed: The conditions under which it says nothing, though it does not set them: axes, or one value of one, as
+            ``axis=value``.
     """
 
     id: str

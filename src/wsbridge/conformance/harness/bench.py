@@ -22,7 +22,7 @@ from wsbridge.conformance.client import WireLog, WirePeer
 from wsbridge.conformance.contract import CheckFailed
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
-from wsbridge.conformance.harness.setting import NotApplicable, Setting
+from wsbridge.conformance.harness.setting import Setting
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.unhandled import Unhandled
 from wsbridge.http import Request
@@ -41,26 +41,37 @@ OnError = Callable[[WebSocketChannel, Any, Exception], Any]
 
 @dataclass(slots=True)
 class Served:
-    """A server that runs: ``connector`` is None if it is only known by its URL.
+    """A server that runs.
 
     Attributes:
+        bench: Of the check.
+        address: Where it listens.
         path: Below it is what a check asks for.
+        own: Its connector; None if it is only known by its URL.
         is_fixed: Whether what is served is served at that path alone, which stands for ``/`` then.
     """
 
     bench: Bench
     address: tuple[str, int] | str
     path: str
-    connector: Connector | None = None
+    own: Connector | None = None
     is_fixed: bool = False
+
+    @property
+    def connector(self) -> Connector | None:
+        """Its connector, for checks that are about it: one in a mount is another matter."""
+        self.bench.setting.close("served", "the check is about the connector itself")
+        return self.own
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of a request."""
+        return "wss" if "tls" in self.bench.setting.applied else "ws"
 
     def target(self, target: str) -> str:
         """Return the target of a request for what a check calls ``target``."""
-        if not self.is_fixed:
-            return self.path + target
-        if target != "/" and not target.startswith("/?"):
-            raise NotApplicable(f"the check asks for {target!r}, and what is served has a path of its own")
-        return self.path + target[1:]
+        self.bench.setting.asks(target, is_fixed=self.is_fixed)
+        return self.path + (target[1:] if self.is_fixed else target)
 
     def peer(self, target: str = "/", **options: Any) -> Any:
         """Open a channel as a client; an async context manager that yields a `WirePeer`, closed at its end."""
@@ -82,7 +93,10 @@ class Served:
     @property
     def host(self) -> str:
         """What stands in ``Host``."""
-        return "localhost" if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+        if isinstance(self.address, str):
+            return "localhost"
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(slots=True)
@@ -211,13 +225,14 @@ class Bench:
             async with self._mounted(handler, options) as served:
                 yield served
             return
-        app, path, is_fixed = self.setting.place(handler)
+        placed, path = self.setting.place(handler)
+        app = placed if isinstance(placed, Application) else Application([("/", placed)])
         with self.setting.refusals():
             connector = self.connector(app, **{**self.setting.connector_options(options), **options})
         await self.within(connector.start(), "start()")
         try:
             served = self.served(connector)
-            served.path, served.is_fixed = path, is_fixed
+            served.path, served.is_fixed = path, bool(path)
             yield served
         except (Exception, asyncio.CancelledError):
             self.unhandled.look()  # before the connector lets go of its tasks

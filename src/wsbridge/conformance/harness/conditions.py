@@ -84,12 +84,12 @@ AXES: Mapping[str, Axis] = MappingProxyType(
         ),
         "frames": _axis("frames of the peer's messages", one="one", fragments="three, of which the second is empty"),
         "served": _axis(
-            "where it is served",
-            alone="at the root of a server of its own",
-            parameters="at a path with a parameter",
-            mounted="in an application of the server's framework, as options at a path",
-            below="there, as an application below a path",
+            "by what it is served",
+            alone="by a server of its own",
+            mounted="by an application of the server's framework, as options at a path",
+            below="by one, as an application below a path",
         ),
+        "path": _axis("where it is served", root="at /", parameters="at a path with a parameter"),
         "callbacks": _axis(
             "the suite's own callbacks",
             coroutines="coroutine functions",
@@ -109,12 +109,12 @@ OF_THE_LOOP = frozenset(("loop", "debug", "tasks"))
 
 
 def conflict(axis: str, value: str, other: str, other_value: str) -> bool:
-    """Tell whether two conditions cannot hold together: the suite mounts without TLS, on an IPv4 address."""
+    """Tell whether two conditions cannot hold together: the suite mounts without TLS, on IPv4, at a path as it is."""
     if other == "served":
         axis, value, other, other_value = other, other_value, axis, value
-    if axis != "served" or value not in ("mounted", "below"):
+    if axis != "served" or value == AXES["served"].plain or other not in ("tls", "address", "path"):
         return False
-    return other in ("tls", "address") and other_value != AXES[other].plain
+    return other_value != AXES[other].plain and (other != "path" or value == "mounted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ class Conditions:
     cut: str = "whole"
     frames: str = "one"
     served: str = "alone"
+    path: str = "root"
     callbacks: str = "coroutines"
     address: str = "ipv4"
     loop: str = "asyncio"

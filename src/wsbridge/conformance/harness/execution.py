@@ -107,7 +107,7 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
             outcome.message,
             deviations=dict(bench.deviated),
             conditions=conditions,
-            open_to=sorted(bench.setting.open_to - check.fixed),
+            open_to=bench.setting.open_to(check.fixed),
         )
     formatter = logging.Formatter("%(levelname)s %(message)s")
     return CheckResult(

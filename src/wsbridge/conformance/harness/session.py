@@ -16,10 +16,10 @@ from wsbridge._process.loops import LoopName
 from wsbridge.conformance.client import WireTimeout
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.check_process import CheckProcess
-from wsbridge.conformance.harness.conditions import AXES, OF_THE_LOOP, PLAIN, Conditions
+from wsbridge.conformance.harness.conditions import OF_THE_LOOP, PLAIN, Conditions
 from wsbridge.conformance.harness.execution import fairly, run_check
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing, matching
-from wsbridge.conformance.harness.pairwise import Combine, Place, family, plan, singles
+from wsbridge.conformance.harness.pairwise import Combine, Place, Values, allowed, family, plan, singles
 from wsbridge.conformance.harness.selection import (
     MODEL_CHECK,
     applicable,
@@ -201,24 +201,20 @@ class Session:
         if combine == "plain":
             return []
         holding = [r for r in results if r.verdict in (Verdict.PASS, Verdict.DEVIATION) and not r.conditions]
-        values = self._values()
         if combine == "pairs":
             holding = [result for result in holding if result.seconds < _QUICK * self.scale]
-        groups: dict[str, dict[str, frozenset[str]]] = {}
+        possible = values_for(self._target if self._target is not None else resolve(self._spec))
+        chosen = self._conditions.chosen
+        groups: dict[str, dict[str, Values]] = {}
         for result in holding:
             group = family(result.rule) if combine == "pairs" else result.rule
-            groups.setdefault(group, {})[result.check] = frozenset(result.open_to)
+            open_to = {axis: values for axis, values in result.open_to.items() if axis not in chosen}
+            groups.setdefault(group, {})[result.check] = allowed(open_to, possible)
         chance = random.Random(seed)
-        places = [place for checks in groups.values() for place in plan(checks, values, chance)]
+        places = [place for checks in groups.values() for place in plan(checks, chance)]
         if combine == "all":
-            places += singles({check: axes for checks in groups.values() for check, axes in checks.items()}, values)
+            places += [place for checks in groups.values() for place in singles(checks)]
         return [(check, conditions.over(self._conditions)) for check, conditions in places]
-
-    def _values(self) -> dict[str, tuple[str, ...]]:
-        """Return the values of each axis that the target can have, that of the session alone where it has chosen."""
-        target = self._target if self._target is not None else resolve(self._spec)
-        chosen = self._conditions.chosen
-        return {axis: (AXES[axis].plain,) if axis in chosen else values for axis, values in values_for(target).items()}
 
     def _not_run(self, check: str) -> CheckResult:
         assert self.broken is not None

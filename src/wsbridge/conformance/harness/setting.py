@@ -101,15 +101,15 @@ class Setting:
 
     Attributes:
         conditions: What is asked for.
-        open_to: The axes that the check leaves open, as far as it has run.
         applied: The axes of `conditions` that it has been put under.
     """
 
     def __init__(self, target: SuiteTarget) -> None:
         self.target = target
         self.conditions: Conditions = target.conditions
-        self.open_to: set[str] = set(OF_THE_LOOP)
         self.applied: set[str] = set(OF_THE_LOOP)
+        self._open: dict[str, set[str]] = {axis: set(AXES[axis].values) for axis in OF_THE_LOOP}
+        self._closed: dict[str, str] = {}
         self._may_deflate = False  # what is served would agree to it
         self._stack = contextlib.ExitStack()
 
@@ -122,15 +122,41 @@ class Setting:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
+    def open_to(self, fixed: Iterable[str]) -> dict[str, list[str]]:
+        """Return what the check can be put under, as far as it has run: values of each axis, the plain one left out.
+
+        Args:
+            fixed: What it cannot, by its own word: axes, or one value as ``axis=value``.
+        """
+        fixed = frozenset(fixed)
+        found: dict[str, list[str]] = {}
+        for axis in AXES:
+            values = [value for value in AXES[axis].values if value in self._open.get(axis, ())]
+            values = [value for value in values if value != AXES[axis].plain and f"{axis}={value}" not in fixed]
+            if values and axis not in fixed and axis not in self._closed:
+                found[axis] = values
+        return found
+
+    def close(self, axis: str, why: str) -> None:
+        """Note that the check cannot be put under an axis, whatever was noted before.
+
+        Raises:
+            NotApplicable: It was to be.
+        """
+        self._closed[axis] = why
+        if axis in self.conditions.chosen:
+            raise NotApplicable(f"{axis}={self.conditions.chosen[axis]}: {why}")
+
     def missing(self) -> str:
         """Return what is asked for and could not be put under the check, in words; "" if it all was."""
         left = [f"{name}={value}" for name, value in self.conditions.chosen.items() if name not in self.applied]
         return f"{', '.join(left)}: the check sets this itself, or has nothing to do with it" if left else ""
 
-    def _opens(self, axis: str) -> bool:
-        """Note that an axis is open here; return whether something is asked of it."""
-        self.open_to.add(axis)
-        if axis not in self.conditions.chosen:
+    def _opens(self, axis: str, values: Iterable[str] | None = None) -> bool:
+        """Note that an axis is open here, for some values or all; return whether one of them is asked for."""
+        values = tuple(AXES[axis].values if values is None else values)
+        self._open.setdefault(axis, set()).update(values)
+        if self.conditions.chosen.get(axis) not in values:
             return False
         self.applied.add(axis)
         return True
@@ -157,12 +183,9 @@ class Setting:
     def callbacks(self, given: Iterable[Callable[..., Any] | None]) -> str:
         """Return how the suite's own callbacks are to be made around those of a check: a value of the axis."""
         own = [callback for callback in given if callback is not None]
-        wanted = self.conditions.callbacks
-        if wanted == "stream" and own:
-            return AXES["callbacks"].plain
-        if any(inspect.iscoroutinefunction(callback) for callback in own):
-            return AXES["callbacks"].plain
-        return wanted if self._opens("callbacks") else AXES["callbacks"].plain
+        possible = [] if any(inspect.iscoroutinefunction(callback) for callback in own) else ["functions"]
+        possible += [] if own else ["stream"]
+        return self.conditions.callbacks if self._opens("callbacks", possible) else AXES["callbacks"].plain
 
     # ---- of a peer --------------------------------------------------------------------------------------------------
 
@@ -204,23 +227,28 @@ class Setting:
                 added["unix_path"] = os.path.join(folder, "s")
         return added
 
-    def place(self, handler: WebSocketOptions[Any] | Application) -> tuple[Application, str, bool]:
-        """Return the application to serve, the path below which what a check asks for is, and whether that is fixed."""
-        app = handler if isinstance(handler, Application) else Application([("/", handler)])
-        if not self._opens("served") or self.conditions.served != "parameters":
-            return app, "", False
-        if isinstance(handler, Application):
-            raise NotApplicable("served=parameters: the check serves an application with routes of its own")
-        return Application([("/with/{part}", handler)]), _PARAMETER, True
+    def place(self, handler: WebSocketOptions[Any] | Application) -> tuple[WebSocketOptions[Any] | Application, str]:
+        """Return what is to be served, and the path that stands for ``/`` then; "" if none does."""
+        if isinstance(handler, Application) or not self._opens("path"):
+            return handler, ""
+        return Application([("/with/{part}", handler)]), _PARAMETER
+
+    def asks(self, target: str, *, is_fixed: bool) -> None:
+        """Note what the check asks for; see `Served.target`.
+
+        Raises:
+            NotApplicable: That is not where one thing is served at a path of its own.
+        """
+        if target != "/" and not target.startswith("/?"):
+            why = f"the check asks for {target!r} too"
+            self._closed["path"] = why
+            self._open.get("served", set()).discard("mounted")
+            if is_fixed:
+                raise NotApplicable(f"what is served has a path of its own: {why}")
 
     def is_mounted(self, options: Mapping[str, Any]) -> bool:
         """Tell whether a mount is asked for, where a connector is to be made with ``options``."""
-        if self.conditions.served not in ("mounted", "below"):
-            return False
-        if beyond := options.keys() - _OF_MOUNTS:
-            raise NotApplicable(f"served={self.conditions.served}: a mount takes no {', '.join(sorted(beyond))}")
-        self._opens("served")
-        return True
+        return not options.keys() - _OF_MOUNTS and self._opens("served")
 
     @contextlib.asynccontextmanager
     async def mounted(
@@ -231,8 +259,10 @@ class Setting:
         Yields:
             Its address, the path of the mount, whether that is fixed, and the connector of the mount.
         """
+        part = ""
         if self.conditions.served == "below" and not isinstance(handler, Application):
-            handler = Application([("/", handler)])
+            handler, part = self.place(handler)
+            handler = handler if isinstance(handler, Application) else Application([("/", handler)])
         (sock,) = await bind("127.0.0.1", 0)
         listen([sock])
         async with contextlib.AsyncExitStack() as stack:
@@ -240,7 +270,7 @@ class Setting:
             serve = load_harness(self.target.connector)  # type: ignore[arg-type]
             address = socket_address(sock)
             mount = await stack.enter_async_context(serve(self.target.connector, sock, _PREFIX, handler, **options))  # type: ignore[arg-type]
-            yield address, _PREFIX, not isinstance(handler, Application), mount.connector
+            yield address, _PREFIX + part, bool(part) or not isinstance(handler, Application), mount.connector
 
     @contextlib.contextmanager
     def refusals(self) -> Any:

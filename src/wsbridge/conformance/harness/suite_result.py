@@ -181,7 +181,7 @@ class SuiteResult:
         """Return it without what differs from run to run, such as times and logs, and what the catalogue tells."""
         python = ".".join(self.target.python.split(".")[:2])
         results = tuple(
-            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0, open_to=[])
+            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0, open_to={})
             for result in self.results
             if self.seed is None or not result.conditions
         )

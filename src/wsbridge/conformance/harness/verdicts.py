@@ -46,7 +46,7 @@ class CheckResult:
         output: For a failure in a worker: the last that its process wrote.
         runs: How often it was run; the last run is the one that is told of.
         conditions: What it was run under, as ``--condition`` takes it; "": as it stands.
-        open_to: The conditions that it can be put under, by the names of their axes.
+        open_to: The conditions that it can be put under beside those that it stands under: values, by their axes.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
     """
 
@@ -64,7 +64,7 @@ class CheckResult:
     output: str = ""
     runs: int = 1
     conditions: str = ""
-    open_to: list[str] = field(default_factory=list[str])
+    open_to: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     stalled: float = 0.0
 
     @property
