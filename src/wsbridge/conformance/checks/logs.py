@@ -16,6 +16,7 @@ from wsbridge.conformance.checks.hs import handshake
 from wsbridge.conformance.client import Opcode, WireError, WirePeer, build_frame, close_payload
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.protocols import WebSocketChannel
 
 _LONG = "/" + "x" * 3000
@@ -238,14 +239,20 @@ async def what_is_no_json(bench: Bench) -> None:
         true(len(lines[0]) < 5 * _MOST and lines[0].isprintable(), f"what was logged: {lines[0][:600]!r}")
 
 
-async def _leave_in_mid_flood(bench: Bench, leave: Callable[[WirePeer], object], frame: bytes) -> None:
+async def _leave_in_mid_flood(
+    bench: Bench, leave: Callable[[WirePeer], object], frame: bytes, certificates: Certificates | None = None
+) -> None:
     async def echo(channel: WebSocketChannel, process: Any, text: str) -> None:
         await channel.send_text(text)
 
-    async with bench.serve(bench.options(on_text=echo)) as served:
+    tls: dict[str, Any] = {} if certificates is None else {"ssl": certificates.server}
+    over: dict[str, Any] = (
+        {} if certificates is None else {"ssl": certificates.client(), "server_hostname": "localhost"}
+    )
+    async with bench.serve(bench.options(on_text=echo), **tls) as served:
         with all_records() as records:
             for number in range(1, 21):
-                async with pair(bench, served) as (peer, _):
+                async with pair(bench, served, **over) as (peer, _):
                     await peer.send_raw(frame * 200)
                     leave(peer)
                     await bench.recorder.closed(number)
@@ -263,6 +270,13 @@ async def in_mid_answer(bench: Bench) -> None:
 async def in_mid_pong(bench: Bench) -> None:
     """Peers that reset the connection while their pings are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.PING, b"hi"))
+
+
+@check("LOG-3", wire=True, tls=True, stochastic=True)
+async def over_tls_in_mid_answer(bench: Bench) -> None:
+    """Over TLS, too, peers that reset the connection while they are answered leave nothing in the log."""
+    frame = build_frame(Opcode.TEXT, b"hi")
+    await _leave_in_mid_flood(bench, lambda peer: peer.drop(), frame, Certificates())
 
 
 @check("LOG-3", stochastic=True, fixed=["served"])
