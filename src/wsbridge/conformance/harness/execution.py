@@ -92,7 +92,9 @@ def fairly(run: Callable[[float], CheckResult], scale: float) -> CheckResult:
 def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
     bench = Bench(target, scale)
     started = time.perf_counter()
-    if target.connector is not None and (missing := _missing(check, target)):
+    if fixed := _fixed(check, target):
+        outcome = _Outcome(Verdict.NOT_APPLICABLE, f"{', '.join(fixed)}: the check says nothing under this")
+    elif target.connector is not None and (missing := _missing(check, target)):
         outcome = _refusal(check, bench, missing)
     else:
         outcome = _as_declared(check, bench, _with_unhandled(bench, _outcome(check, bench)))
@@ -293,6 +295,12 @@ def _watchdog(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+
+
+def _fixed(check: Check, target: SuiteTarget) -> list[str]:
+    """Return the conditions that are asked for and that the check is not for."""
+    chosen = target.conditions.chosen
+    return [f"{axis}={value}" for axis, value in chosen.items() if {axis, f"{axis}={value}"} & check.fixed]
 
 
 def _missing(check: Check, target: SuiteTarget) -> set[str]:
