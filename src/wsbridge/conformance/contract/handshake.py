@@ -123,7 +123,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""With `max_channels` open, the next handshake is answered with 503 and a `Retry-After`, and the open
         channels go on undisturbed.""",
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
-        returned, so that handshakes side by side cannot exceed the limit together.""",
+        returned, so that handshakes side by side cannot exceed the limit together. Whichever way a handshake or
+        a channel ends, its place is free again within a moment, and counts once: also after a stop and a new start.""",
         stochastic=True,
     ),
     rule(
