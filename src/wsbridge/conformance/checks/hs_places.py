@@ -234,6 +234,13 @@ async def whatever_a_stop_meets(bench: Bench) -> None:
         bench.recorder.log("hangs")
         await asyncio.sleep(_LONG)
 
+    async def refuse_to_end(*arguments: Any) -> None:
+        bench.recorder.log("hangs")
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    released = asyncio.Event()
     upgrade = websocket_interceptor("upgrade", bench.options())
     talk, leave = build_frame(Opcode.TEXT, b"go"), build_frame(Opcode.CLOSE, close_payload(1000))
     ways: dict[str, tuple[str, Any]] = {
@@ -242,6 +249,7 @@ async def whatever_a_stop_meets(bench: Bench) -> None:
         "on_open": ("/open", bench.options(on_open=hang)),
         "on_text": ("/text", bench.options(on_text=hang)),
         "on_close": ("/close", bench.options(on_close=hang)),
+        "a callback that is given up": ("/given-up", bench.bare_options(on_text=refuse_to_end)),
     }
     app = Application([*ways.values(), ("/free", _free(bench))])
     connector = bench.connector(app, max_channels=1, shutdown_timeout=0.1 * bench.scale)
@@ -259,6 +267,7 @@ async def whatever_a_stop_meets(bench: Bench) -> None:
                     await _one_place(bench, bench.served(connector), f"a stop in the middle of {what}")
                 finally:
                     await bench.within(connector.stop(), "the last stop()")
+        released.set()
 
 
 # ---- channels -------------------------------------------------------------------------------------------------------
