@@ -106,9 +106,12 @@ class Tamper:
         """Return what reaches the peer instead of ``frame``."""
         return [frame]
 
-    piece: Callable[[Any, bytes], bytes] | None = None
-    """Returns what reaches the server instead of what one read has brought, whatever frames that holds; it takes the
-    place of `incoming`."""
+    reads_pieces = False
+    """Whether `piece` takes the place of `incoming`."""
+
+    def piece(self, data: bytes) -> bytes:
+        """Return what reaches the server instead of what one read has brought, whatever frames that holds."""
+        return data
 
     def request(self, head: bytes) -> bytes:
         """Return what reaches the server instead of the head of the request."""
@@ -167,7 +170,7 @@ class _TamperingConnector:
             writer.write(tamper.response(head))
             upgraded = b" 101 " in head.split(b"\r\n", 1)[0]
             async with asyncio.TaskGroup() as group:
-                if upgraded and tamper.piece is not None:
+                if upgraded and tamper.reads_pieces:
                     group.create_task(_pump_pieces(reader, inner, tamper.piece))
                 else:
                     group.create_task(_pump(reader, inner, tamper.incoming if upgraded else None))

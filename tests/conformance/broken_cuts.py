@@ -26,6 +26,7 @@ def _frame_size(data: bytes) -> int:
 class _Follows(Tamper):
     """Knows where in a head a read has ended, if it has."""
 
+    reads_pieces = True
     rest = b""
     skip = 0
 

@@ -43,6 +43,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     framing_control,
     framing_deflate,
     framing_offers,
+    deflate_settings,
 )
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.registration import registered
@@ -54,6 +55,7 @@ __all__ = [
     "closing_reasons",
     "codec",
     "context",
+    "deflate_settings",
     "errors",
     "fairness",
     "flow",

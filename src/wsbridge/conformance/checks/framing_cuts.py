@@ -61,9 +61,8 @@ def _mixed(count: int, *, deflate: bool) -> tuple[bytes, list[Message]]:
     frames: list[bytes] = []
     messages: list[Message] = []
     for number in range(count):
-        message: Message = f"{number} {_LETTERS[: number * 37 % 500]}"
-        if number % 3 == 0:
-            message = message.encode()
+        text = f"{number} {_LETTERS[: number * 37 % 500]}"
+        message: Message = text if number % 3 else text.encode()
         opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
         deflates = deflate and number % 4 != 1
         payload = _payload(message, deflate=deflates)
