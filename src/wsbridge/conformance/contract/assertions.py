@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckFailed", "equal", "fail", "true"]
+import contextlib
+from collections.abc import Generator
+
+__all__ = ["CheckFailed", "Variants", "equal", "fail", "true", "variants"]
+
+_TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
 
 
 class CheckFailed(AssertionError):
-    """What a rule promises did not happen; the message says what did."""
+    """What a rule promises did not happen; the message says what did.
+
+    Attributes:
+        messages: The message, or, of a check of several variants, that of each variant that failed.
+    """
+
+    def __init__(self, message: str, *more: str) -> None:
+        super().__init__("; ".join((message, *more)))
+        self.messages = (message, *more)
 
 
 def fail(message: str) -> None:
@@ -28,6 +41,71 @@ def equal(actual: object, expected: object, what: str) -> None:
     """Fail the check unless ``actual`` equals ``expected``."""
     if actual != expected:
         raise CheckFailed(f"{what}: expected {_short(expected)}, got {_short(actual)}")
+
+
+class _Enough(Exception):
+    """No further variant is to be tried."""
+
+
+class Variants:
+    """The variants of a check, of which one that fails hides no other; made by `variants`."""
+
+    def __init__(self) -> None:
+        self._failed: list[Exception] = []
+        self._messages: list[str] = []
+
+    @contextlib.contextmanager
+    def __call__(self, what: str = "") -> Generator[None]:
+        """Run one variant, and go on after it whether it fails or not.
+
+        Args:
+            what: Stands in front of its failure, if that does not tell by itself which variant it is.
+
+        After too many that ran into a timeout the rest is not tried.
+        """
+        try:
+            yield
+        except Exception as exc:
+            self.note(exc, what)
+            if sum(isinstance(failure, TimeoutError) for failure in self._failed) >= _TIMEOUTS:
+                self._messages.append("what would have followed was not tried")
+                raise _Enough from exc
+
+    def note(self, failure: Exception, what: str = "") -> None:
+        """Take a failure, to tell it at the end."""
+        self._failed.append(failure)
+        text = str(failure) if isinstance(failure, CheckFailed) else f"{type(failure).__name__}: {failure}"
+        self._messages.append(f"{what}: {text}" if what else text)
+
+    def tell(self) -> None:
+        """Fail the check with what all variants failed by; nothing happens if none did.
+
+        Raises:
+            CheckFailed: One or more failed; what they raised is its cause.
+        """
+        if not self._failed:
+            return
+        failed, messages = self._failed, self._messages
+        self._failed, self._messages = [], []
+        cause = failed[0] if len(failed) == 1 else ExceptionGroup("the variants that failed", failed)
+        raise CheckFailed(*messages) from cause
+
+
+@contextlib.contextmanager
+def variants() -> Generator[Variants]:
+    """Run the variants of a check, and fail at the end with what each of them failed by.
+
+    ``with variants() as variant: ...``, and in it ``with variant(): ...`` around each of them. What is raised beside
+    them is told with them.
+    """
+    made = Variants()
+    try:
+        yield made
+    except _Enough:
+        pass
+    except Exception as exc:
+        made.note(exc)
+    made.tell()
 
 
 def _short(value: object) -> str:
