@@ -1,4 +1,7 @@
-"""What the suite can be run under: another event loop, asyncio's debug mode, tasks that start at once (THR-4)."""
+"""What the suite can be run under: another event loop, asyncio's debug mode, tasks that start at once (THR-4).
+
+And a clock that is put forward where everything waits: that is not about the server, but about the time that it takes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsbridge._process.loops import LoopName, loop_factory
+from wsbridge.conformance.hand_clock import HandClockLoop
 
 __all__ = ["PLAIN", "Conditions", "eager_task"]
 
@@ -35,26 +39,31 @@ class Conditions:
         loop: The event loop: ``"asyncio"`` or ``"uvloop"``.
         debug: Whether asyncio's debug mode is on.
         eager_tasks: Whether a task starts at once, inside the call that makes it: `asyncio.eager_task_factory`.
+        hand_clock: Whether the loop's clock is put forward where everything waits (`HandClockLoop`); for asyncio's own
+            loop, and servers that live in it alone.
     """
 
     loop: LoopName = "asyncio"
     debug: bool = False
     eager_tasks: bool = False
+    hand_clock: bool = False
 
     def check(self) -> None:
         """Make sure that they can be had here.
 
         Raises:
             LoopNotInstalledError: uvloop is not installed.
-            ValueError: No loop of that name, or eager tasks before Python 3.12.
+            ValueError: No loop of that name, or eager tasks before Python 3.12, or a clock that uvloop does not have.
         """
         loop_factory(self.loop)
+        if self.hand_clock and self.loop != "asyncio":
+            raise ValueError(f"a clock that is put forward is asyncio's alone, and not {self.loop}'s")
         if self.eager_tasks and sys.version_info < (3, 12):
             raise ValueError("eager tasks need Python 3.12 or newer, which is the first to have them")
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new loop of that kind."""
-        make = loop_factory(self.loop) or asyncio.new_event_loop
+        make = HandClockLoop if self.hand_clock else loop_factory(self.loop) or asyncio.new_event_loop
         loop = make()
         loop.set_debug(self.debug)
         if self.eager_tasks:
@@ -66,6 +75,7 @@ class Conditions:
         words: list[str] = [self.loop] if self.loop != "asyncio" else []
         words += ["debug mode"] if self.debug else []
         words += ["eager tasks"] if self.eager_tasks else []
+        words += ["hand-driven clock"] if self.hand_clock else []
         return ", ".join(words)
 
 
