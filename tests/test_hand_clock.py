@@ -13,7 +13,7 @@ import pytest
 
 from wsbridge.conformance import lateness
 from wsbridge.conformance.hand_clock import QUIET, HandClockLoop, held, now
-from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.conditions import HandClock, eager_task
 
 LONG = 60.0  # seconds, which no test waits
 
@@ -26,7 +26,7 @@ def on_hand_clock(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
     def run() -> None:
         began = time.monotonic()
-        with asyncio.Runner(loop_factory=Conditions(hand_clock=True).new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=HandClock().new_event_loop) as runner:
             assert isinstance(runner.get_loop(), HandClockLoop)
             runner.run(main())
         assert time.monotonic() - began < LONG / 2
@@ -180,5 +180,12 @@ def test_elsewhere_nothing_changes() -> None:
 
 def test_it_is_asyncios_alone() -> None:
     with pytest.raises(ValueError, match="asyncio's alone, and not uvloop's"):
-        Conditions("uvloop", hand_clock=True).check()
-    assert str(Conditions(hand_clock=True)) == "hand-driven clock"
+        HandClock("uvloop").check()
+    HandClock(debug=True).check()
+
+
+def test_the_other_conditions_hold_too() -> None:
+    loop = HandClock(debug=True, eager_tasks=True).new_event_loop()
+    assert loop.get_debug()
+    assert loop.get_task_factory() is eager_task
+    loop.close()

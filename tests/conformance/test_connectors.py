@@ -17,7 +17,7 @@ from websockets.frames import CloseCode
 
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check, CheckFailed, catalogue
-from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.conditions import PLAIN, HandClock
 from wsbridge.conformance.harness.execution import run_check
 from wsbridge.conformance.harness.report import failure_text
 from wsbridge.conformance.harness.target import SuiteTarget
@@ -45,7 +45,7 @@ LACKING: dict[str, set[str]] = {
 }
 """The features that a server does not have, beside ``fragments``; the others have every one."""
 
-CONDITIONS = Conditions(hand_clock=not os.environ.get("WSBRIDGE_REAL_SECONDS"))
+CONDITIONS = PLAIN if os.environ.get("WSBRIDGE_REAL_SECONDS") else HandClock()
 
 VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 """Rules of how a whole frame is encoded, of which nothing is left where there are no frames."""

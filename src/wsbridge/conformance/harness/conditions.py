@@ -1,7 +1,4 @@
-"""What the suite can be run under: another event loop, asyncio's debug mode, tasks that start at once (THR-4).
-
-And a clock that is put forward where everything waits: that is not about the server, but about the time that it takes.
-"""
+"""What the suite can be run under: another event loop, asyncio's debug mode, tasks that start at once (THR-4)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any
 from wsbridge._process.loops import LoopName, loop_factory
 from wsbridge.conformance.hand_clock import HandClockLoop
 
-__all__ = ["PLAIN", "Conditions", "eager_task"]
+__all__ = ["PLAIN", "Conditions", "HandClock", "eager_task"]
 
 
 def eager_task(
@@ -39,31 +36,26 @@ class Conditions:
         loop: The event loop: ``"asyncio"`` or ``"uvloop"``.
         debug: Whether asyncio's debug mode is on.
         eager_tasks: Whether a task starts at once, inside the call that makes it: `asyncio.eager_task_factory`.
-        hand_clock: Whether the loop's clock is put forward where everything waits (`HandClockLoop`); for asyncio's own
-            loop, and servers that live in it alone.
     """
 
     loop: LoopName = "asyncio"
     debug: bool = False
     eager_tasks: bool = False
-    hand_clock: bool = False
 
     def check(self) -> None:
         """Make sure that they can be had here.
 
         Raises:
             LoopNotInstalledError: uvloop is not installed.
-            ValueError: No loop of that name, or eager tasks before Python 3.12, or a clock that uvloop does not have.
+            ValueError: No loop of that name, or eager tasks before Python 3.12.
         """
         loop_factory(self.loop)
-        if self.hand_clock and self.loop != "asyncio":
-            raise ValueError(f"a clock that is put forward is asyncio's alone, and not {self.loop}'s")
         if self.eager_tasks and sys.version_info < (3, 12):
             raise ValueError("eager tasks need Python 3.12 or newer, which is the first to have them")
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new loop of that kind."""
-        make = HandClockLoop if self.hand_clock else loop_factory(self.loop) or asyncio.new_event_loop
+        make = loop_factory(self.loop) or asyncio.new_event_loop
         loop = make()
         loop.set_debug(self.debug)
         if self.eager_tasks:
@@ -75,9 +67,32 @@ class Conditions:
         words: list[str] = [self.loop] if self.loop != "asyncio" else []
         words += ["debug mode"] if self.debug else []
         words += ["eager tasks"] if self.eager_tasks else []
-        words += ["hand-driven clock"] if self.hand_clock else []
         return ", ".join(words)
 
 
 PLAIN = Conditions()
 """asyncio as it is."""
+
+
+class HandClock(Conditions):
+    """The same with a clock that is put forward where everything waits; for a server that lives in the loop alone.
+
+    It says nothing about the server, but takes less time: in reports it is as if it were not there, and it is not there
+    in a process that a check starts for a server, whose clients are not in its loop.
+    """
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """As `Conditions.check`; uvloop's clock cannot be put forward."""
+        super().check()
+        if self.loop != "asyncio":
+            raise ValueError(f"a clock that is put forward is asyncio's alone, and not {self.loop}'s")
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a new `HandClockLoop`."""
+        loop = HandClockLoop()
+        loop.set_debug(self.debug)
+        if self.eager_tasks:
+            loop.set_task_factory(eager_task)
+        return loop

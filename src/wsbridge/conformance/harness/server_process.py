@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,7 +90,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
         "connector": factory,
         "application": f"{application.__module__}:{application.__qualname__}",
         "options": options,
-        "conditions": asdict(replace(bench.target.conditions, hand_clock=False)),  # its clients are not in its loop
+        "conditions": asdict(bench.target.conditions),
         "lifetime": int(_LIFETIME * bench.scale) or 1,
     }
     async with _started(bench) as process:
