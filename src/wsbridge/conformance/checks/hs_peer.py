@@ -232,7 +232,7 @@ def _one_line(bench: Bench, *parts: str) -> str:
     return lines[0]
 
 
-@check("HS-14")
+@check("HS-14", fixed=["tls"])
 async def one_line_says_why(bench: Bench) -> None:
     """A refused handshake leaves one line at INFO with its status, its path and why."""
     async with bench.serve(max_channels=1) as served:

@@ -15,9 +15,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from wsbridge._process.loops import loop_factory
+from wsbridge.conformance.hand_clock import HandClockLoop
 from wsbridge.conformance.harness.known import closest
 
-__all__ = ["AXES", "OF_THE_LOOP", "PLAIN", "Axis", "Conditions", "conflict", "eager_task"]
+__all__ = ["AXES", "OF_THE_LOOP", "PLAIN", "Axis", "Conditions", "HandClock", "conflict", "eager_task"]
 
 
 def eager_task(
@@ -207,7 +208,9 @@ class Conditions:
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a new loop of that kind."""
         make = loop_factory(self.loop) or asyncio.new_event_loop  # type: ignore[arg-type]
-        loop = make()
+        return self._prepared(make())
+
+    def _prepared(self, loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
         loop.set_debug(self.debug == "on")
         if self.tasks == "eager":
             loop.set_task_factory(eager_task)
@@ -222,3 +225,23 @@ assert tuple(AXES) == tuple(field.name for field in fields(Conditions))
 
 PLAIN = Conditions()
 """Each check as it stands, and asyncio as it is."""
+
+
+class HandClock(Conditions):
+    """The same with a clock that is put forward where everything waits; for a server that lives in the loop alone.
+
+    It says nothing about the server, but takes less time: in reports it is as if it were not there, and it is not there
+    in a process that a check starts for a server, whose clients are not in its loop.
+    """
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """As `Conditions.check`; uvloop's clock cannot be put forward."""
+        super().check()
+        if self.loop != "asyncio":
+            raise ValueError(f"a clock that is put forward is asyncio's alone, and not {self.loop}'s")
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a new `HandClockLoop`."""
+        return self._prepared(HandClockLoop())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.contract import CheckFailed
+from wsbridge.conformance.hand_clock import now
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
@@ -54,7 +54,7 @@ class Recorder:
         self.events: list[Event] = []
         self.channels: list[WebSocketChannel] = []
         self.violations: list[str] = []
-        self._start = time.monotonic()
+        self._start = now()
         self._running: dict[str, str] = {}
         self._opened: set[str] = set()
         self._closed: set[str] = set()
@@ -161,7 +161,7 @@ class Recorder:
 
     def log(self, kind: str, channel: str = "", value: Any = None, process: Any = None) -> None:
         """Add an event, and wake whoever waits for it."""
-        self.events.append(Event(time.monotonic() - self._start, channel, kind, value, process))
+        self.events.append(Event(now() - self._start, channel, kind, value, process))
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

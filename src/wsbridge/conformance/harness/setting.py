@@ -74,6 +74,8 @@ def _lacks(target: SuiteTarget, axis: str, value: str) -> str:
         return f"the {target.name} connector takes no SSLContext"
     if axis == "compress" and value != "offered" and "compression" not in target.features:
         return f"the {target.name} connector has no compression"
+    if axis == "compress" and value in _COMPRESSION and (why := _refused(target, compression=_COMPRESSION[value])):
+        return why
     if axis == "limits" and "size-limit" not in target.features:
         return f"the {target.name} connector has no limits of its own"
     if axis == "served" and value in ("mounted", "below") and "mount" not in target.features:
@@ -84,6 +86,16 @@ def _lacks(target: SuiteTarget, axis: str, value: str) -> str:
         return "this system has no Unix sockets"
     if axis == "address" and value == "unix" and "unix-socket" not in target.features:
         return f"the {target.name} connector listens on no Unix socket"
+    return ""
+
+
+def _refused(target: SuiteTarget, **options: Any) -> str:
+    """Return why a connector refuses options of channels; "" if it takes them."""
+    assert target.connector is not None
+    try:
+        target.connector(Application([("/", WebSocketOptions(**{**target.neutral, **options}))]))
+    except UnsupportedOptionError as exc:
+        return str(exc)
     return ""
 
 
