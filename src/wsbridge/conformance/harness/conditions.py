@@ -118,7 +118,7 @@ def conflict(axis: str, value: str, other: str, other_value: str) -> bool:
     return other_value != AXES[other].plain and (other != "path" or value == "mounted")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
     """What a check is run under: a value of each axis; each is described in `AXES`.
 
