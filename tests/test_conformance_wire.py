@@ -901,7 +901,7 @@ def test_the_log_is_bounded_and_fit_for_json() -> None:
     assert lines[0] == "(1 earlier entries are gone)"
     assert lines[1].endswith("note            1 B  " + "x" * 300 + "...")
     entries = json.loads(json.dumps(log.to_json()))
-    assert [sorted(entry) for entry in entries] == [["at", "direction", "size", "text"]] * 2
+    assert [sorted(entry) for entry in entries] == [["at", "data", "direction", "size", "text"]] * 2
     assert [entry["size"] for entry in entries] == [1, 2]
 
 

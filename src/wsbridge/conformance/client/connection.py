@@ -86,7 +86,7 @@ class HttpConnection:
 
     async def request(self, raw: bytes) -> None:
         """Send bytes of an HTTP request, the whole of it or a part."""
-        self.log.add("sent", len(raw), repr(raw[:300]))
+        self.log.add("sent", len(raw), repr(raw[:300]), raw)
         await self.link.send(raw)
 
     async def read_response(self, timeout: float | None = None, *, head: bool = False) -> HttpResponse:

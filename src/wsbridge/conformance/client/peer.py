@@ -98,7 +98,7 @@ class WirePeer(FrameSender):
             HandshakeRefused, WireViolation, Closed: As for `connect`; the connection stays open.
         """
         raw = request.encode()
-        self.log.add("sent", len(raw), repr(raw[:300]))
+        self.log.add("sent", len(raw), repr(raw[:300]), raw)
         if tail:
             self._log_sent(tail)
         await self.link.send(raw + tail)

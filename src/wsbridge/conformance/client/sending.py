@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 
 from wsbridge.conformance.client.connection import HttpConnection
@@ -12,6 +13,7 @@ from wsbridge.conformance.client.link import PeerLink
 
 __all__ = ["FrameSender"]
 
+_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/")
 _APART = 0.001  # seconds between pieces that shall be read one by one
 
 
@@ -107,7 +109,17 @@ class FrameSender(HttpConnection):
         return await self.link.flood(data, total_bytes, timeout)
 
     def _log_sent(self, data: bytes) -> None:
+        if self.response is None and _REQUEST.match(data):
+            head, end, rest = data.partition(b"\r\n\r\n")
+            self.log.add("sent", len(head + end), repr((head + end)[:300]), head + end)
+            if rest:
+                self._log_frames(rest)
+        else:
+            self._log_frames(data)
+
+    def _log_frames(self, data: bytes) -> None:
         frames = list(frames_in(data))
         self.close_sent = self.close_sent or any(head.opcode == Opcode.CLOSE for head, _ in frames)
         shown = "; ".join(described(*frame) for frame in frames[:4]) or repr(data[:SHOWN])
-        self.log.add("sent", len(data), f"{shown}; and {len(frames) - 4} more frames" if len(frames) > 4 else shown)
+        shown += f"; and {len(frames) - 4} more frames" if len(frames) > 4 else ""
+        self.log.add("sent", len(data), shown, data)
