@@ -261,7 +261,7 @@ async def test_connect_echo_and_close() -> None:
         expected = [Text("grüß"), Binary(bytes(70000)), Text("é"), Pong(b"p"), Close(4001, "bye"), Eof()]
         assert peer.received == expected
         sent = [entry.text for entry in peer.log.entries if entry.direction == "sent"]
-        assert sent[0].startswith(r"b'GET /a?b HTTP/1.1\r\nHost: 127.0.0.1:")
+        assert sent[0].startswith("GET /a?b HTTP/1.1 | Host: 127.0.0.1:")
         assert sent[3].startswith("TEXT unfinished masked length=1")
         assert "CLOSE masked length=5 4001 b'bye'" in sent
         assert not any(len(line) > 400 for line in peer.log.lines())

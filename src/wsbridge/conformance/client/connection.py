@@ -10,7 +10,7 @@ from typing import Self
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT, TimeLimits
 from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, head_text
 
 __all__ = ["HttpConnection"]
 
@@ -86,7 +86,7 @@ class HttpConnection:
 
     async def request(self, raw: bytes) -> None:
         """Send bytes of an HTTP request, the whole of it or a part."""
-        self.log.add("sent", len(raw), repr(raw[:300]), raw)
+        self.log.add("sent", len(raw), head_text(raw), raw)
         await self.link.send(raw)
 
     async def read_response(self, timeout: float | None = None, *, head: bool = False) -> HttpResponse:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from wsbridge.conformance import lateness
 from wsbridge.conformance.client.errors import WireError, WireTimeout
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, shortened
 
 __all__ = ["DEFAULT_TIMEOUT", "TimeLimits"]
 
@@ -50,7 +50,8 @@ class TimeLimits:
         except TimeoutError as error:
             if scope is None or not scope.expired():
                 raise
-            last = "; ".join(entry.text for entry in islice(reversed(self.log.entries), 3))
+            last = "; ".join(shortened(entry.text, 60) for entry in islice(reversed(self.log.entries), 3))
+            self.log.add("note", 0, f"waited {seconds:g} s for {expected}")
             waited_for = f"{expected} within {seconds:g} s"
             timeout_error = WireTimeout(
                 f"expected {waited_for}; before that, latest first: {last}",
@@ -58,5 +59,4 @@ class TimeLimits:
                 actual="nothing of the kind",
             )
             timeout_error.log = self.log
-            self.log.add("note", 0, f"waited {seconds:g} s for {expected}")
             raise timeout_error from error

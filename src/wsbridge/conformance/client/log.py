@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["KEPT", "Direction", "LogEntry", "WireLog", "hex_lines", "shortened"]
+__all__ = ["KEPT", "Direction", "LogEntry", "WireLog", "head_text", "hex_lines", "shortened"]
 
 KEPT = 64
 """Bytes that an entry keeps of what was on the wire."""
@@ -18,6 +18,13 @@ Direction: TypeAlias = Literal["sent", "received", "note"]
 def shortened(text: str, limit: int = 300) -> str:
     """Return the beginning of a text, up to `limit` characters."""
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def head_text(raw: bytes) -> str:
+    """Return the head of a request or a response on one line, its own lines apart by ``|``, and nothing hidden."""
+    head, end, _ = raw.partition(b"\r\n\r\n")
+    lines = [repr(line.decode("latin-1"))[1:-1] for line in head.split(b"\r\n")]
+    return " | ".join(lines) + ("" if end else " (unfinished)")
 
 
 def hex_lines(data: str, *, width: int = 16) -> list[str]:

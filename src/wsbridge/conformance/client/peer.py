@@ -15,7 +15,7 @@ from wsbridge.conformance.client.handshake import Chars, HandshakeRequest
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT
 from wsbridge.conformance.client.link import PeerLink
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, head_text
 from wsbridge.conformance.client.sending import FrameSender
 
 __all__ = ["WirePeer"]
@@ -98,7 +98,7 @@ class WirePeer(FrameSender):
             HandshakeRefused, WireViolation, Closed: As for `connect`; the connection stays open.
         """
         raw = request.encode()
-        self.log.add("sent", len(raw), repr(raw[:300]), raw)
+        self.log.add("sent", len(raw), head_text(raw), raw)
         if tail:
             self._log_sent(tail)
         await self.link.send(raw + tail)

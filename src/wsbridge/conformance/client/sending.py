@@ -10,6 +10,7 @@ from wsbridge.conformance.client.connection import HttpConnection
 from wsbridge.conformance.client.deflate import PerMessageDeflate, deflated
 from wsbridge.conformance.client.frames import SHOWN, Opcode, build_frame, close_payload, described, frames_in
 from wsbridge.conformance.client.link import PeerLink
+from wsbridge.conformance.client.log import head_text
 
 __all__ = ["FrameSender"]
 
@@ -111,7 +112,7 @@ class FrameSender(HttpConnection):
     def _log_sent(self, data: bytes) -> None:
         if self.response is None and _REQUEST.match(data):
             head, end, rest = data.partition(b"\r\n\r\n")
-            self.log.add("sent", len(head + end), repr((head + end)[:300]), head + end)
+            self.log.add("sent", len(head + end), head_text(head + end), head + end)
             if rest:
                 self._log_frames(rest)
         else:

@@ -14,6 +14,7 @@ from wsbridge.conformance.client.events import Eof
 from wsbridge.conformance.client.frames import described, frames_in
 from wsbridge.conformance.client.http import Address
 from wsbridge.conformance.client.limits import TimeLimits
+from wsbridge.conformance.client.log import head_text
 
 __all__ = ["SocketStream"]
 
@@ -257,8 +258,8 @@ class SocketStream:
         with contextlib.suppress(OSError):  # a socket that was never connected, or has nothing
             unread += self.socket.recv(_PEEKED, socket.MSG_PEEK) if self.tls is None and not self.eof else b""
         if unread:
-            frames = [] if unread.startswith(b"HTTP/") else list(frames_in(unread))
-            shown = "; ".join(described(*frame) for frame in frames[:4]) or repr(unread[:300])
+            frames = "; ".join(described(*frame) for frame in list(frames_in(unread))[:4]) or repr(unread)
+            shown = head_text(unread) if unread.startswith(b"HTTP/") else frames
             self._log.add("received", len(unread), f"not read by the check: {shown}", unread)
 
     def _check_open(self) -> None:

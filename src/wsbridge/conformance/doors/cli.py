@@ -18,6 +18,7 @@ from wsbridge._process.loops import LOOPS, LoopName
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
+from wsbridge.conformance.doors.showing import MOST, show_by_rule, show_failure
 from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
@@ -66,8 +67,9 @@ Examples:
 Exit codes:
   0  everything that was checked is conformant
   1  something is not
-  2  wrong arguments, or nothing to check: no such connector, nobody at the URL,
-     or no reference application there
+  2  wrong arguments, or nothing to check: no such connector, one that cannot be
+     imported or cannot start, nobody at the URL, no reference application there,
+     or a server that has died
 """
 
 
@@ -101,6 +103,7 @@ class _Settings:
     scale: float
     model: bool
     isolate: bool
+    exit_first: bool
     known: dict[str, Known]
     conditions: Conditions
 
@@ -139,6 +142,8 @@ class _Settings:
 )
 @click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
 @click.option("--eager-tasks", is_flag=True, help="Let its tasks start at once (asyncio.eager_task_factory).")
+@click.option("--summary", is_flag=True, help="Show how many checks of each rule passed; else of those that failed.")
+@click.option("-x", "--exitfirst", "exit_first", is_flag=True, help="Stop at the first failure that is not known.")
 @click.option("--no-isolate", is_flag=True, help="Run the checks in this process, for a debugger.")
 @click.option("--list", "list_only", is_flag=True, help="List rules and checks, and do nothing.")
 @click.pass_context
@@ -159,6 +164,8 @@ def conformance(
     loop: LoopName,
     debug: bool,
     eager_tasks: bool,
+    summary: bool,
+    exit_first: bool,
     no_isolate: bool,
     list_only: bool,
 ) -> None:
@@ -179,12 +186,13 @@ def conformance(
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
         conditions = Conditions(loop, debug, eager_tasks)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions)
+        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, exit_first, known, conditions)
         select(all_checks(), settings.rules)
-        found = [result for target in targets for result in _results(target, settings, console)]
+        found, wrong = _all_results(targets, settings, console)
     except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
         raise _NothingChecked(str(exc)) from exc
     _show(found, console, is_whole=not rules)
+    show_by_rule(found, console, everything=summary)
     for result in found:
         _show_changes(result, former, console)
     for path, write in (
@@ -195,7 +203,29 @@ def conformance(
     ):
         if path is not None:
             _write(path, write, found, console)
+    for message in wrong:
+        click.echo(f"Error: {message}", err=True)
+    if wrong or any(result.dead for result in found):
+        ctx.exit(2)
     ctx.exit(0 if all(result.conformant for result in found) else 1)
+
+
+def _all_results(targets: Sequence[str], settings: _Settings, console: Console) -> tuple[list[SuiteResult], list[str]]:
+    """Return the results of the targets, and why there is none of some: the others are checked all the same.
+
+    Raises:
+        TargetError: There is none of any.
+    """
+    found: list[SuiteResult] = []
+    wrong: list[TargetError] = []
+    for target in targets:
+        try:
+            found += _results(target, settings, console)
+        except TargetError as exc:
+            wrong.append(exc)
+    if wrong and not found:
+        raise TargetError("; ".join(map(str, wrong)))
+    return found, [" ".join(str(exc).split()) for exc in wrong]
 
 
 def _results(target: str, settings: _Settings, console: Console) -> list[SuiteResult]:
@@ -211,6 +241,7 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             progress=tell,
             known_failing=settings.known,
             model=settings.model,
+            exit_first=settings.exit_first,
             **asdict(settings.conditions),
         )
     return [result]
@@ -318,8 +349,6 @@ def _styled(value: object, state: str) -> str:
 
 def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> None:
     lines: list[tuple[str, str, str]] = []
-    for failed in result.failures:
-        lines.append(("fail", failed.label, failed.message))
     for problem in result.problems:
         lines.append(("fail", problem, ""))
     for failed in result.known_failures:
@@ -330,9 +359,14 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
             lines.append((other.verdict.value, other.label, other.message))
     lines += [("again", again.check, again.remark) for again in result.results if again.remark]
     console.print(result.target.name, reports.packages_line(result), sep="  ", style="bold", markup=False)
+    for number, failed in enumerate(result.failures):
+        _show_line("fail", failed.label, failed.message, console)
+        if number < MOST:
+            show_failure(failed, result, console)
+    if len(result.failures) > MOST:
+        console.print(f"  only the first {MOST} are explained here; --report and --json explain all", markup=False)
     for state, what, message in lines:
-        console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
-        console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
+        _show_line(state, what, message, console)
     if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)
@@ -340,6 +374,11 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         count = len(result.library_rules)
         console.print(f"  {count} rules are about wsbridge itself, which its own tests hold it to", markup=False)
     console.print()
+
+
+def _show_line(state: str, what: str, message: str, console: Console) -> None:
+    console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
+    console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
 
 
 def _show_changes(result: SuiteResult, former: Sequence[SuiteResult], console: Console) -> None:

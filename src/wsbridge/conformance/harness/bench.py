@@ -260,7 +260,8 @@ class Bench:
         declared = self.target.deviations.get(scenario)
         if declared is None:
             if observed != expected:
-                raise CheckFailed(f"{scenario}: expected {expected!r}, observed {observed!r}")
+                message = f"{scenario}: expected {expected!r}, observed {observed!r}"
+                raise CheckFailed(message, expected=expected, actual=observed)
         elif observed == expected:
             raise CheckFailed(f"{scenario}: the deviation {declared.outcome!r} is declared, but the rule holds")
         elif observed != declared.outcome:

@@ -58,6 +58,7 @@ class SuiteResult:
         scale: What every time limit was stretched by.
         repeat: How often the stochastic checks ran.
         conditions: What held for the event loop of each check.
+        dead: Whether the target was found dead, so that the run ended; `problems` says why and after which check.
     """
 
     target: TargetInfo
@@ -71,6 +72,7 @@ class SuiteResult:
     scale: float = 1.0
     repeat: int = 1
     conditions: Conditions = PLAIN
+    dead: bool = False
 
     @property
     def conformant(self) -> bool:
@@ -129,6 +131,7 @@ class SuiteResult:
             "scale": self.scale,
             "repeat": self.repeat,
             "conditions": asdict(self.conditions),
+            "dead": self.dead,
             "problems": list(self.problems),
             "known": {id: {"reason": known.reason, "link": known.link} for id, known in self.known.items()},
             "results": [self._result_json(result) for result in self.results],
@@ -139,6 +142,8 @@ class SuiteResult:
         data = result.to_json()
         if title := self.titles.get(result.check):
             data["title"] = title
+            if result.hint:  # for readers alone, as the title is, and so left out of a committed report
+                data["hint"] = result.hint
         return data
 
     @classmethod
@@ -156,7 +161,7 @@ class SuiteResult:
             return cls(
                 target=TargetInfo(**data["target"]),
                 results=tuple(
-                    CheckResult.from_json({name: value for name, value in result.items() if name != "title"})
+                    CheckResult.from_json({k: value for k, value in result.items() if k not in ("title", "hint")})
                     for result in data["results"]
                 ),
                 rules=tuple(RuleInfo(**rule) for rule in data["rules"]),
@@ -168,6 +173,7 @@ class SuiteResult:
                 scale=data["scale"],
                 repeat=data["repeat"],
                 conditions=Conditions(**data.get("conditions", {})),
+                dead=data.get("dead", False),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"this report is damaged: {exc!r}") from exc
@@ -176,7 +182,20 @@ class SuiteResult:
         """Return it without what differs from run to run, such as times and logs, and what the catalogue tells."""
         python = ".".join(self.target.python.split(".")[:2])
         results = tuple(
-            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0)
+            replace(
+                result,
+                seconds=0.0,
+                details="",
+                wire={},
+                callbacks=[],
+                logs=[],
+                output="",
+                stalled=0.0,
+                expected="",
+                actual="",
+                difference="",
+                connection="",
+            )
             for result in self.results
         )
         return replace(

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from wsbridge.conformance.client import LogEntry
+from wsbridge.conformance.contract.hints import hint
 
 __all__ = ["Cause", "CheckResult", "Verdict"]
 
 Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
 """Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
+
+
+_ERRORS_OF_THE_WIRE = ("Closed", "HandshakeRefused", "Unexpected", "WireTimeout", "WireViolation")
 
 
 class Verdict(enum.StrEnum):
@@ -46,6 +50,10 @@ class CheckResult:
         output: For a failure in a worker: the last that its process wrote.
         runs: How often it was run; the last run is the one that is told of.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
+        expected: For a failure of a comparison: what was expected, as it is shown.
+        actual: What came instead.
+        difference: Where the two differ, if they are too long to see it.
+        connection: Which of `wire` the failure is about: the one that it was found on, or the last that was used.
         conditions: Under which conditions it was run, or is not applicable; "": under none that are worth a word.
     """
 
@@ -63,12 +71,25 @@ class CheckResult:
     output: str = ""
     runs: int = 1
     stalled: float = 0.0
+    expected: str = ""
+    actual: str = ""
+    difference: str = ""
+    connection: str = ""
     conditions: str = ""
 
     @property
     def label(self) -> str:
         """The check's id, with the conditions, if any."""
         return f"{self.check} [{self.conditions}]" if self.conditions else self.check
+
+    @property
+    def hint(self) -> str:
+        """What usually causes such a failure; "" where experience tells nothing, or nothing has failed.
+
+        An exception that is none of the wire's, such as one of ``start()``, says by itself what it is.
+        """
+        is_told = self.cause == "error" and self.message.partition(":")[0] not in _ERRORS_OF_THE_WIRE
+        return "" if self.verdict is not Verdict.FAIL or is_told else hint(self.check, self.cause, self.message)
 
     @property
     def remark(self) -> str:
@@ -78,6 +99,9 @@ class CheckResult:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; what is empty is left out."""
         plain = {name: value for name, value in asdict(self).items() if value}
+        for entry in (entry for log in plain.get("wire", {}).values() for entry in log):
+            if not entry["data"]:
+                del entry["data"]
         return plain if self.runs > 1 else {name: value for name, value in plain.items() if name != "runs"}
 
     @classmethod
