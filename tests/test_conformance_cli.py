@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from wsbridge.cli import cli
 from wsbridge.conformance import load_results
 from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.doors.showing import MOST
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +45,10 @@ def test_a_conformant_connector_exits_with_0() -> None:
 
 
 def test_one_that_is_not_exits_with_1_and_says_why() -> None:
-    result = conformance(f"{BAD}:StartRaises", "--rule", ONE)
+    result = conformance(f"{BAD}:StopLeavesATask", "--rule", ONE)
     assert result.exit_code == 1
-    assert f"  fail         {ONE}  RuntimeError: no wheels" in result.output.splitlines()
+    lines = result.output.splitlines()
+    assert any(line.startswith(f"  fail         {ONE}  task left running: ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,10 @@ def test_one_that_is_not_exits_with_1_and_says_why() -> None:
         (["nothing.json"], "Error: [Errno 2] No such file or directory: 'nothing.json'"),
         (["pyproject.toml.json"], "Error: "),
         (["--list", "--rule", "NOPE-1"], "Error: there is no rule, check or group of rules 'NOPE-1'"),
+        (
+            ["tests.conformance.raises_on_import:Connector"],
+            "Error: the connector cannot be imported: RuntimeError: not today (",
+        ),
     ],
 )
 def test_nothing_to_check_is_told_in_a_line_and_exits_with_2(arguments: list[str], told: str) -> None:
@@ -91,6 +97,73 @@ def test_wrong_arguments_exit_with_2(arguments: list[str], told: str) -> None:
     assert told in result.output
 
 
+def test_what_cannot_start_exits_with_2_after_one_check() -> None:
+    result = conformance(f"{BAD}:StartRaises", "--rule", "RECV-1")
+    assert result.exit_code == 2
+    assert re.search(
+        r"\d+ of \d+ checks were not run: the connector cannot start: RuntimeError: no wheels", result.output
+    )
+    assert result.output.count("\n  fail         RECV-1/") == 1
+
+
+def test_the_other_targets_are_checked_although_one_is_not_there(tmp_path: Path) -> None:
+    data = tmp_path / "r.json"
+    result = conformance("ws://127.0.0.1:9", "aiohttp", "ws://127.0.0.1:9", "--rule", ONE, "--json", data)
+    assert result.exit_code == 2
+    assert [one.target.name for one in load_results(data)] == ["aiohttp"]
+    assert [line for line in result.output.splitlines() if line.startswith("Error: ")] == [
+        "Error: nobody listens at ws://127.0.0.1:9: Connection refused",
+        "Error: nobody listens at ws://127.0.0.1:9: Connection refused",
+    ]
+
+
+def test_the_first_failure_ends_the_run_if_asked() -> None:
+    for flag in ("--exitfirst", "-x"):
+        result = conformance(f"{BAD}:StopLeavesATask", "--rule", "RECV-1", "--rule", "HS-5", flag)
+        assert result.exit_code == 1
+        assert result.output.count(f"{BAD}:StopLeavesATask  fail  ") == 1
+        assert re.search(r"\d+ of \d+ checks were not run: the first failure ends the run", result.output)
+
+
+def test_a_failure_is_explained_within_80_columns() -> None:
+    result = conformance(f"{BAD}:AnswersPingsWithoutTheirPayload", "--rule", "FRAME-17")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("  fail         FRAME-17/ping-of-any"))
+    block = lines[at + 1 : lines.index("", at)]
+    words = [line.split()[0] for line in block if re.match(" {6}[a-z]", line)]
+    assert words == ["rule", "promised", "expected", "got", "often", "wire"]
+    assert all(len(line) <= 80 for line in block)
+    shown = "\n".join(line.rstrip() for line in block)
+    assert "      rule     FRAME-17 (RFC 6455, 5.5.2): A ping is answered by a pong with its\n" in shown
+    assert "      expected Pong(payload=b'a')\n      got      Pong(payload=b'')\n" in shown
+    assert re.search(r"<-- +2 B PONG length=0\n +8a 00 +\.\.\n +\d\.\d{4} +the check failed here\n", shown)
+
+
+def test_the_rules_that_failed_are_counted_and_all_if_asked() -> None:
+    arguments = (
+        f"{BAD}:AnswersPingsWithoutTheirPayload",
+        "--rule",
+        "FRAME-17",
+        "--rule",
+        "HS-5",
+    )
+    table = conformance(*arguments).output.partition(", by rule\n")[2].splitlines()
+    assert table[0].split() == ["rule", "passed", "failed", "what", "it", "promises"]
+    assert [line.split()[:4] for line in table[1:]] == [["FRAME-17", "0", "2", "A"]]
+    table = conformance(*arguments, "--summary").output.partition(", by rule\n")[2].splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["HS-5", "FRAME-17"]
+    assert ", by rule" not in conformance("aiohttp", "--rule", "HS-5").output
+
+
+def test_only_the_first_failures_are_explained() -> None:
+    result = conformance(f"{BAD}:StopLeavesATask", "--rule", "FRAME-1", "--rule", "FRAME-4", "--rule", "FRAME-30")
+    lines = [line for line in result.output.splitlines() if line.startswith("  fail         FRAME-")]
+    assert len(lines) > MOST
+    assert len(re.findall("^      rule     FRAME-", result.output, re.MULTILINE)) == MOST
+    assert f"  only the first {MOST} are explained here; --report and --json explain all" in result.output
+
+
 def test_help_has_examples_and_exit_codes() -> None:
     result = conformance("--help")
     assert result.exit_code == 0
@@ -101,10 +174,10 @@ def test_help_has_examples_and_exit_codes() -> None:
 def test_reports_are_written_and_read_again(tmp_path: Path) -> None:
     page, data, junit, table = (tmp_path / name for name in ("r.html", "r.json", "r.xml", "r.md"))
     files = ("--report", page, "--json", data, "--junit", junit, "--markdown", table)
-    result = conformance("aiohttp", f"{BAD}:StartRaises", "--rule", ONE, *files)
+    result = conformance("aiohttp", f"{BAD}:StopLeavesATask", "--rule", ONE, *files)
     assert result.exit_code == 1
     assert result.output.splitlines()[-4:] == [f"wrote {path}" for path in (page, data, junit, table)]
-    assert [one.target.name for one in load_results(data)] == ["aiohttp", f"{BAD}:StartRaises"]
+    assert [one.target.name for one in load_results(data)] == ["aiohttp", f"{BAD}:StopLeavesATask"]
     assert len(ElementTree.parse(junit).getroot()) == 2
     assert page.read_text().startswith("<!doctype html>")
     assert table.read_text().startswith("| checked |")
@@ -112,7 +185,7 @@ def test_reports_are_written_and_read_again(tmp_path: Path) -> None:
     joined = tmp_path / "joined.html"
     result = conformance(data, "tornado", "--rule", ONE, "--report", joined)
     assert result.exit_code == 1
-    for name in ("aiohttp", "StartRaises", "tornado"):
+    for name in ("aiohttp", "StopLeavesATask", "tornado"):
         assert name in joined.read_text()
 
 
@@ -128,9 +201,9 @@ def test_the_baseline_shows_what_changed(tmp_path: Path) -> None:
     assert conformance("aiohttp", "--rule", ONE, "--rule", "RECV-10", "--json", former).exit_code == 0
     result = conformance("aiohttp", "--rule", ONE, "--rule", "RECV-10", "--baseline", former)
     assert "aiohttp: nothing has changed since the baseline" in result.output
-    result = conformance(f"{BAD}:StartRaises", "--rule", "RECV-1", "--baseline", former)
+    result = conformance(f"{BAD}:StopLeavesATask", "--rule", "RECV-1", "--baseline", former)
     lines = result.output.splitlines()
-    assert f"{BAD}:StartRaises: changed since the baseline" in lines
+    assert f"{BAD}:StopLeavesATask: changed since the baseline" in lines
     assert f"  newly failing  {ONE}" in lines
     assert "  new            RECV-1/texts-are-str" in lines
     assert any(line.startswith("  gone           RECV-10/") for line in lines)
@@ -143,7 +216,7 @@ def test_the_baseline_shows_what_changed(tmp_path: Path) -> None:
 def test_known_failures_exit_with_0_until_they_pass(tmp_path: Path) -> None:
     known = tmp_path / "known.toml"
     known.write_text(f'["{ONE}"]\nreason = "no wheels"\nlink = "https://example.org/1"\n')
-    result = conformance(f"{BAD}:StartRaises", "--rule", ONE, "--known-failing", known)
+    result = conformance(f"{BAD}:StopLeavesATask", "--rule", ONE, "--known-failing", known)
     assert result.exit_code == 0
     assert f"  known        {ONE}  no wheels https://example.org/1" in result.output.splitlines()
     result = conformance("aiohttp", "--rule", ONE, "--known-failing", known)
@@ -185,7 +258,7 @@ def test_a_module_in_the_current_folder_is_found(tmp_path: Path) -> None:
 
 def test_a_terminal_gets_a_progress_bar() -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "wsbridge.cli", "conformance", f"{BAD}:StartRaises", "--rule", ONE]
+    command = [sys.executable, "-m", "wsbridge.cli", "conformance", f"{BAD}:StopLeavesATask", "--rule", ONE]
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -200,4 +273,4 @@ def test_a_terminal_gets_a_progress_bar() -> None:
     text = said.decode()
     assert "\x1b[" in text
     assert re.search("[01]/1", text)
-    assert "RuntimeError: no wheels" in text
+    assert "task left running: " in text

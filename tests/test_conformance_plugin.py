@@ -43,19 +43,22 @@ def test_each_check_is_a_test_that_k_selects(tmp_path: Path) -> None:
 
 
 def test_several_connectors_stand_side_by_side(tmp_path: Path) -> None:
-    options = ("--connector", "aiohttp", "--connector", f"{BAD}:StartRaises", "--timeout-scale", "2", "--repeat", "2")
+    connectors = ("--connector", "aiohttp", "--connector", f"{BAD}:StopLeavesATask")
+    options = (*connectors, "--timeout-scale", "2", "--repeat", "2")
     code, said = pytests(tmp_path, "--pyargs", "wsbridge.conformance", *options, "-k", ONE)
     assert code == 1
     assert "1 failed, 1 passed" in said
-    assert f"{ONE}: RuntimeError: no wheels" in said
-    assert "promised: Text messages come through" in said
+    assert f"{ONE}: task left running: " in said
+    assert "  promised  Text messages come through" in said
 
 
 def test_a_failure_shows_wire_and_callbacks(tmp_path: Path) -> None:
     options = ("--connector", f"{BAD}:StopLeavesATask", "--timeout-scale", "0.1")
     code, said = pytests(tmp_path, "--pyargs", "wsbridge.conformance", *options, "-k", "RECV-1/texts-are-str")
     assert code == 1
-    assert "wire log 1 client of /:" in said
+    assert "wire, 1 client of / (--> to the server, <-- from it):" in said
+    assert "  rule      RECV-1 (RFC 6455, 5.6): A text message is delivered as a `str`" in said
+    assert "  often     What is named was still there after stop()" in said
     assert "TEXT masked length=" in said
     assert "callback log:" in said
 
@@ -116,7 +119,7 @@ def test_what_is_known_to_fail_is_an_xfail_and_strict(tmp_path: Path) -> None:
         "import pathlib\n"
         "from wsbridge.conformance import ConnectorSuite\n"
         "class TestBad(ConnectorSuite):\n"
-        f"    connector = '{BAD}:StartRaises'\n"
+        f"    connector = '{BAD}:StopLeavesATask'\n"
         f"    rules = ['{ONE}']\n"
         "    known_failing = pathlib.Path(__file__).with_name('known.toml')\n"
         "class TestGood(TestBad):\n"
@@ -143,6 +146,15 @@ def test_what_is_known_to_fail_is_an_xfail_and_strict(tmp_path: Path) -> None:
         ("connector = 'aiohttp'; rules = ['RECV-99']", "there is no rule, check or group of rules 'RECV-99'"),
         ("connector = 'aiohttp'; known_failing = {'RECV-99': 'r'}", "lists RECV-99, which is no rule or check"),
         ("connector = 'aiohttp'; known_failing = 'nowhere.toml'", "nowhere.toml"),
+        (
+            "connector = 'aiohttp'; rule = ['RECV-1']",
+            "rule is no option of ConnectorSuite; did you mean rules?",
+        ),
+        (
+            "connector = 'aiohttp'; known_failling = {}",
+            "is no option of ConnectorSuite; did you mean known_failing?",
+        ),
+        ("connector = 'aiohttp'; port = 8000", "port is no option of ConnectorSuite; there are connector, rules"),
     ],
 )
 def test_a_wrong_class_is_told(tmp_path: Path, body: str, told: str) -> None:
@@ -152,6 +164,34 @@ def test_a_wrong_class_is_told(tmp_path: Path, body: str, told: str) -> None:
     code, said = pytests(tmp_path)
     assert code == 2
     assert told in said
+
+
+def test_a_class_may_have_values_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "import pytest\n"
+        "from wsbridge.conformance import ConnectorSuite\n"
+        "class Mixin:\n"
+        "    port = 8000\n"
+        "class TestMine(Mixin, ConnectorSuite):\n"
+        "    'Mine.'\n"
+        "    pytestmark = [pytest.mark.filterwarnings('error')]\n"
+        "    connector = 'aiohttp'\n"
+        f"    rules = ['{ONE}']\n"
+        "    _mine = 1\n"
+        "    @pytest.fixture(autouse=True)\n"
+        "    def around(self): yield\n"
+    )
+    code, said = pytests(tmp_path)
+    assert code == 0, said
+    assert "1 passed" in said
+
+
+def test_a_run_of_the_suite_alone_ends_where_its_target_is_dead(tmp_path: Path) -> None:
+    options = ("--connector", f"{BAD}:StartRaises", "-k", "RECV-1/", "--timeout-scale", "0.2")
+    code, said = pytests(tmp_path, "--pyargs", "wsbridge.conformance", *options)
+    assert code == 2
+    assert "1 failed" in said
+    assert "the connector cannot start: RuntimeError: no wheels" in said
 
 
 def test_a_class_whose_target_is_not_there_fails_its_tests(tmp_path: Path) -> None:

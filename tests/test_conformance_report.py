@@ -17,9 +17,14 @@ import pytest
 pytest.importorskip("wsproto")  # the extra conformance
 
 from wsbridge.conformance import SuiteResult, Verdict
+from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.client import LogEntry
+from wsbridge.conformance.contract.catalogue import rules
+from wsbridge.conformance.contract.hints import HINTS, hint
 from wsbridge.conformance.harness import report
+from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.known import Known
+from wsbridge.conformance.harness.records import FAILED_HERE
 from wsbridge.conformance.harness.suite_result import RuleInfo, compare
 from wsbridge.conformance.harness.target import TargetInfo
 from wsbridge.conformance.harness.verdicts import CheckResult
@@ -46,7 +51,7 @@ FAILED = CheckResult(
     {
         "1 client of /": [
             LogEntry(0.0, "note", 0, "connected"),
-            LogEntry(0.5, "sent", 7, "TEXT masked length=1 b'\x00'"),
+            LogEntry(0.5, "sent", 7, "TEXT masked length=1 b'\x00'", "81810000000000"),
         ]
     },
     ["  0.0001  abcd  open"],
@@ -54,6 +59,9 @@ FAILED = CheckResult(
     "promise",
     output="a last word\n",
     runs=3,
+    expected="'a'",
+    actual="'<b>'",
+    connection="1 client of /",
 )
 
 LEFT = SuiteResult(
@@ -219,6 +227,7 @@ def test_markdown_says_what_each_verdict_is() -> None:
     assert "| [HS-1](spec.md#hs-1) | A `valid` request \\| is answered. | ≈ 1/2 | ⚠ 1/2 |" in text
     assert "| [STOP-1](spec.md#stop-1) | Starts. | · | · |" in text
     assert "- left: `RECV-1/exact`: expected 'a', got '<b>'" in text
+    assert "  - expected: `'a'`\n  - got: `'<b>'`\n  - often: The text goes through" in text
     assert "- left: the deviation HS-9/x is declared, but no check has seen it" in text
     assert "- ws://127.0.0.1:1: `HS-1/odd`: not yet (https://example.org/1)" in text
     assert "- left: `HS-1/odd`: 426. no hook is there" in text
@@ -235,17 +244,67 @@ def test_one_line_says_how_it_went() -> None:
 
 
 def test_the_text_of_a_failure_has_all_that_is_known() -> None:
-    assert report.failure_text(FAILED, "Exactly.").split("\n\n") == [
-        "RECV-1/exact: expected 'a', got '<b>'",
-        "promised: Exactly.",
-        "wire log 1 client of /:\n"
-        "     0.0000 note            0 B  connected\n"
-        "     0.5000 sent            7 B  TEXT masked length=1 b'\x00'",
+    head, facts, *rest = failure_text(FAILED, "Exactly.").split("\n\n")
+    assert head == "RECV-1/exact: expected 'a', got '<b>'"
+    words = [line.split()[0] for line in facts.splitlines() if line[2] != " "]
+    assert words == ["rule", "promised", "expected", "got", "often"]
+    assert facts.startswith("  rule      RECV-1 (RFC 6455, 5.6): A text message is delivered as a `str`")
+    assert "\n  promised  Exactly.\n  expected  'a'\n  got       '<b>'\n" in facts
+    assert all(len(line) <= 100 for line in facts.splitlines())
+    assert rest == [
+        "wire, 1 client of / (--> to the server, <-- from it):\n"
+        "     0.0000                  connected\n"
+        "     0.5000  -->        7 B  TEXT masked length=1 b'\x00'\n"
+        "                             81 81 00 00 00 00 00                             .......",
         "callback log:\n    0.0001  abcd  open",
         "logged on 'wsbridge':\n  ERROR boom",
         "the process wrote:\n  a last word",
         "Traceback (most recent call last)",
     ]
+
+
+def test_a_long_wire_is_shown_around_the_place_of_the_failure() -> None:
+    entries = [LogEntry(n / 10, "received", 2, f"PING number {n}") for n in range(40)]
+    entries.insert(30, LogEntry(2.95, "note", 0, FAILED_HERE))
+    others = {f"{n} other": [LogEntry(0.0, "sent", 1, f"other {n}")] for n in range(2, 7)}
+    text = failure_text(replace(FAILED, wire={"1 long": entries, **others}, connection="1 long"))
+    assert "wire, 1 long, the last 16 of 34 entries" in text
+    shown = [int(number) for number in re.findall(r"PING number (\d+)", text)]
+    assert shown == list(range(18, 33))
+    assert text.index("PING number 29\n") < text.index(FAILED_HERE) < text.index("PING number 30\n")
+    assert re.findall(r"other (\d)\n", text + "\n") == ["4", "5", "6"]
+    assert "(2 more connections are in the JSON report and on the HTML page)" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"verdict": Verdict.PASS}, ""),
+        ({"cause": "error", "message": "RuntimeError: no wheels"}, ""),
+        ({"cause": "error", "message": "WireTimeout: expected a message"}, HINTS["RECV-1"]),
+        ({"check": "RECV-9/unmasked-frame"}, HINTS["RECV-9/unmasked-frame"]),
+        ({"check": "RECV-9/other"}, HINTS["RECV-9"]),
+        (
+            {"check": "FRAME-4/x", "message": "observed 'peer saw no close frame'"},
+            HINTS["RECV-9"],
+        ),
+        ({"check": "NOPE-1/x"}, ""),
+        ({"cause": "hang"}, "waits for what never comes"),
+        ({"cause": "left-over"}, "still there after stop()"),
+        ({"cause": "death"}, "The process that ran the check is gone"),
+    ],
+)
+def test_a_hint_is_about_what_failed(changes: dict[str, Any], told: str) -> None:
+    hint = replace(FAILED, **changes).hint
+    assert told in hint
+    assert bool(told) == bool(hint)
+
+
+def test_every_hint_is_of_a_check_or_a_rule_that_there_is() -> None:
+    known = {check.id for check in all_checks()} | {rule.id for rule in rules()}
+    assert set(HINTS) <= known
+    outside = {check.id for check in all_checks() if check.black_box}
+    assert {id for id in outside if not hint(id)} == set()  # strangers get one for each
 
 
 def test_the_legend_names_every_symbol() -> None:
@@ -321,6 +380,8 @@ def test_the_page_stands_alone_and_shows_everything() -> None:
         "expected 'a', got '<b>'",
         "client → server",
         "TEXT masked length=1",
+        "81 81 00 00 00 00 00 .......",
+        "rule RECV-1 (the contract): A text is a <str>. promised Exactly. expected 'a' got '<b>' often The text goes",
         "0.0001 abcd open",
         "ERROR boom",
         "a last word",

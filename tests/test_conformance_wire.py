@@ -261,7 +261,7 @@ async def test_connect_echo_and_close() -> None:
         expected = [Text("grüß"), Binary(bytes(70000)), Text("é"), Pong(b"p"), Close(4001, "bye"), Eof()]
         assert peer.received == expected
         sent = [entry.text for entry in peer.log.entries if entry.direction == "sent"]
-        assert sent[0].startswith(r"b'GET /a?b HTTP/1.1\r\nHost: 127.0.0.1:")
+        assert sent[0].startswith("GET /a?b HTTP/1.1 | Host: 127.0.0.1:")
         assert sent[3].startswith("TEXT unfinished masked length=1")
         assert "CLOSE masked length=5 4001 b'bye'" in sent
         assert not any(len(line) > 400 for line in peer.log.lines())
@@ -901,7 +901,7 @@ def test_the_log_is_bounded_and_fit_for_json() -> None:
     assert lines[0] == "(1 earlier entries are gone)"
     assert lines[1].endswith("note            1 B  " + "x" * 300 + "...")
     entries = json.loads(json.dumps(log.to_json()))
-    assert [sorted(entry) for entry in entries] == [["at", "direction", "size", "text"]] * 2
+    assert [sorted(entry) for entry in entries] == [["at", "data", "direction", "size", "text"]] * 2
     assert [entry["size"] for entry in entries] == [1, 2]
 
 

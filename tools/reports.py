@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools import committed, costs, stock
-from wsbridge.conformance.harness.report import failure_text, markdown, summary, verdict_line
+from wsbridge.conformance.harness.failures import failure_text
+from wsbridge.conformance.harness.report import markdown, summary, verdict_line
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult
 from wsbridge.conformance.harness.verdicts import Verdict

@@ -11,7 +11,10 @@ import threading
 import time
 from typing import Any
 
+from aiohttp import WSMsgType
+
 from wsbridge.connector import BaseConnector
+from wsbridge.connectors._aiohttp_native import WebSocket
 from wsbridge.connectors.aiohttp import Connector
 
 
@@ -112,6 +115,19 @@ class LeavesAChild(Connector):
             time.sleep(3600)  # noqa: ASYNC251
         os.write(2, f"child {child}\n".encode())
         os._exit(5)
+
+
+class AnswersPingsWithoutTheirPayload(Connector):
+    """Has one small fault, by which a failure is shown from start to end."""
+
+    overrides_internals = True
+
+    async def start(self) -> None:
+        async def pong(native: Any, message: bytes = b"") -> None:
+            await native.send_frame(b"", WSMsgType.PONG)
+
+        WebSocket.pong = pong  # type: ignore[method-assign,assignment]  # for good: it has a process of its own
+        await super().start()
 
 
 class RefusesWhatItHas(Connector):

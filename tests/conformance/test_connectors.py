@@ -19,7 +19,7 @@ from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check, CheckFailed, catalogue
 from wsbridge.conformance.harness.conditions import PLAIN, HandClock
 from wsbridge.conformance.harness.execution import run_check
-from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.connector import ALL_FEATURES

@@ -24,7 +24,7 @@ from wsbridge.conformance import SuiteResult, Verdict, load_results
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.execution import run_check
-from wsbridge.conformance.harness.report import failure_text
+from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.registry import SERVERS, load_connector
 

@@ -12,7 +12,7 @@ from wsbridge.conformance.client.errors import Closed
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT, TimeLimits
 from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, head_text
 from wsbridge.conformance.client.shape import WHOLE, Shape, request_pieces
 
 __all__ = ["APART", "HttpConnection"]
@@ -99,7 +99,7 @@ class HttpConnection:
 
     async def request(self, raw: bytes) -> None:
         """Send bytes of an HTTP request, the whole of it or a part."""
-        self.log.add("sent", len(raw), repr(raw[:300]))
+        self.log.add("sent", len(raw), head_text(raw), raw)
         await self._send_pieces(request_pieces(raw, self.shape.cut))
 
     async def _send_pieces(self, pieces: Sequence[bytes]) -> None:

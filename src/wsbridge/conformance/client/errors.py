@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import time
+
 from wsbridge.conformance.client.events import Close, Eof
 from wsbridge.conformance.client.frames import Frame
-from wsbridge.conformance.client.log import shortened
+from wsbridge.conformance.client.log import WireLog, shortened
 
 __all__ = ["Closed", "NoWire", "Unexpected", "WireError", "WireTimeout", "WireViolation"]
 
 
 class WireError(Exception):
-    """Base of all errors of this client."""
+    """Base of all errors of this client.
+
+    Attributes:
+        expected: What was waited for, in words; "" where that is not the matter.
+        actual: What came instead.
+        moment: When it was raised, by `time.perf_counter`.
+        log: That of the connection that it is about, None if that is not known.
+    """
+
+    def __init__(self, message: str, *, expected: str = "", actual: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+        self.moment = time.perf_counter()
+        self.log: WireLog | None = None
 
 
 class WireViolation(WireError):
@@ -29,14 +45,16 @@ class Unexpected(WireError):
     """Something legal came, but not what was expected."""
 
     def __init__(self, expected: str, got: object) -> None:
-        super().__init__(f"expected {expected}, but got {shortened(str(got))}")
+        shown = shortened(str(got))
+        super().__init__(f"expected {expected}, but got {shown}", expected=expected, actual=shown)
 
 
 class Closed(WireError):
     """The server ended the connection where something else was expected; `end` is how."""
 
     def __init__(self, expected: str, end: Close | Eof) -> None:
-        super().__init__(f"expected {expected}, but the connection has ended: {end}")
+        message = f"expected {expected}, but the connection has ended: {end}"
+        super().__init__(message, expected=expected, actual=f"the end of the connection: {end}")
         self.end = end
 
 

@@ -23,7 +23,8 @@ class HandshakeRefused(WireError):
     """The server answered the handshake with another status than 101."""
 
     def __init__(self, response: HttpResponse) -> None:
-        super().__init__(f"expected 101, but got {response.status} {response.reason}: {response.body[:200]!r}")
+        got = f"{response.status} {response.reason}: {response.body[:200]!r}"
+        super().__init__(f"expected 101, but got {got}", expected="101 Switching Protocols", actual=got)
         self.response = response
 
 

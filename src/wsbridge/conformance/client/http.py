@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from wsbridge.conformance.client.errors import WireViolation
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, head_text
 
 __all__ = ["Address", "ByteSource", "HttpResponse", "listed", "read_response"]
 
@@ -62,6 +62,7 @@ async def read_response(source: ByteSource, log: WireLog, *, head: bool = False)
         WireViolation: If it is not a legal response, or the stream ended within it.
     """
     raw = await _take_until(source, b"\r\n\r\n")
+    log.add("received", len(raw) + 4, head_text(raw + b"\r\n\r\n"), raw)
     start, *lines = raw.decode("latin-1").split("\r\n")
     match = re.fullmatch(r"(HTTP/1\.[01]) ([1-9]\d\d)(?: (.*))?", start)
     if match is None:
@@ -71,7 +72,6 @@ async def read_response(source: ByteSource, log: WireLog, *, head: bool = False)
         raise WireViolation(f"expected a header line, but got {lines[pairs.index(None)]!r}")
     headers = tuple((pair[1], pair[2]) for pair in pairs if pair is not None)
     response = HttpResponse(int(match[2]), match[3] or "", match[1], headers)
-    log.add("received", len(raw) + 4, f"{start} {headers}")
     if head or response.status < 200 or response.status in (204, 304):
         return response
     return replace(response, body=await _read_body(source, response))

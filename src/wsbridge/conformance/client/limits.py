@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from itertools import islice
 
 from wsbridge.conformance import lateness
-from wsbridge.conformance.client.errors import WireTimeout
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.errors import WireError, WireTimeout
+from wsbridge.conformance.client.log import WireLog, shortened
 
 __all__ = ["DEFAULT_TIMEOUT", "TimeLimits"]
 
@@ -36,15 +36,27 @@ class TimeLimits:
         """Limit the block to `timeout` seconds, None for the attribute's.
 
         Raises:
-            WireTimeout: They are over; it says what was expected, and what the log has last.
+            WireTimeout: They are over; it says what was expected, and what the log has last. Any other `WireError` of
+                the block comes through, and is told whose log has more of it.
         """
         seconds = (self.timeout if timeout is None else timeout) * self.scale
         scope: asyncio.Timeout | None = None
         try:
             async with lateness.timeout(seconds) as scope:
                 yield
+        except WireError as error:
+            error.log = error.log or self.log
+            raise
         except TimeoutError as error:
             if scope is None or not scope.expired():
                 raise
-            last = "; ".join(entry.text for entry in islice(reversed(self.log.entries), 3))
-            raise WireTimeout(f"expected {expected} within {seconds:g} s; before that, latest first: {last}") from error
+            last = "; ".join(shortened(entry.text, 60) for entry in islice(reversed(self.log.entries), 3))
+            self.log.add("note", 0, f"waited {seconds:g} s for {expected}")
+            waited_for = f"{expected} within {seconds:g} s"
+            timeout_error = WireTimeout(
+                f"expected {waited_for}; before that, latest first: {last}",
+                expected=waited_for,
+                actual="nothing of the kind",
+            )
+            timeout_error.log = self.log
+            raise timeout_error from error

@@ -147,7 +147,7 @@ class SocketLink(PeerLink):
     async def flood(self, data: bytes, total_bytes: int, timeout: float | None) -> int:
         sent = await self.stream.flood(data, total_bytes, timeout)
         what = next((described(*one) for one in frames_in(data)), repr(data))
-        self.limits.log.add("sent", sent, f"flood of {what}")
+        self.limits.log.add("sent", sent, f"flood of {what}", data)
         return sent
 
     async def read_response(self, *, head: bool) -> HttpResponse:
@@ -172,11 +172,11 @@ class SocketLink(PeerLink):
             payload = masked(payload, wire[head.size - 4 : head.size])
         frame = Frame(head.opcode, payload, head.fin, head.rsv, head.masked)
         if keep or head.opcode >= Opcode.CLOSE:
-            self.limits.log.add("received", len(wire), str(frame))
+            self.limits.log.add("received", len(wire), str(frame), wire)
         return frame, self._judge.judge(frame, wire)
 
     async def half_close(self) -> None:
-        self.limits.log.add("note", 0, "half-closed")
+        self.limits.log.add("note", 0, "ended here, one way: FIN")
         await self.stream.half_close()
 
     def drop(self) -> None:

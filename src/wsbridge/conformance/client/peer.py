@@ -15,7 +15,7 @@ from wsbridge.conformance.client.handshake import Chars, HandshakeRequest
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT
 from wsbridge.conformance.client.link import PeerLink
-from wsbridge.conformance.client.log import WireLog
+from wsbridge.conformance.client.log import WireLog, head_text
 from wsbridge.conformance.client.sending import FrameSender
 from wsbridge.conformance.client.shape import WHOLE, Shape
 
@@ -102,7 +102,7 @@ class WirePeer(FrameSender):
         """
         raw = request.encode()
         if tail:
-            self.log.add("sent", len(raw), repr(raw[:300]))
+            self.log.add("sent", len(raw), head_text(raw), raw)
             self._log_sent(tail)
             await self.link.send(raw + tail)  # in one write, whatever its shape
         else:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 
 from wsbridge.conformance.client.connection import APART, HttpConnection
 from wsbridge.conformance.client.deflate import PerMessageDeflate, deflated
 from wsbridge.conformance.client.frames import SHOWN, Opcode, build_frame, close_payload, described, frames_in
 from wsbridge.conformance.client.link import PeerLink
+from wsbridge.conformance.client.log import head_text
 from wsbridge.conformance.client.shape import frame_pieces
 
 __all__ = ["FrameSender"]
 
+_REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/")
 _JOINED = b"joined"  # the payload of the pongs that nobody has asked for
 
 
@@ -110,7 +113,17 @@ class FrameSender(HttpConnection):
         return await self.link.flood(data, total_bytes, timeout)
 
     def _log_sent(self, data: bytes) -> None:
+        if self.response is None and _REQUEST.match(data):
+            head, end, rest = data.partition(b"\r\n\r\n")
+            self.log.add("sent", len(head + end), head_text(head + end), head + end)
+            if rest:
+                self._log_frames(rest)
+        else:
+            self._log_frames(data)
+
+    def _log_frames(self, data: bytes) -> None:
         frames = list(frames_in(data))
         self.close_sent = self.close_sent or any(head.opcode == Opcode.CLOSE for head, _ in frames)
         shown = "; ".join(described(*frame) for frame in frames[:4]) or repr(data[:SHOWN])
-        self.log.add("sent", len(data), f"{shown}; and {len(frames) - 4} more frames" if len(frames) > 4 else shown)
+        shown += f"; and {len(frames) - 4} more frames" if len(frames) > 4 else ""
+        self.log.add("sent", len(data), shown, data)

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import socket
 import struct
-from ssl import MemoryBIO, SSLContext, SSLError, SSLObject, SSLWantReadError
+from ssl import MemoryBIO, SSLContext, SSLEOFError, SSLError, SSLObject, SSLWantReadError
 from typing import Self
 
 from wsbridge.conformance.client.errors import Closed, WireError, WireTimeout
 from wsbridge.conformance.client.events import Eof
+from wsbridge.conformance.client.frames import described, frames_in
 from wsbridge.conformance.client.http import Address
 from wsbridge.conformance.client.limits import TimeLimits
+from wsbridge.conformance.client.log import head_text
 
 __all__ = ["SocketStream"]
 
 _READ_SIZE = 256 * 1024
 _FLOOD_BLOCK = 64 * 1024
+_PEEKED = 4096  # bytes that are looked at, of those that nobody has read
 
 
 class SocketStream:
@@ -96,7 +99,10 @@ class SocketStream:
                     await self._fill_tls()
                     continue
                 except SSLError as error:
-                    self._log.add("note", 0, f"TLS ended: {error!r}")
+                    self._log.add("note", 0, _tls_end(error))
+                else:
+                    if not data:
+                        self._log.add("note", 0, "the server ended TLS: close_notify")
             self.eof = not data
         self.input += data
         return bool(data)
@@ -107,13 +113,16 @@ class SocketStream:
         while True:
             await self._ready(write=False)
             try:
-                return self.socket.recv(_READ_SIZE)
+                data = self.socket.recv(_READ_SIZE)
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._log.add("note", 0, f"reading failed: {error!r}")
+                self._log.add("note", 0, f"the server ended it: {_how(error)}")
                 self.eof = self.reset = True
                 return b""
+            if not data:
+                self._log.add("note", 0, "the server ended it: FIN")
+            return data
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +181,7 @@ class SocketStream:
         except BlockingIOError:
             await self._ready(write=True)
         except OSError as error:
+            self._log.add("note", 0, f"the server had ended it before a write here: {_how(error)}")
             self.reset = True  # the kernel tells of a reset once, so reading will only see the end
             raise Closed(f"to send {len(self._unsent)} bytes", Eof(reset=True)) from error
 
@@ -188,6 +198,9 @@ class SocketStream:
                 self.tls.do_handshake()
             except SSLWantReadError:
                 await self._fill_tls()
+            except SSLError as error:
+                self._log.add("note", 0, _tls_end(error))
+                raise
             else:
                 break
         async with self._writing:
@@ -220,14 +233,17 @@ class SocketStream:
         """End the connection by a reset (RST)."""
         if not self._closed:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close()
+            self._close("ended here: RST")
 
     def close(self) -> None:
         """Close the socket, and wake whoever waits for it."""
-        if self._closed:
-            return
+        if not self._closed:
+            self._close("closed here")
+
+    def _close(self, how: str) -> None:
         self._closed = True
-        self._log.add("note", 0, "closed here")
+        self._note_unread()
+        self._log.add("note", 0, how)
         if self._waiters:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self.socket)
@@ -235,6 +251,19 @@ class SocketStream:
             for waiter in self._waiters:
                 _wake(waiter)
         self.socket.close()
+
+    def _note_unread(self) -> None:
+        """Log what the server has sent and nobody has read; it is left where it is, so that closing does what it does.
+
+        Over TLS what is in the socket is not deciphered.
+        """
+        unread = bytes(self.input)
+        with contextlib.suppress(OSError):  # a socket that was never connected, or has nothing
+            unread += self.socket.recv(_PEEKED, socket.MSG_PEEK) if self.tls is None and not self.eof else b""
+        if unread:
+            frames = "; ".join(described(*frame) for frame in list(frames_in(unread))[:4]) or repr(unread)
+            shown = head_text(unread) if unread.startswith(b"HTTP/") else frames
+            self._log.add("received", len(unread), f"not read by the check: {shown}", unread)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -256,6 +285,21 @@ class SocketStream:
             if not self._closed:
                 (loop.remove_writer if write else loop.remove_reader)(self.socket)
         self._check_open()
+
+
+def _how(error: OSError) -> str:
+    """Return how a connection ended by an error of the system's, in a word where there is one."""
+    return "RST" if isinstance(error, ConnectionResetError | BrokenPipeError) else repr(error)
+
+
+def _tls_end(error: SSLError) -> str:
+    """Return how TLS ended, and by whom."""
+    if isinstance(error, SSLEOFError):
+        return "TLS was cut short: no close_notify before the end"
+    reason = str(error.reason or error)
+    if "ALERT" in reason:
+        return f"the server ended TLS by an alert: {reason}"
+    return f"TLS was ended here: {reason}"
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

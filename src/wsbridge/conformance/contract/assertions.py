@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
+from typing import cast
 
-__all__ = ["CheckFailed", "Variants", "equal", "fail", "true", "variants"]
+__all__ = ["CheckFailed", "Variants", "difference", "equal", "fail", "true", "variants"]
 
 _TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
+_WHOLE = 70  # characters of a value that a reader compares at a glance
+_AROUND = 20  # items of a text, or of bytes, that are shown before the place where two values differ
 
 
 class CheckFailed(AssertionError):
@@ -15,11 +19,19 @@ class CheckFailed(AssertionError):
 
     Attributes:
         messages: The message, or, of a check of several variants, that of each variant that failed.
+        expected: What was expected, as it is shown; "" where the message alone says it.
+        actual: What came instead.
+        difference: Where the two differ, if they are too long to see it.
+        moment: When it was found, by `time.perf_counter`.
     """
 
-    def __init__(self, message: str, *more: str) -> None:
+    def __init__(self, message: str, *more: str, expected: str = "", actual: str = "", difference: str = "") -> None:
         super().__init__("; ".join((message, *more)))
         self.messages = (message, *more)
+        self.expected = expected
+        self.actual = actual
+        self.difference = difference
+        self.moment = time.perf_counter()
 
 
 def fail(message: str) -> None:
@@ -40,7 +52,12 @@ def true(condition: object, message: str) -> None:
 def equal(actual: object, expected: object, what: str) -> None:
     """Fail the check unless ``actual`` equals ``expected``."""
     if actual != expected:
-        raise CheckFailed(f"{what}: expected {_short(expected)}, got {_short(actual)}")
+        raise CheckFailed(
+            f"{what}: expected {_short(expected)}, got {_short(actual)}",
+            expected=_short(expected),
+            actual=_short(actual),
+            difference=difference(actual, expected),
+        )
 
 
 class _Enough(Exception):
@@ -108,6 +125,35 @@ def variants() -> Generator[Variants]:
     made.tell()
 
 
-def _short(value: object) -> str:
+def difference(actual: object, expected: object) -> str:
+    """Return where two values differ, with what is there in each; "" if they are short, or of different types."""
+    if type(actual) is not type(expected) or max(len(repr(actual)), len(repr(expected))) <= _WHOLE:
+        return ""
+    if not isinstance(actual, str | bytes | bytearray | list | tuple):
+        return ""
+    ours = cast("Sequence[object]", actual)
+    theirs = cast("Sequence[object]", expected)
+    shorter = min(len(ours), len(theirs))
+    at = next((index for index in range(shorter) if ours[index] != theirs[index]), shorter)
+    if isinstance(actual, list | tuple):
+        lengths = f" ({len(theirs)} of them expected, {len(ours)} came)" if len(ours) != len(theirs) else ""
+        return f"at item {at}{lengths}: expected {_item(theirs, at)}, got {_item(ours, at)}"
+    unit = "character" if isinstance(actual, str) else "byte"
+    lengths = f" (of {len(theirs)} expected, {len(ours)} came)" if len(ours) != len(theirs) else ""
+    return f"at {unit} {at}{lengths}: expected {_around(theirs, at)}, got {_around(ours, at)}"
+
+
+def _item(values: Sequence[object], at: int) -> str:
+    return _short(values[at], 100) if at < len(values) else "no more"
+
+
+def _around(value: Sequence[object], at: int) -> str:
+    start, end = max(0, at - _AROUND), at + 2 * _AROUND
+    return f"{'...' if start else ''}{value[start:end]!r}{'...' if end < len(value) else ''}"
+
+
+def _short(value: object, limit: int = 300) -> str:
     text = repr(value)
-    return text if len(text) <= 300 else f"{text[:200]}... ({len(text)} characters) ...{text[-60:]}"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit * 2 // 3]}... ({len(text)} characters) ...{text[-limit // 5 :]}"

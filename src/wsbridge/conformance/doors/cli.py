@@ -18,6 +18,7 @@ from wsbridge._process.loops import LOOPS, LoopName
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
+from wsbridge.conformance.doors.showing import MOST, show_by_rule, show_failure
 from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import AXES, PLAIN, Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
@@ -69,8 +70,9 @@ Examples:
 Exit codes:
   0  everything that was checked is conformant
   1  something is not
-  2  wrong arguments, or nothing to check: no such connector, nobody at the URL,
-     or no reference application there
+  2  wrong arguments, or nothing to check: no such connector, one that cannot be
+     imported or cannot start, nobody at the URL, no reference application there,
+     or a server that has died
 """
 
 
@@ -104,6 +106,7 @@ class _Settings:
     scale: float
     model: bool
     isolate: bool
+    exit_first: bool
     known: dict[str, Known]
     conditions: Conditions
     combine: Combine | None
@@ -165,6 +168,8 @@ class _Settings:
     "night; plain, none.  [default: pairs; plain with --rule or --condition, or for a URL]",
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose the combinations as a former run has.")
+@click.option("--summary", is_flag=True, help="Show how many checks of each rule passed; else of those that failed.")
+@click.option("-x", "--exitfirst", "exit_first", is_flag=True, help="Stop at the first failure that is not known.")
 @click.option("--no-isolate", is_flag=True, help="Run the checks in this process, for a debugger.")
 @click.option("--list-conditions", is_flag=True, help="List what --condition takes, and do nothing.")
 @click.option("--list", "list_only", is_flag=True, help="List rules and checks, and do nothing.")
@@ -189,6 +194,8 @@ def conformance(
     condition: tuple[str, ...],
     combine: Combine | None,
     seed: int | None,
+    summary: bool,
+    exit_first: bool,
     no_isolate: bool,
     list_conditions: bool,
     list_only: bool,
@@ -213,13 +220,24 @@ def conformance(
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
         conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks)
-        conditions = Conditions.parse(condition).over(conditions)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions, combine, seed)
+        settings = _Settings(
+            rules or None,
+            repeat,
+            scale,
+            model,
+            not no_isolate,
+            exit_first,
+            known,
+            Conditions.parse(condition).over(conditions),
+            combine,
+            seed,
+        )
         select(all_checks(), settings.rules)
-        found = [result for target in targets for result in _results(target, settings, console)]
+        found, wrong = _all_results(targets, settings, console)
     except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
         raise _NothingChecked(str(exc)) from exc
     _show(found, console, is_whole=not rules)
+    show_by_rule(found, console, everything=summary)
     for result in found:
         _show_changes(result, former, console)
     for path, write in (
@@ -230,7 +248,29 @@ def conformance(
     ):
         if path is not None:
             _write(path, write, found, console)
+    for message in wrong:
+        click.echo(f"Error: {message}", err=True)
+    if wrong or any(result.dead for result in found):
+        ctx.exit(2)
     ctx.exit(0 if all(result.conformant for result in found) else 1)
+
+
+def _all_results(targets: Sequence[str], settings: _Settings, console: Console) -> tuple[list[SuiteResult], list[str]]:
+    """Return the results of the targets, and why there is none of some: the others are checked all the same.
+
+    Raises:
+        TargetError: There is none of any.
+    """
+    found: list[SuiteResult] = []
+    wrong: list[TargetError] = []
+    for target in targets:
+        try:
+            found += _results(target, settings, console)
+        except TargetError as exc:
+            wrong.append(exc)
+    if wrong and not found:
+        raise TargetError("; ".join(map(str, wrong)))
+    return found, [" ".join(str(exc).split()) for exc in wrong]
 
 
 def _results(target: str, settings: _Settings, console: Console) -> list[SuiteResult]:
@@ -246,6 +286,7 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             progress=tell,
             known_failing=settings.known,
             model=settings.model,
+            exit_first=settings.exit_first,
             conditions=settings.conditions,
             combine=settings.combine_for(target),
             seed=settings.seed,
@@ -356,8 +397,6 @@ def _styled(value: object, state: str) -> str:
 
 def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> None:
     lines: list[tuple[str, str, str]] = []
-    for failed in result.failures:
-        lines.append(("fail", failed.label, failed.message))
     for problem in result.problems:
         lines.append(("fail", problem, ""))
     for failed in result.known_failures:
@@ -368,9 +407,14 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
             lines.append((other.verdict.value, other.label, other.message))
     lines += [("again", again.check, again.remark) for again in result.results if again.remark]
     console.print(result.target.name, reports.packages_line(result), sep="  ", style="bold", markup=False)
+    for number, failed in enumerate(result.failures):
+        _show_line("fail", failed.label, failed.message, console)
+        if number < MOST:
+            show_failure(failed, result, console)
+    if len(result.failures) > MOST:
+        console.print(f"  only the first {MOST} are explained here; --report and --json explain all", markup=False)
     for state, what, message in lines:
-        console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
-        console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
+        _show_line(state, what, message, console)
     if result.seed is not None:
         count = sum(bool(other.conditions) for other in result.results)
         console.print(
@@ -383,6 +427,11 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         count = len(result.library_rules)
         console.print(f"  {count} rules are about wsbridge itself, which its own tests hold it to", markup=False)
     console.print()
+
+
+def _show_line(state: str, what: str, message: str, console: Console) -> None:
+    console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
+    console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
 
 
 def _show_changes(result: SuiteResult, former: Sequence[SuiteResult], console: Console) -> None:

@@ -13,6 +13,7 @@ pass, and say so; nothing is skipped.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ import pytest
 from wsbridge._process.loops import LoopName
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing
-from wsbridge.conformance.harness.report import failure_text
 from wsbridge.conformance.harness.selection import MODEL_CHECK, check_known, select
 from wsbridge.conformance.harness.session import Session
 from wsbridge.conformance.harness.target import TargetError, is_url
@@ -40,6 +41,9 @@ TargetSpec = str | type[Connector]
 
 _PROPERTY = "wsbridge"
 """The property of a test report that holds the verdict."""
+
+_PLAIN_VALUES = (str, int, float, list, tuple, dict, set, Path)
+"""What an option can be; fixtures and tests of a class are none of these."""
 
 _AGAIN = "wsbridge-again"
 """The property that holds why a check was run again."""
@@ -60,6 +64,8 @@ class _Run:
     config: pytest.Config
     known: KnownFailing
     conditions: Conditions
+    starts_alone: bool = False
+    """Whether this run of pytest is of the suite alone, which a dead target ends; a project has other tests."""
     results: dict[str, CheckResult] = field(default_factory=dict[str, CheckResult])
     _session: Session | None = None
 
@@ -104,6 +110,8 @@ class Case:
             result = session.run(self.check, repeat=option(request.config, "repeat", 1))
         self.run.results[result.check] = result
         request.node.user_properties.append((_PROPERTY, f"{result.verdict}: {result.message}".rstrip(": ")))
+        if session.broken is not None and self.run.starts_alone:
+            request.session.shouldstop = str(session.broken)
         if result.remark:
             request.node.user_properties.append((_AGAIN, result.remark))
         entry = self.run.known.get(result.check)
@@ -152,6 +160,8 @@ class ConnectorSuite:
             return
         if (target := getattr(self, "connector", None)) is None:
             raise pytest.Collector.CollectError(f"{type(self).__name__} needs: connector = 'module:Class'")
+        if unknown := _unknown_options(type(self)):
+            raise pytest.Collector.CollectError(unknown)
         parametrize(
             metafunc,
             [target],
@@ -166,6 +176,24 @@ class ConnectorSuite:
     def test_rule(self, conformance_case: Case, request: pytest.FixtureRequest) -> None:
         """One check."""
         conformance_case.verify(request)
+
+
+def _unknown_options(suite: type[ConnectorSuite]) -> str:
+    """Return what is wrong with the plain values of a class that stand for no option of the suite; "" if nothing is.
+
+    A value of its own begins with an underscore, or comes from a class beside `ConnectorSuite`.
+    """
+    known = [name for name in ConnectorSuite.__annotations__ if not name.startswith("_")]
+    for owner in suite.__mro__:
+        if owner is ConnectorSuite or not issubclass(owner, ConnectorSuite):
+            continue
+        for name, value in vars(owner).items():
+            is_plain = value is None or isinstance(value, _PLAIN_VALUES)
+            if is_plain and not name.startswith(("_", "pytest")) and name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+                meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                return f"{owner.__name__}.{name} is no option of ConnectorSuite; {meant}"
+    return ""
 
 
 def parametrize(
@@ -211,7 +239,7 @@ def parametrize(
         check_known(known)
         for target in targets:
             name = target if isinstance(target, str) else target.__qualname__
-            run = _Run(target, name, config, known, under)
+            run = _Run(target, name, config, known, under, start)
             if start and not config.option.collectonly:
                 run.session()
             outside = isinstance(target, str) and is_url(target)

@@ -324,7 +324,8 @@ class Bench:
         declared = self.target.deviations.get(scenario)
         if declared is None:
             if observed != expected:
-                raise CheckFailed(f"{scenario}: expected {expected!r}, observed {observed!r}")
+                message = f"{scenario}: expected {expected!r}, observed {observed!r}"
+                raise CheckFailed(message, expected=expected, actual=observed)
         elif observed == expected and self.target.conditions.chosen:
             return
         elif observed == expected:

@@ -125,7 +125,7 @@ class CheckProcess:
         if self._process is None:
             try:
                 self.info()
-            except (TargetError, BrokenTargetError) as exc:
+            except TargetError as exc:
                 return CheckResult(check, rule, Verdict.FAIL, 0.0, str(exc), cause="error")
         assert self._process is not None
         started = time.perf_counter()
@@ -281,10 +281,10 @@ def _loaded(spec: str, scale: float, conditions: Conditions) -> tuple[SuiteTarge
     try:
         target = replace(resolve(spec), conditions=conditions)
         answer = {"info": describe(target, spec, scale=scale).to_json()}
-    except TargetError as exc:
-        return None, {"target": str(exc)}
     except BrokenTargetError as exc:
         return None, {"broken": str(exc), "details": exc.details}
+    except TargetError as exc:
+        return None, {"target": str(exc)}
     all_checks()
     # each check collects garbage twice: what is there for good need not be looked at each time
     gc.collect()

@@ -19,9 +19,10 @@ from typing import Any, cast
 
 from wsbridge.application import Application
 from wsbridge.conformance import lateness
-from wsbridge.conformance.client import Closed, LogEntry, WireLog
+from wsbridge.conformance.client import Closed, WireTimeout
 from wsbridge.conformance.contract import Check, CheckFailed, equal, true
 from wsbridge.conformance.harness.bench import Bench, watched
+from wsbridge.conformance.harness.records import record
 from wsbridge.conformance.harness.setting import NotApplicable
 from wsbridge.conformance.harness.stacks import where
 from wsbridge.conformance.harness.target import SuiteTarget
@@ -44,6 +45,7 @@ class _Outcome:
     message: str = ""
     cause: Cause = ""
     details: str = ""
+    error: BaseException | None = None
 
 
 class _Hang(BaseException):
@@ -112,6 +114,9 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
             open_to=bench.setting.open_to(check.fixed),
         )
     formatter = logging.Formatter("%(levelname)s %(message)s")
+    error = outcome.error
+    expected, actual, difference = (str(getattr(error, name, "")) for name in ("expected", "actual", "difference"))
+    connection, wire = record(bench, error)
     return CheckResult(
         check.id,
         check.rule,
@@ -119,17 +124,16 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
         seconds,
         outcome.message,
         outcome.details,
-        {f"{number} {name}": _entries(log) for number, (name, log) in enumerate(bench.wire_logs, 1)},
+        wire,
         bench.recorder.lines(),
         [formatter.format(record) for record in bench.logs],
         outcome.cause,
         conditions=conditions,
+        expected=expected,
+        actual=actual,
+        difference=difference,
+        connection=connection,
     )
-
-
-def _entries(log: WireLog) -> list[LogEntry]:
-    gone = log.total - len(log.entries)
-    return [*([LogEntry(0.0, "note", 0, f"{gone} earlier entries are gone")] if gone else []), *log.entries]
 
 
 def _outcome(check: Check, bench: Bench) -> _Outcome:
@@ -151,7 +155,8 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
         if isinstance(exc, BaseExceptionGroup) and (refused := exc.subgroup(NotApplicable)) is not None:
             return _Outcome(Verdict.NOT_APPLICABLE, str(refused.exceptions[0]))
         if failed := _failures(exc):
-            return _failure("; ".join(failed), "promise", exc)
+            message = "; ".join(map(str, failed))
+            return replace(_failure(message, "promise", exc), error=failed[0])
         return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
     if left:
         return _Outcome(Verdict.FAIL, "; ".join(left[:10]), "left-over")
@@ -195,12 +200,12 @@ def _as_declared(check: Check, bench: Bench, outcome: _Outcome) -> _Outcome:
     return _Outcome(Verdict.DEVIATION, f"{check.id}: {declared.outcome}")
 
 
-def _failures(exc: BaseException) -> list[str]:
+def _failures(exc: BaseException) -> list[CheckFailed]:
     """Return what a check failed by in a group, such as an `asyncio.TaskGroup` raises."""
     if not isinstance(exc, BaseExceptionGroup):
-        return [str(exc)] if isinstance(exc, CheckFailed) else []
+        return [exc] if isinstance(exc, CheckFailed) else []
     members = cast("Sequence[BaseException]", exc.exceptions)
-    return [message for member in members for message in _failures(member)]
+    return [failed for member in members for failed in _failures(member)]
 
 
 def _failure(message: str, cause: Cause, exc: BaseException) -> _Outcome:
@@ -208,8 +213,10 @@ def _failure(message: str, cause: Cause, exc: BaseException) -> _Outcome:
     trace = exc.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_MACHINERY):
         trace = trace.tb_next
-    lines = traceback.format_exception(type(exc), exc, trace or exc.__traceback__)
-    return _Outcome(Verdict.FAIL, message, cause, "".join(lines))
+    # what a peer's own limit was made of tells nothing of the connector
+    chain = not isinstance(exc, WireTimeout)
+    lines = traceback.format_exception(type(exc), exc, trace or exc.__traceback__, chain=chain)
+    return _Outcome(Verdict.FAIL, message, cause, "".join(lines), exc)
 
 
 _MACHINERY = (__file__, str(Path(asyncio.__file__).parent))

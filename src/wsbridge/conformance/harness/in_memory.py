@@ -222,7 +222,7 @@ class MemoryLink(PeerLink):
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     async def half_close(self) -> None:
-        self._log.add("note", 0, "half-closed")
+        self._log.add("note", 0, "ended here, one way")
         self._opened().half_close()
 
     def drop(self) -> None:

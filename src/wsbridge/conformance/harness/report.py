@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,8 +11,11 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from wsbridge.conformance.client.log import LogEntry, hex_lines
 from wsbridge.conformance.contract.catalogue import GROUPS
 from wsbridge.conformance.contract.definition import markdown_table
+from wsbridge.conformance.harness.failures import bytes_of, explained, failure_text
+from wsbridge.conformance.harness.records import FAILED_HERE
 from wsbridge.conformance.harness.selection import current_rules, current_titles
 from wsbridge.conformance.harness.suite_result import RuleInfo, SuiteResult
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
@@ -22,7 +24,6 @@ __all__ = [
     "SYMBOLS",
     "Cell",
     "Matrix",
-    "failure_text",
     "html",
     "junit",
     "markdown",
@@ -156,29 +157,6 @@ def matrix(targets: Sequence[SuiteResult]) -> Matrix:
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def failure_text(result: CheckResult, title: str) -> str:
-    """Return all that is known of a failure, for a terminal or a JUnit report."""
-    parts = [f"{result.label}: {result.message}"]
-    if result.remark:
-        parts.append(result.remark)
-    if title:
-        parts.append(f"promised: {title}")
-    parts += [f"wire log {name}:\n{_indented(map(str, entries))}" for name, entries in result.wire.items() if entries]
-    if result.callbacks:
-        parts.append(f"callback log:\n{_indented(result.callbacks)}")
-    if result.logs:
-        parts.append(f"logged on 'wsbridge':\n{_indented(result.logs)}")
-    if result.output.strip():
-        parts.append(f"the process wrote:\n{_indented(result.output.strip().splitlines())}")
-    if result.details.strip():
-        parts.append(result.details.strip())
-    return "\n\n".join(parts)
-
-
-def _indented(lines: Iterable[str]) -> str:
-    return textwrap.indent("\n".join(lines), "  ")
-
-
 def verdict_line(target: SuiteResult) -> str:
     """Return the outcome for a target in one line."""
     counts = target.counts
@@ -274,8 +252,22 @@ def _shown(cell: Cell) -> str:
 
 
 def _failures(targets: Sequence[SuiteResult]) -> str:
-    lines = [f"- {t.target.name}: `{r.label}`: {_escaped(r.message)}" for t in targets for r in t.failures]
+    lines: list[str] = []
+    for target in targets:
+        for result in target.failures:
+            lines.append(f"- {target.target.name}: `{result.label}`: {_escaped(result.message)}")
+            if target.titles:  # none in a committed report, which tells as little as it can
+                facts = explained(result, target).facts
+                lines += [f"  - {word}: {_fact(word, text)}" for word, text in facts if word != "promised"]
     return "\n".join(lines + [f"- {t.target.name}: {_escaped(problem)}" for t in targets for problem in t.problems])
+
+
+def _fact(word: str, text: str) -> str:
+    """Return a fact of a failure; what was compared is no Markdown."""
+    if word not in ("expected", "got"):
+        return _escaped(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {' '.join(text.split())} {fence}" if "`" in text else f"`{' '.join(text.split())}`"
 
 
 def _known(targets: Sequence[SuiteResult]) -> str:
@@ -402,7 +394,18 @@ def html(targets: Sequence[SuiteResult]) -> str:
         short_name=_short_name,
         verdict_line=verdict_line,
         packages_line=packages_line,
+        facts=_facts,
+        failed_here=FAILED_HERE,
+        hex_of=_hex_of,
     )
+
+
+def _facts(result: CheckResult, target: SuiteResult) -> tuple[tuple[str, str], ...]:
+    return explained(result, target).facts
+
+
+def _hex_of(entry: LogEntry) -> list[str]:
+    return hex_lines(entry.data) if bytes_of(entry) else []
 
 
 def _short_name(target: SuiteResult) -> str:

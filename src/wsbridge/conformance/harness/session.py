@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsbridge._process.loops import LoopName
-from wsbridge.conformance.client import WireTimeout
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.check_process import CheckProcess
 from wsbridge.conformance.harness.conditions import OF_THE_LOOP, PLAIN, Conditions
 from wsbridge.conformance.harness.execution import fairly, run_check
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing, matching
 from wsbridge.conformance.harness.pairwise import Combine, Place, Values, allowed, family, plan, singles
+from wsbridge.conformance.harness.preflight import gone
 from wsbridge.conformance.harness.selection import (
     MODEL_CHECK,
     applicable,
@@ -82,8 +83,9 @@ class Session:
 
     Raises:
         LoopNotInstalledError: uvloop is not installed.
-        TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application; or
-            conditions for a URL, whose server's event loop is its own.
+        TargetError: There is nothing to check: no such connector, one that cannot be imported (`BrokenTargetError`,
+            with the traceback), nobody at the URL, or no reference application; or conditions for a URL, whose
+            server's event loop is its own.
         ValueError: A scale out of range, or conditions that this Python does not have.
     """
 
@@ -111,21 +113,18 @@ class Session:
         self._process: CheckProcess | None = None
         self._target = None
         self.broken: BrokenTargetError | None = None
-        """Why no check can run, if none can: the connector cannot be imported, or answers nothing to a handshake."""
+        """Why no more checks can run, if none can: it cannot start, answers nothing to a handshake, or has died."""
         self._answers = self.is_url  # it has been seen to answer a handshake
+        self._last = ""  # the last check in which the target was there
         self.info: TargetInfo
         if isolate and not spec:
             raise ValueError(f"{self.name} cannot be imported by its name, so it cannot be checked in isolation")
-        try:
-            if bool(spec) if isolate is None else isolate:
-                self._process = CheckProcess(spec, scale=scale, conditions=conditions)
-                self.info = replace(self._process.info(), name=self.name)
-            else:
-                self._target = replace(resolve(target), conditions=conditions)
-                self.info = describe(self._target, self.name, scale=scale)
-        except BrokenTargetError as exc:
-            self.broken = exc
-            self.info = TargetInfo(self.name, "connector")
+        if bool(spec) if isolate is None else isolate:
+            self._process = CheckProcess(spec, scale=scale, conditions=conditions)
+            self.info = replace(self._process.info(), name=self.name)
+        else:
+            self._target = replace(resolve(target), conditions=conditions)
+            self.info = describe(self._target, self.name, scale=scale)
 
     def __enter__(self) -> Self:
         return self
@@ -150,9 +149,9 @@ class Session:
     def run(self, check: Check, *, repeat: int = 1, conditions: Conditions | None = None) -> CheckResult:
         """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
 
-        A failure while the machine stalled does not count: the check is run once more, and says so. One whose peers
-        got no answer at all has the session look whether the connector answers any handshake; if it does not,
-        `broken` says so from then on, and no more checks run.
+        A failure while the machine stalled does not count: the check is run once more, and says so. After the first
+        whose peers got no answer at all the session looks whether the connector answers any handshake, and after each
+        failure whether a running server still does; if not, `broken` says so from then on, and no more checks run.
 
         Args:
             check: The check.
@@ -160,13 +159,31 @@ class Session:
             conditions: What it is run under, instead of the session's.
         """
         result = self._run(check, repeat, conditions)
-        if self.broken is None and not self._answers and _is_unanswered(result):
-            first = result if check.id == _FIRST else self._once(_first_check())
-            if _is_unanswered(first):
-                message = f"the connector answers nothing at all to a handshake, so no more is checked: {first.message}"
-                self.broken = BrokenTargetError(message, first.details)
-            self._answers = True
+        if self.broken is None and result.verdict is Verdict.FAIL:
+            if self.is_url:
+                self._look_for_server(result)
+            elif not self._answers and _is_unanswered(result):
+                self._look_for_connector(result)
+        if self.broken is None:
+            self._last = check.id
         return result
+
+    def _look_for_connector(self, result: CheckResult) -> None:
+        first = result if result.check == _FIRST else self._once(_first_check())
+        if _is_unanswered(first):
+            if any(entry.direction == "sent" for log in first.wire.values() for entry in log):
+                what = "answers nothing at all to a handshake, so no more is checked"
+            else:
+                what = "cannot start" if first.cause in ("error", "promise") else "does not get as far as a handshake"
+            self.broken = BrokenTargetError(f"the connector {what}: {first.message}", first.details)
+        self._answers = True
+
+    def _look_for_server(self, result: CheckResult) -> None:
+        if why := asyncio.run(gone(self.name, self.scale)):
+            in_which = (
+                f"in {result.check}" if _was_answered(result) else f"after {self._last or 'the look at the start'}"
+            )
+            self.broken = BrokenTargetError(f"the server has died {in_which}: {why}", result.details)
 
     def _run(self, check: Check, repeat: int, conditions: Conditions | None) -> CheckResult:
         runs = repeat if check.stochastic else 1
@@ -250,6 +267,7 @@ def run(
     conditions: Conditions | str = PLAIN,
     combine: Combine = "plain",
     seed: int | None = None,
+    exit_first: bool = False,
 ) -> SuiteResult:
     """Check ``target`` against the contract and return the result.
 
@@ -269,10 +287,12 @@ def run(
         conditions: What each check is run under, as ``compress=on,cut=head`` or as a `Conditions`.
         combine: Which combinations of conditions are played besides; see `Session.places`.
         seed: Decides which check meets which of them; None: one by chance, which the result tells.
+        exit_first: Whether the first failure that is not known ends the run.
 
     Raises:
         LoopNotInstalledError: uvloop is not installed.
-        TargetError: There is nothing to check: no such connector, nobody at the URL, or no reference application.
+        TargetError: There is nothing to check: no such connector, one that cannot be imported, nobody at the URL, or no
+            reference application.
         ValueError: An unknown rule, a known-failing file that is not one, an unknown loop, or eager tasks before 3.12.
     """
     if repeat < 1:
@@ -294,15 +314,22 @@ def run(
         def step(id: str, number: int, once: Callable[[], CheckResult], under: str = "") -> None:
             if progress is not None:
                 progress(Progress(id, number, total, None, under))
-            results.append(once())
+            result = once()
+            if session.is_url and session.broken is not None and not _was_answered(result):
+                return  # the server was gone before: that is no verdict
+            results.append(result)
             if progress is not None:
-                progress(Progress(id, number, total, results[-1], under))
+                progress(Progress(id, number, total, result, under))
 
-        was_broken, ended = session.broken is not None, ""
+        ended = ""
         for number, check in enumerate(checks, 1):
             step(check.id, number, partial(session.run, check, repeat=repeat))
-            if session.broken is not None and not was_broken and number < total:
-                ended = f"{total - number} of {total} checks were not run: {session.broken}"
+            left = total - len(results)
+            if session.broken is not None:
+                ended = f"{left} of {total} checks were not run: {session.broken}" if left else str(session.broken)
+                break
+            if exit_first and _has_failed(results[-1], known) and left:
+                ended = f"{left} of {total} checks were not run: the first failure ends the run"
                 break
         if not ended:
             by_id = {check.id: check for check in checks}
@@ -310,6 +337,9 @@ def run(
             total += len(places)
             for number, (id, under) in enumerate(places, len(checks) + 1):
                 step(id, number, partial(session.run, by_id[id], conditions=under), str(under))
+                if exit_first and _has_failed(results[-1], known) and number < total:
+                    ended = f"{total - number} of {total} checks were not run: the first failure ends the run"
+                    break
         if model and not ended:
             step(MODEL_CHECK, total, session.run_model)
         return SuiteResult(
@@ -325,13 +355,21 @@ def run(
             repeat=repeat,
             conditions=conditions,
             seed=seed if combine != "plain" else None,
+            dead=session.broken is not None,
         )
 
 
+def _has_failed(result: CheckResult, known: KnownFailing) -> bool:
+    return result.verdict is Verdict.FAIL and not any(matching(id, result.check) for id in known)
+
+
 def _is_unanswered(result: CheckResult) -> bool:
-    """Tell whether a check failed since its peers sent something, and got not one byte."""
-    directions = {entry.direction for log in result.wire.values() for entry in log}
-    return WireTimeout.__name__ in result.message and "sent" in directions and "received" not in directions
+    """Tell whether a check failed by itself, not by what was left over, and its peers got not one byte."""
+    return result.verdict is Verdict.FAIL and result.cause != "left-over" and not _was_answered(result)
+
+
+def _was_answered(result: CheckResult) -> bool:
+    return any(entry.direction == "received" for log in result.wire.values() for entry in log)
 
 
 def _first_check() -> Check:

@@ -59,6 +59,7 @@ class SuiteResult:
         repeat: How often the stochastic checks ran.
         conditions: What each check was run under, but for those that say what they were.
         seed: What decided which checks met which conditions; None: each ran under the same.
+        dead: Whether the target was found dead, so that the run ended; `problems` says why and after which check.
     """
 
     target: TargetInfo
@@ -73,6 +74,7 @@ class SuiteResult:
     repeat: int = 1
     conditions: Conditions = PLAIN
     seed: int | None = None
+    dead: bool = False
 
     @property
     def conformant(self) -> bool:
@@ -132,6 +134,7 @@ class SuiteResult:
             "repeat": self.repeat,
             "conditions": self.conditions.chosen,
             **({} if self.seed is None else {"seed": self.seed}),
+            "dead": self.dead,
             "problems": list(self.problems),
             "known": {id: {"reason": known.reason, "link": known.link} for id, known in self.known.items()},
             "results": [self._result_json(result) for result in self.results],
@@ -143,6 +146,8 @@ class SuiteResult:
         data.pop("open_to", None)  # which is for the plan of a run alone
         if title := self.titles.get(result.check):
             data["title"] = title
+            if result.hint:  # for readers alone, as the title is, and so left out of a committed report
+                data["hint"] = result.hint
         return data
 
     @classmethod
@@ -160,7 +165,7 @@ class SuiteResult:
             return cls(
                 target=TargetInfo(**data["target"]),
                 results=tuple(
-                    CheckResult.from_json({name: value for name, value in result.items() if name != "title"})
+                    CheckResult.from_json({k: value for k, value in result.items() if k not in ("title", "hint")})
                     for result in data["results"]
                 ),
                 rules=tuple(RuleInfo(**rule) for rule in data["rules"]),
@@ -173,6 +178,7 @@ class SuiteResult:
                 repeat=data["repeat"],
                 conditions=_conditions(data.get("conditions", {})),
                 seed=data.get("seed"),
+                dead=data.get("dead", False),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"this report is damaged: {exc!r}") from exc
@@ -181,7 +187,21 @@ class SuiteResult:
         """Return it without what differs from run to run, such as times and logs, and what the catalogue tells."""
         python = ".".join(self.target.python.split(".")[:2])
         results = tuple(
-            replace(result, seconds=0.0, details="", wire={}, callbacks=[], logs=[], output="", stalled=0.0, open_to={})
+            replace(
+                result,
+                seconds=0.0,
+                details="",
+                wire={},
+                callbacks=[],
+                logs=[],
+                output="",
+                stalled=0.0,
+                expected="",
+                actual="",
+                difference="",
+                connection="",
+                open_to={},
+            )
             for result in self.results
             if self.seed is None or not result.conditions
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import platform
 import sys
 import traceback
@@ -15,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from wsbridge.conformance.client import Closed, HandshakeRefused, HandshakeRequest, WireError, WirePeer
 from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.preflight import BrokenTargetError, TargetError, server_name
 from wsbridge.errors import (
     ConnectorConflictError,
     ConnectorNotFoundError,
@@ -27,9 +26,6 @@ from wsbridge.protocols import Connector, Deviation, Feature
 from wsbridge.registry import connector_infos, load_connector
 
 __all__ = ["BrokenTargetError", "SuiteTarget", "TargetError", "TargetInfo", "describe", "is_url", "resolve", "spec_of"]
-
-_PREFLIGHT = 5.0  # seconds for a running server to show that it serves the reference application
-
 
 _NEUTRAL: Mapping[Feature, Mapping[str, Any]] = MappingProxyType(
     {"ping": {"ping_interval": None}, "size-limit": {"max_text_size": None, "max_binary_size": None}}
@@ -90,22 +86,6 @@ class SuiteTarget:
     def hides_violations(self) -> bool:
         """Whether the connector declares that a violation reads as an empty close, for checks of something else."""
         return "CLOSE-7/a-violation" in self.deviations
-
-
-class TargetError(ValueError):
-    """There is nothing to check: no such connector, nobody at the URL, or no reference application there."""
-
-
-class BrokenTargetError(Exception):
-    """There is a connector, but its module cannot be imported: every check of it fails.
-
-    Attributes:
-        details: The traceback, or what its process wrote.
-    """
-
-    def __init__(self, message: str, details: str = "") -> None:
-        super().__init__(message)
-        self.details = details
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +171,11 @@ def _import_module(name: str) -> None:
 
 
 def _broken(exc: BaseException) -> BrokenTargetError:
-    return BrokenTargetError(
-        f"the connector cannot be imported: {type(exc).__name__}: {exc}", "".join(traceback.format_exception(exc))
-    )
+    """Return the error for a module that raises; its one line tells the place, since that is all that most will see."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    message = " ".join(f"the connector cannot be imported: {type(exc).__name__}: {exc}{where}".split())
+    return BrokenTargetError(message, "".join(traceback.format_exception(exc)))
 
 
 def _checked_url(url: str) -> str:
@@ -218,7 +200,7 @@ def describe(target: SuiteTarget, name: str, *, scale: float = 1.0) -> TargetInf
     """
     python, system = platform.python_version(), platform.platform()
     if target.connector is None:
-        server = asyncio.run(_preflight(target, scale))
+        server = asyncio.run(server_name(target.url, scale))
         return TargetInfo(name, "url", server, packages=_versions("wsbridge"), python=python, platform=system)
     try:
         deviations = {scenario: asdict(deviation) for scenario, deviation in sorted(target.deviations.items())}
@@ -263,35 +245,3 @@ def _versions(*distributions: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-async def _preflight(target: SuiteTarget, scale: float) -> str:
-    """Make sure that the server is there and serves the reference application; return how it names itself."""
-    url = target.url
-    parts = urlsplit(url)
-    host, port, path = parts.hostname or "", parts.port or 80, parts.path.rstrip("/")
-    try:
-        async with asyncio.timeout(_PREFLIGHT * scale):
-            peer = await WirePeer.open((host, port), timeout=_PREFLIGHT * scale)
-    except TimeoutError as exc:
-        raise TargetError(f"nobody listens at {url}: no answer within {_PREFLIGHT * scale:g} s") from exc
-    except OSError as exc:
-        raise TargetError(f"nobody listens at {url}: {os.strerror(exc.errno) if exc.errno else exc}") from exc
-    no_reference = f"{url} serves no reference application (docs/reference-app.md):"
-    try:
-        request = HandshakeRequest.build((host, port), target=f"{path}/echo")
-        await peer.send_raw(request.encode())
-        response = await peer.read_response()
-        peer.start_websocket(request, response)
-        await peer.send_text("wsbridge")
-        if (answer := await peer.receive_text()) != "wsbridge":
-            raise TargetError(f"{no_reference} {path}/echo answered {answer[:40]!r} to 'wsbridge'")
-    except HandshakeRefused as exc:
-        raise TargetError(f"{no_reference} {path}/echo answered {exc.response.status}") from exc
-    except Closed as exc:
-        raise TargetError(f"{no_reference} {path}/echo closed the connection") from exc
-    except (WireError, OSError, TimeoutError) as exc:
-        raise TargetError(f"{no_reference} {path}/echo: {exc}") from exc
-    finally:
-        await peer.aclose()
-    return response.header("Server") or ""

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from wsbridge.conformance.client import LogEntry
+from wsbridge.conformance.contract.hints import hint
 
 __all__ = ["Cause", "CheckResult", "Verdict"]
 
 Cause = Literal["", "promise", "error", "left-over", "hang", "death"]
 """Why a check failed: a promise was broken, something was raised or left behind, it hung, or its process died."""
+
+
+_ERRORS_OF_THE_WIRE = ("Closed", "HandshakeRefused", "Unexpected", "WireTimeout", "WireViolation")
 
 
 class Verdict(enum.StrEnum):
@@ -48,6 +52,10 @@ class CheckResult:
         conditions: What it was run under, as ``--condition`` takes it; "": as it stands.
         open_to: The conditions that it can be put under beside those that it stands under: values, by their axes.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
+        expected: For a failure of a comparison: what was expected, as it is shown.
+        actual: What came instead.
+        difference: Where the two differ, if they are too long to see it.
+        connection: Which of `wire` the failure is about: the one that it was found on, or the last that was used.
     """
 
     check: str
@@ -63,6 +71,10 @@ class CheckResult:
     deviations: dict[str, str] = field(default_factory=dict[str, str])
     output: str = ""
     runs: int = 1
+    expected: str = ""
+    actual: str = ""
+    difference: str = ""
+    connection: str = ""
     conditions: str = ""
     open_to: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     stalled: float = 0.0
@@ -78,6 +90,15 @@ class CheckResult:
         return f"--rule {self.check}" + (f" --condition {self.conditions}" if self.conditions else "")
 
     @property
+    def hint(self) -> str:
+        """What usually causes such a failure; "" where experience tells nothing, or nothing has failed.
+
+        An exception that is none of the wire's, such as one of ``start()``, says by itself what it is.
+        """
+        is_told = self.cause == "error" and self.message.partition(":")[0] not in _ERRORS_OF_THE_WIRE
+        return "" if self.verdict is not Verdict.FAIL or is_told else hint(self.check, self.cause, self.message)
+
+    @property
     def remark(self) -> str:
         """Why it was run again; "" if it was not."""
         return f"run again: the machine stalled for {self.stalled:.1f} s" if self.stalled else ""
@@ -85,6 +106,9 @@ class CheckResult:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; what is empty is left out."""
         plain = {name: value for name, value in asdict(self).items() if value}
+        for entry in (entry for log in plain.get("wire", {}).values() for entry in log):
+            if not entry["data"]:
+                del entry["data"]
         return plain if self.runs > 1 else {name: value for name, value in plain.items() if name != "runs"}
 
     @classmethod
