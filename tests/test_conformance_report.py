@@ -247,7 +247,7 @@ def test_the_text_of_a_failure_has_all_that_is_known() -> None:
     head, facts, *rest = failure_text(FAILED, "Exactly.").split("\n\n")
     assert head == "RECV-1/exact: expected 'a', got '<b>'"
     words = [line.split()[0] for line in facts.splitlines() if line[2] != " "]
-    assert words == ["rule", "promised", "expected", "got", "often"]
+    assert words == ["rule", "promised", "expected", "got", "often", "alone"]
     assert facts.startswith("  rule      RECV-1 (RFC 6455, 5.6): A text message is delivered as a `str`")
     assert "\n  promised  Exactly.\n  expected  'a'\n  got       '<b>'\n" in facts
     assert all(len(line) <= 100 for line in facts.splitlines())

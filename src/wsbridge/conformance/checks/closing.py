@@ -496,7 +496,7 @@ async def a_peer_that_talks_on(bench: Bench) -> None:
     equal(bench.recorder.kinds(), ["open", "close"], "the callbacks")
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", fixed=["callbacks=stream"])
 async def a_peer_that_is_clogged(bench: Bench) -> None:
     """A peer that reads nothing, so that not even the close frame can leave, is cut off after close_timeout."""
     close_timeout = 0.2 * bench.scale

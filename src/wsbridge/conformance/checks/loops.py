@@ -87,7 +87,7 @@ async def a_queue_that_is_sent_at_once(bench: Bench) -> None:
         equal([await peer.receive_text() for _ in numbers], numbers, "what the peer gets")
 
 
-@check("THR-4")
+@check("THR-4", fixed=["path"])
 async def a_stop_that_has_little_to_do(bench: Bench) -> None:
     """With tasks that start at once, a connector stops and starts again, with a channel open and without."""
     _set_task_factory()

@@ -282,7 +282,7 @@ async def _never_opens(bench: Bench, served: Served, what: str, **peer_options: 
     equal(bench.recorder.all("open"), [], f"on_open for {what}")
 
 
-@check("STOP-4", wire=True, tls=True)
+@check("STOP-4", wire=True, tls=True, fixed=["path"])
 async def tls_only(bench: Bench) -> None:
     """A peer that speaks no TLS to a TLS port, or trusts another authority, gets no channel; the next one does."""
     certificates = Certificates()

@@ -43,6 +43,7 @@ class HttpConnection:
         self.response: HttpResponse | None = None
         self.shape: Shape = WHOLE
         self._cuts = 0
+        self._sending = asyncio.Lock()
         self._reading = asyncio.Lock()
 
     @classmethod
@@ -113,16 +114,17 @@ class HttpConnection:
             self._cuts += len(pieces)
             if self._cuts > _MOST_CUTS:
                 pieces = [b"".join(pieces)]
-        for number, piece in enumerate(pieces, 1):
-            try:
-                await self.link.send(piece)
-            except Closed:
-                if number == 1:
-                    raise
-                self.log.add("note", 0, "the server is gone, and took no more of it")
-                return
-            if number < len(pieces):
-                await asyncio.sleep(APART)
+        async with self._sending:  # two tasks may send
+            for number, piece in enumerate(pieces, 1):
+                try:
+                    await self.link.send(piece)
+                except Closed:
+                    if number == 1:
+                        raise
+                    self.log.add("note", 0, "the server is gone, and took no more of it")
+                    return
+                if number < len(pieces):
+                    await asyncio.sleep(APART)
 
     async def read_response(self, timeout: float | None = None, *, head: bool = False) -> HttpResponse:
         """Read one HTTP response with its body; `head` if it answers HEAD and so has none.
