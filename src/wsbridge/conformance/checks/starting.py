@@ -263,11 +263,11 @@ class Certificates:
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert("localhost", HOST).configure_cert(self.server)
 
-    def client(self, *, certificate: bool = False) -> ssl.SSLContext:
+    def client(self, *, certificate: bool = False, name: str = "client@example.org") -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.authority.configure_trust(context)
         if certificate:
-            self.authority.issue_cert("client@example.org").configure_cert(context)
+            self.authority.issue_cert(name).configure_cert(context)
         return context
 
 
@@ -328,6 +328,33 @@ async def tls_with_client_certificates(bench: Bench) -> None:
         await _never_opens(bench, served, "a peer without a certificate", **nobody)
         known = certificates.client(certificate=True)
         await _echoes(bench, served.connector, ssl=known, server_hostname="localhost")
+
+
+@check("HS-2", wire=True, tls=True)
+async def client_certificate(bench: Bench) -> None:
+    """A request has the certificate of its own peer, verified; None of a peer that shows none, and without TLS."""
+    certificates = Certificates()
+    certificates.server.verify_mode = ssl.CERT_OPTIONAL
+    certificates.authority.configure_trust(certificates.server)
+    shown: list[list[str] | None] = []
+    async with bench.serve(ssl=certificates.server) as served:
+        for names in (["ada@example.org"], None, ["bob@example.org"]):
+            context = certificates.client(certificate=names is not None, name=(names or [""])[0])
+            async with pair(bench, served, ssl=context, server_hostname="localhost"):
+                pass
+            await bench.recorder.wait("close", len(shown) + 1)
+            shown.append(_names(bench.recorder.values("open")[-1]))
+    equal(shown, [["ada@example.org"], None, ["bob@example.org"]], "the names in the certificates of three peers")
+    async with bench.serve() as served, pair(bench, served):
+        equal(bench.recorder.values("open")[-1].client_certificate, None, "the certificate of a peer without TLS")
+
+
+def _names(request: Request) -> list[str] | None:
+    """Return the mail addresses that a request's certificate is for."""
+    certificate = request.client_certificate
+    if certificate is None:
+        return None
+    return [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
 
 
 @check("SEND-6", wire=True, tls=True)
