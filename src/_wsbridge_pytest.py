@@ -58,6 +58,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "let tasks start at once in the checks of the conformance suite (asyncio.eager_task_factory)",
     },
+    "condition": {
+        "action": "append",
+        "default": [],
+        "metavar": "AXIS=VALUE",
+        "help": "run each check of the conformance suite under it, such as compress=on; may be given more than once",
+    },
 }
 
 

@@ -132,7 +132,7 @@ def test_a_failure_is_explained_within_80_columns() -> None:
     at = next(number for number, line in enumerate(lines) if line.startswith("  fail         FRAME-17/ping-of-any"))
     block = lines[at + 1 : lines.index("", at)]
     words = [line.split()[0] for line in block if re.match(" {6}[a-z]", line)]
-    assert words == ["rule", "promised", "expected", "got", "often", "wire"]
+    assert words == ["rule", "promised", "expected", "got", "often", "alone", "wire"]
     assert all(len(line) <= 80 for line in block)
     shown = "\n".join(line.rstrip() for line in block)
     assert "      rule     FRAME-17 (RFC 6455, 5.5.2): A ping is answered by a pong with its\n" in shown

@@ -40,7 +40,8 @@ class Watching(Memory):  # type: ignore[misc]
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         name: LoopName = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
-        seen.append(Conditions(name, loop.get_debug(), loop.get_task_factory() is eager_task))
+        eager = loop.get_task_factory() is eager_task
+        seen.append(Conditions.of_the_loop(name, debug=loop.get_debug(), eager_tasks=eager))
         await super().start()
 
 
@@ -51,14 +52,18 @@ class Demanding(Watching):
 
     async def start(self) -> None:
         await super().start()
-        if seen[-1] != Conditions("uvloop", debug=True):
+        if seen[-1] != Conditions(loop="uvloop", debug="on"):
             raise AssertionError(f"it was started under {seen[-1]}")
 
 
 EACH = (
-    Conditions("uvloop"),
-    Conditions(debug=True),
-    *((Conditions(eager_tasks=True), Conditions("uvloop", True, True)) if sys.version_info >= (3, 12) else ()),
+    Conditions(loop="uvloop"),
+    Conditions(debug="on"),
+    *(
+        (Conditions(tasks="eager"), Conditions(loop="uvloop", debug="on", tasks="eager"))
+        if sys.version_info >= (3, 12)
+        else ()
+    ),
 )
 
 
@@ -70,9 +75,9 @@ def test_a_check_runs_under_the_conditions_and_its_report_says_so(conditions: Co
         Watching,
         rules=[CHECK],
         isolate=False,
-        loop=conditions.loop,
-        debug=conditions.debug,
-        eager_tasks=conditions.eager_tasks,
+        loop="uvloop" if conditions.loop == "uvloop" else "asyncio",
+        debug=conditions.debug == "on",
+        eager_tasks=conditions.tasks == "eager",
     )
     assert result.conformant, result.failures
     assert set(seen) == {conditions}
@@ -84,8 +89,8 @@ def test_a_check_runs_under_the_conditions_and_its_report_says_so(conditions: Co
 def test_a_process_of_its_own_has_them_too(conditions: Conditions, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = ["--loop", conditions.loop]
-    options += ["--debug"] if conditions.debug else []
-    options += ["--eager-tasks"] if conditions.eager_tasks else []
+    options += ["--debug"] if conditions.debug == "on" else []
+    options += ["--eager-tasks"] if conditions.tasks == "eager" else []
     outcome = CliRunner().invoke(cli, ["conformance", "memory", "--rule", CHECK, *options, "--json", str(report)])
     assert outcome.exit_code == 0, outcome.output
     assert f" under {conditions}" in " ".join(outcome.output.split())
@@ -104,10 +109,14 @@ def test_a_report_from_before_there_were_conditions_is_read() -> None:
     data = json.loads(json.dumps(result.to_json()))
     del data["conditions"]
     assert type(result).from_json(data).conditions == PLAIN
+    data["conditions"] = {"loop": "uvloop", "debug": True, "eager_tasks": False}
+    assert type(result).from_json(data).conditions == Conditions(loop="uvloop", debug="on")
 
 
 def test_a_running_server_has_a_loop_of_its_own() -> None:
-    with pytest.raises(TargetError, match="cannot be checked under uvloop: a running server's event loop is its own"):
+    with pytest.raises(
+        TargetError, match="cannot be checked under loop=uvloop: a running server's event loop is its own"
+    ):
         run("ws://127.0.0.1:9", loop="uvloop")
 
 
@@ -123,7 +132,7 @@ def test_a_loop_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_eager_tasks_need_a_python_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 11, 9))
     with pytest.raises(ValueError, match=r"eager tasks need Python 3\.12"):
-        Conditions(eager_tasks=True).check()
+        Conditions(tasks="eager").check()
     outcome = CliRunner().invoke(cli, ["conformance", "memory", "--eager-tasks"])
     assert outcome.exit_code == Exit.USAGE
     assert "eager tasks need Python 3.12 or newer" in outcome.output
@@ -145,7 +154,7 @@ def test_a_suite_class_has_them_as_attributes_and_the_rest_from_the_command_line
     assert (code, "1 passed" in said) == (0, True), said
     code, said = pytests(tmp_path)
     assert (code, "1 failed" in said) == (1, True), said
-    assert "it was started under debug mode" in said
+    assert "it was started under debug=on" in said
 
 
 def test_without_a_class_the_command_line_says_all(tmp_path: Path) -> None:

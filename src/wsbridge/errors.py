@@ -9,7 +9,7 @@ WSBridgeError
 |-- ConnectorConflictError (LookupError)      two distributions claim one name
 |-- ConnectorStateError (RuntimeError)        started twice, stopped while it starts, and the like
 |-- UnsupportedOptionError (ValueError)       an option that this connector cannot honour
-|-- UpgradeError                              no WebSocket source in the context
+|-- UpgradeError                              no WebSocket source in the context, or a used one
 |-- CallbackAlreadySetError                   a second callback for one kind of message
 |-- ChannelNotOpenError                       a send or close before ``on_open``
 |-- SendError                                 the server failed to take a message
@@ -79,7 +79,7 @@ class UnsupportedOptionError(WSBridgeError, ValueError):
 
 
 class UpgradeError(WSBridgeError):
-    """The context holds no WebSocket source to upgrade (CTX-4)."""
+    """The context holds no WebSocket source to upgrade (CTX-4), or one that has made its channel (CTX-3)."""
 
 
 class CallbackAlreadySetError(WSBridgeError):

@@ -58,7 +58,7 @@ def upgrade_request_to_websocket(context: Context, options: WebSocketOptions[Any
         The context, with ``websocket_channel`` set, or, if the request is refused, with ``response`` set.
 
     Raises:
-        UpgradeError: There is no ``websocket_channel_source`` in the context.
+        UpgradeError: There is no ``websocket_channel_source`` in the context, or it has made a channel already.
         TypeError: ``options`` are not `WebSocketOptions`.
 
     Pedestal: ``upgrade-request-to-websocket``. HS-4, CTX-3, CTX-4.

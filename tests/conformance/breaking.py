@@ -106,6 +106,13 @@ class Tamper:
         """Return what reaches the peer instead of ``frame``."""
         return [frame]
 
+    reads_pieces = False
+    """Whether `piece` takes the place of `incoming`."""
+
+    def piece(self, data: bytes) -> bytes:
+        """Return what reaches the server instead of what one read has brought, whatever frames that holds."""
+        return data
+
     def request(self, head: bytes) -> bytes:
         """Return what reaches the server instead of the head of the request."""
         return head
@@ -163,7 +170,10 @@ class _TamperingConnector:
             writer.write(tamper.response(head))
             upgraded = b" 101 " in head.split(b"\r\n", 1)[0]
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, inner, tamper.incoming if upgraded else None))
+                if upgraded and tamper.reads_pieces:
+                    group.create_task(_pump_pieces(reader, inner, tamper.piece))
+                else:
+                    group.create_task(_pump(reader, inner, tamper.incoming if upgraded else None))
                 group.create_task(_pump(back, writer, tamper.outgoing if upgraded else None))
         except* (OSError, asyncio.IncompleteReadError):
             pass
@@ -193,6 +203,19 @@ async def _pump(
                     for out in change(frame)
                 )
             writer.write(data)
+            await writer.drain()
+    finally:
+        with contextlib.suppress(OSError, RuntimeError):
+            writer.write_eof()
+
+
+async def _pump_pieces(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+) -> None:
+    """Copy from one side to the other until its end, changing what each read brings."""
+    try:
+        while data := await reader.read(65536):
+            writer.write(change(data))
             await writer.drain()
     finally:
         with contextlib.suppress(OSError, RuntimeError):

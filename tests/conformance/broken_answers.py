@@ -60,6 +60,16 @@ class WritesToWhoIsGone(BrokenChannel):
 
 
 @breaks("LOG-3")
+class AsksItsOwnSideOfTls(BrokenChannel):
+    __slots__ = ()
+
+    def _flush(self) -> None:
+        for byte in b"".join(self._protocol.data_to_send()):  # type: ignore[attr-defined]
+            if not self._transport.is_closing():  # type: ignore[attr-defined]
+                self._transport.write(bytes([byte]))  # type: ignore[attr-defined]
+
+
+@breaks("LOG-3")
 class TellsOfALoss(BrokenChannel):
     __slots__ = ()
 

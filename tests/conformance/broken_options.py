@@ -72,6 +72,33 @@ class TakesNoWindowOver(BrokenChannel):
         return replace(given, compression=replace(given.compression, context_takeover=False))
 
 
+@breaks("SEND-8")
+class IgnoresTheMemoryLevel(BrokenChannel):
+    """Knows little and much memory, and nothing between."""
+
+    __slots__ = ()
+
+    @property
+    def options(self: Any) -> WebSocketOptions[Any]:
+        given: WebSocketOptions[Any] = self._options
+        if not isinstance(given.compression, Compression) or given.compression.memory_level is None:
+            return given
+        level = 1 if given.compression.memory_level < 5 else 9
+        return replace(given, compression=replace(given.compression, memory_level=level))
+
+
+@breaks("SEND-8")
+class HasTheSettingsOfTheFirstChannel(BrokenConnector):
+    """Keeps what `Compression` says, once it was asked."""
+
+    def admit(self, channel: Any) -> None:
+        wanted = channel._options.compression
+        if isinstance(wanted, Compression):
+            first = self.__dict__.setdefault("first", wanted)
+            channel._options = replace(channel._options, compression=first)
+        super().admit(channel)
+
+
 class _Inline(ThreadPoolExecutor):
     """Runs everything at once, and so in the event loop."""
 
@@ -137,6 +164,11 @@ def without_quoted(tamper: Any, head: bytes) -> bytes:
     return _OFFERS.sub(lambda found: found[1] + found[2].split(b'"')[0], head)
 
 
+def without_windows(tamper: Any, head: bytes) -> bytes:
+    return re.sub(rb"; server_max_window_bits=[0-9]+", b"", head)
+
+
+tampers("SEND-8", "ForgetsTheWindowOfThePeer", request=without_windows)
 tampers("FRAME-53", "LooksAtTheFirstOfferAlone", request=first_offer)
 tampers("FRAME-53", "LooksAtTheLastOfferAlone", request=last_offer)
 tampers("FRAME-54", "CutsQuotedStrings", request=unquoted)

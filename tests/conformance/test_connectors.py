@@ -1,7 +1,12 @@
-"""Every built-in connector against every check of the suite: no failure, no deviation but those allowed."""
+"""Every built-in connector against every check of the suite: no failure, no deviation but those allowed.
+
+The clock of the checks is put forward where everything waits. With ``WSBRIDGE_REAL_SECONDS`` it is not: so tox runs the
+oldest servers.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +17,7 @@ from websockets.frames import CloseCode
 
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.contract import Check, CheckFailed, catalogue
+from wsbridge.conformance.harness.conditions import PLAIN, HandClock
 from wsbridge.conformance.harness.execution import run_check
 from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.target import SuiteTarget
@@ -39,6 +45,8 @@ LACKING: dict[str, set[str]] = {
 }
 """The features that a server does not have, beside ``fragments``; the others have every one."""
 
+CONDITIONS = PLAIN if os.environ.get("WSBRIDGE_REAL_SECONDS") else HandClock()
+
 VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 """Rules of how a whole frame is encoded, of which nothing is left where there are no frames."""
 
@@ -46,7 +54,7 @@ VACUOUS = {"FRAME-1", "FRAME-2", "FRAME-6"}
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
 @pytest.mark.parametrize("name", sorted({*SERVERS, "memory"} - ASGI))
 def test_check(name: str, check: Check, record_property: Callable[[str, object], None]) -> None:
-    result = run_check(check, SuiteTarget(name, load_connector(name)))
+    result = run_check(check, SuiteTarget(name, load_connector(name), conditions=CONDITIONS))
     if result.remark:
         record_property("run again", result.remark)
     assert result.verdict is not Verdict.FAIL, failure_text(result, check.title)
@@ -56,6 +64,7 @@ def test_check(name: str, check: Check, record_property: Callable[[str, object],
         assert lacking or (check.wire and name == "memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in all_checks() if check.wire], ids=lambda check: check.id)
 def test_a_check_of_the_wire_is_one(check: Check) -> None:
     target = SuiteTarget("memory", load_connector("memory"))
@@ -87,6 +96,7 @@ class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
         raise CheckFailed("made, and not started")
 
 
+@pytest.mark.slow
 def test_a_check_gives_no_option_that_it_does_not_need() -> None:
     target = SuiteTarget("unstarted", Unstarted)
     results = [run_check(check, target) for check in all_checks() if check.needs <= target.features - {"mount"}]

@@ -7,12 +7,22 @@ import socket
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from wsbridge._channel.draining import Connection, plain_connection
 from wsbridge._channel.queued import QueuedChannel
 
-__all__ = ["Anchor", "OnTransport", "TransportChannel", "abort", "aborter", "anchor", "end_writing"]
+__all__ = [
+    "Anchor",
+    "Closing",
+    "OnTransport",
+    "TransportChannel",
+    "abort",
+    "aborter",
+    "anchor",
+    "end_of",
+    "end_writing",
+]
 
 
 class Anchor:
@@ -72,6 +82,38 @@ def end_writing(transport: asyncio.WriteTransport) -> None:
     """End the sending side of ``transport``, unless it is being closed, where uvloop's raises a RuntimeError."""
     if not transport.is_closing():
         transport.write_eof()
+
+
+class Closing(Protocol):
+    """Tells whether a connection is closing, from whichever side."""
+
+    def is_closing(self) -> bool: ...
+
+
+class _TlsEnd:
+    """Tells it of TLS, where the transport's word is about this side alone (asyncio/sslproto.py, uvloop 0.23).
+
+    A loss is known below it some turns before the protocol is told, and whoever writes meanwhile has each write logged
+    (LOG-3).
+    """
+
+    __slots__ = ("_below", "_transport")
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._below: Closing | None = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+
+    def is_closing(self) -> bool:
+        if self._transport.is_closing():
+            return True
+        if self._below is None:  # uvloop's, which forgets its socket when that is lost
+            return self._transport.get_extra_info("socket") is None
+        return self._below.is_closing()
+
+
+def end_of(transport: asyncio.BaseTransport) -> Closing:
+    """Return what tells whether the connection of ``transport`` is closing, from whichever side; made once for each."""
+    return transport if transport.get_extra_info("ssl_object") is None else _TlsEnd(transport)
 
 
 class OnTransport:

@@ -27,6 +27,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mappi
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from wsbridge.conformance import hand_clock
+
 __all__ = ["STALL", "Deadline", "Meter", "followed", "lost", "measured", "timeout", "wait"]
 
 T = TypeVar("T")
@@ -165,6 +167,7 @@ def followed(process: int) -> Generator[None, None, None]:
         for meter in _meters[-1:]:
             meter.processes.add(process)
             stack.callback(meter.processes.discard, process)
+        stack.enter_context(hand_clock.held())
         yield
 
 
@@ -198,13 +201,13 @@ async def timeout(seconds: float, *, at_last: Callable[[], object] | None = None
     """
     loop = asyncio.get_running_loop()
     deadline = Deadline(seconds)
-    timer = loop.call_later(seconds, lambda: due())
+    timer = hand_clock.limit(loop, seconds, lambda: due())
 
     def due() -> None:
         nonlocal timer
         left = deadline.left()
         if left > _LEAST:
-            timer = loop.call_later(left, due)
+            timer = hand_clock.limit(loop, left, due)
         else:
             if at_last is not None:
                 at_last()
@@ -219,10 +222,10 @@ async def timeout(seconds: float, *, at_last: Callable[[], object] | None = None
 
 async def wait(tasks: Iterable[asyncio.Future[T]], seconds: float) -> tuple[set[Any], set[Any]]:
     """`asyncio.wait` with a timeout, but for the seconds that are lost meanwhile."""
-    deadline = Deadline(seconds)
-    done: set[Any] = set()
-    pending: set[Any] = set(tasks)
-    while pending and (left := deadline.left()) > _LEAST:
-        more, pending = await asyncio.wait(pending, timeout=left)
-        done |= more
-    return done, pending
+    pending: set[asyncio.Future[T]] = set(tasks)
+    if pending:
+        with contextlib.suppress(TimeoutError):
+            async with timeout(seconds):
+                await asyncio.wait(pending)
+    done = {task for task in pending if task.done()}
+    return done, pending - done

@@ -12,7 +12,7 @@ from wsbridge._channel.draining import Connection, plain_connection
 from wsbridge._channel.ending import CLOSING, FAILED, LOST, OPEN, OVER, STOPPED, Phase
 from wsbridge._channel.queued import QueuedChannel
 from wsbridge._channel.sending import TURN
-from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_writing
+from wsbridge._channel.transport import OnTransport, TransportChannel, abort, end_of, end_writing
 from wsbridge._common.logs import PeersLogger, lower, shown
 from wsbridge._common.tasks import begin_later, later_turn, settle
 from wsbridge.close import Initiator, close_reason, is_valid_close_code
@@ -105,6 +105,7 @@ __all__ = [
     "content_of",
     "declared",
     "deflated_limit",
+    "end_of",
     "end_writing",
     "frame_head",
     "is_unix",

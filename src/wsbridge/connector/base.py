@@ -18,7 +18,7 @@ from wsbridge.connector.accepting import Acceptor, Connect, TransportAcceptor
 from wsbridge.connector.sockets import adopt, bind, listen, socket_address
 from wsbridge.connector.stopping import Stopping
 from wsbridge.connector.unix import UnixSocket
-from wsbridge.errors import ConnectorStateError
+from wsbridge.errors import ConnectorStateError, UpgradeError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context
 from wsbridge.options import WebSocketOptions
@@ -58,6 +58,8 @@ class BaseSource(ABC):
 
     def initialize_websocket(self, context: Context, options: WebSocketOptions[Any]) -> Context:
         """See `wsbridge.InitializeWebSocket.initialize_websocket`."""
+        if self.channel is not None:  # a second one would be nobody's, and keep its place for ever
+            raise UpgradeError("the request has been upgraded already: a handshake makes one channel")
         self.connector.check_options(options)
         if not self.connector.has_room:
             why = f"max_channels, {self.connector.max_channels}, are open"

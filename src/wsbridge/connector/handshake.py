@@ -71,11 +71,11 @@ def request_parts(transport: asyncio.BaseTransport | None) -> RequestParts:
     if transport is None:
         return {"scheme": "ws", "remote_address": None, "tls": None}
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    return {
-        "scheme": "ws" if tls is None else "wss",
-        "remote_address": peer_address(transport.get_extra_info("peername")),
-        "tls": tls,
-    }
+    try:
+        name = transport.get_extra_info("peername")
+    except AttributeError:  # uvloop 0.23, of a Unix socket whose peer has left
+        name = None
+    return {"scheme": "ws" if tls is None else "wss", "remote_address": peer_address(name), "tls": tls}
 
 
 def peer_address(name: object) -> tuple[str, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -10,9 +11,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from wsbridge import Request, Response, WebSocketOptions
-from wsbridge.connector import NAME, BaseChannel, agree, says_close
+from wsbridge.connector import NAME, BaseChannel, agree, end_of, says_close
 
-__all__ = ["SERVER", "Log", "WebSocket", "fit", "native_response", "run_now"]
+__all__ = ["SERVER", "Log", "TlsWriting", "WebSocket", "fit", "native_response", "run_now"]
 
 _EXTENSIONS = "Sec-WebSocket-Extensions"
 SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
@@ -91,3 +92,13 @@ def run_now(coroutine: Coroutine[Any, Any, object]) -> None:
         return
     coroutine.close()
     raise RuntimeError("aiohttp suspended while it wrote a control frame")
+
+
+class TlsWriting:
+    """Stands for the transport of TLS before aiohttp's writer, which asks it whether it is closing: see `end_of`."""
+
+    __slots__ = ("is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write = transport.write
+        self.is_closing = end_of(transport).is_closing

@@ -30,7 +30,8 @@ Private names are listed in `_PRIVATE`. ``RequestHandler._close``: a runner's ``
 ``on_shutdown`` runs, and what peers answer to the close of a mount would be dropped unread (web_protocol.py,
 ``data_received``), so that they had to be cut off. ``WebSocketResponse._reader``, the queue of what was read, and its
 ``_buffer``, pairs of a message and its size: a close frame lies in it unseen while a callback runs, and a violation
-that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``).
+that was read then is forgotten when the connection is lost (reader_py.py, ``feed_eof``). ``_writer`` asks the transport
+whether it is closing, which over TLS does not tell of a loss: `TlsWriting`.
 
 What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message after
 an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
@@ -74,7 +75,7 @@ from wsbridge.connector import (
     request_parts,
     server_names,
 )
-from wsbridge.connectors._aiohttp_native import SERVER, Log, WebSocket, fit, native_response, run_now
+from wsbridge.connectors._aiohttp_native import SERVER, Log, TlsWriting, WebSocket, fit, native_response, run_now
 from wsbridge.connectors._aiohttp_reading import Rest, Watch
 from wsbridge.connectors._codecs.aiohttp import Heads, is_native, native_limit
 from wsbridge.connectors._deviations import AIOHTTP
@@ -94,7 +95,7 @@ _LOOK = 0.1  # seconds between two looks whether what came before a half-close i
 
 _PRIVATE = {
     "aiohttp.web:RequestHandler": "_close",
-    "aiohttp.web:WebSocketResponse": "_reader",
+    "aiohttp.web:WebSocketResponse": "_reader _writer",
     "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
@@ -117,18 +118,20 @@ class _Channel(OnTransport, BaseChannel):
         "_rest",
         "_send_frame",
         "_transport",
-        "_writer",
     )
 
     native: WebSocket
     is_pulled = True
 
-    def opened(self, request: web.BaseRequest, writer: Any) -> None:
+    def opened(self, request: web.BaseRequest) -> None:
         """Take the connection, when the 101 is written."""
         assert request.transport is not None
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
-        self._writer = writer
+        if self._transport.get_extra_info("ssl_object") is not None:
+            writer = self.native._writer
+            assert writer is not None
+            writer.transport = TlsWriting(self._transport)  # type: ignore[assignment]  # as far as it is used
         self._send_frame = self.native.send_frame
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
@@ -430,14 +433,14 @@ async def _answer(
     try:
         if isinstance(native.protocol, _Protocol):
             connector.upgraded(native.protocol)
-        writer = await ws.prepare(fit(native, request, channel))
-        channel.opened(native, writer)
+        await ws.prepare(fit(native, request, channel))
+        channel.opened(native)
     except BaseException as exc:
         channel.abandon()
         if isinstance(exc, OSError):
             return ws  # the peer has left, which aiohttp finds out again when it finishes the response
         raise
-    del handle, request, source, outcome, headers, writer, request_options  # not for the life of the channel
+    del handle, request, source, outcome, headers, request_options  # not for the life of the channel
     await channel.run()
     return ws
 

@@ -171,7 +171,7 @@ class Connector(asgi.Connector):
 
     async def _accept(self, source: BaseSource, channel: Any, receive: asgi.Receive, send: asgi.Send) -> None:
         stream: WSStream | None = channel.native
-        if stream is None:
+        if stream is None or stream.closed:  # which would write no 101, and make no connection
             raise ConnectionResetError("the peer has left")
         http: _Http = cast(asgi.Scope, source.request.native)[_KEY]
         handshake = stream.handshake
@@ -182,7 +182,7 @@ class Connector(asgi.Connector):
         await send(asgi.accept_event(source, channel))
         writer = http.tcp.writer
         transport = cast(asyncio.Transport, writer.transport)
-        if transport.is_closing():
+        if transport.is_closing() or stream.closed:
             raise ConnectionResetError("the peer left before the 101")
         native = transport.get_protocol()
         assert isinstance(native, asyncio.Protocol)

@@ -31,6 +31,7 @@ It declares no deviation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import logging
 import socket
@@ -302,7 +303,8 @@ class _Connection(HeadReader, ServerConnection):
             self.let_go()
 
     def parse_unopened(self, data: bytes) -> None:
-        ServerConnection.data_received(self, data)
+        with contextlib.suppress(EOFError):  # over TLS uvloop 0.23 hands on what it reads behind the peer's end
+            ServerConnection.data_received(self, data)
 
     def eof_received(self) -> None:
         if self._comes_last(self.eof_received):

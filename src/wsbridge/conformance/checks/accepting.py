@@ -17,10 +17,12 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
-from wsbridge.conformance.checks.starting import Certificates, free_port, occupied
+from wsbridge.conformance.checks.starting import free_port, occupied
 from wsbridge.conformance.client import Close, Closed
 from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
+from wsbridge.conformance.hand_clock import now
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import Connector, WebSocketChannel
@@ -82,19 +84,19 @@ async def a_port_in_use_is_told_at_once(bench: Bench) -> None:
         equal(bench.recorder.kinds(), [], "what was entered")
 
 
-@check("STOP-1", wire=True)
+@check("STOP-1", wire=True, fixed=["address", "served"])
 async def many_who_connect_at_once(bench: Bench) -> None:
     """While the event loop is busy 200 peers can connect, and each of them is served then."""
     count = 200
     async with bench.serve(bench.options()) as served:
         with contextlib.ExitStack() as stack:
             peers = [stack.enter_context(socket.socket()) for _ in range(count)]
-            began = time.monotonic()
+            began = now()
             for peer in peers:  # the loop does not run meanwhile
                 peer.settimeout(bench.timeout)
                 peer.connect(served.address)
                 peer.sendall(handshake(served).encode())
-            took = time.monotonic() - began
+            took = now() - began
             true(took < 0.9, f"{count} peers were connected after {took:.1f} s only: some had to try again")
             await bench.recorder.wait("open", count)
 
@@ -109,13 +111,13 @@ async def tls_that_is_never_agreed_on(bench: Bench) -> None:
         await open_what_stays()
         descriptors = open_descriptors()
         for said in (b"", b"\x16\x03\x01\x02\x00\x01"):  # a record of TLS that is not whole
-            began = time.monotonic()
+            began = now()
             async with served.raw() as peer:
                 if said:
                     await peer.request(said)
                 with contextlib.suppress(Closed):
                     await peer.wait_eof()
-                took = time.monotonic() - began
+                took = now() - began
                 true(took < _TIMEOUT + bench.scale, f"a peer that said {said!r} was cut off after {took:.2f} s only")
         await bench.settle(lambda: open_descriptors() <= descriptors, "the end of their sockets")
 
@@ -261,7 +263,7 @@ async def somebody_who_is_behind_with_accepting(bench: Bench) -> None:
             waiting.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 waiting.connect(str(path))
-        began = time.monotonic()
+        began = now()
         connector = _on(bench, path)
         try:
             await bench.within(connector.start(), "start()")
@@ -270,7 +272,7 @@ async def somebody_who_is_behind_with_accepting(bench: Bench) -> None:
         else:
             await connector.stop()
             fail("start() raised nothing")
-        took = time.monotonic() - began
+        took = now() - began
         true(took < 1, f"start() took {took:.1f} s")
         true(path.exists(), "the file of somebody else was removed")
 

@@ -357,7 +357,7 @@ async def behind_a_callback_at_a_local_close(bench: Bench) -> None:
     await _behind_a_callback(bench, end)
 
 
-@check("CLOSE-3")
+@check("CLOSE-3", fixed=["callbacks=stream"])
 async def as_soon_as_the_answer_is_in(bench: Bench) -> None:
     """After a local close on_close runs as soon as the peer's close frame is in, although TCP stays open."""
     options = bench.options(close_timeout=10 * bench.scale)
@@ -463,7 +463,7 @@ async def _let_go(bench: Bench, before: int) -> None:
     await bench.settle(lambda: bench.open_ends() < before or not before, "the end of the server's socket")
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", fixed=["callbacks=stream"])
 async def a_peer_that_never_answers(bench: Bench) -> None:
     """A peer that reads the close, and neither answers nor goes, is cut off after close_timeout."""
     close_timeout = 0.2 * bench.scale
@@ -475,7 +475,7 @@ async def a_peer_that_never_answers(bench: Bench) -> None:
         await peer.wait_eof(bench.scale)
 
 
-@check("CLOSE-5")
+@check("CLOSE-5", fixed=["callbacks=stream"])
 async def a_peer_that_talks_on(bench: Bench) -> None:
     """A peer that sends messages and pings instead of an answer does not prolong the close."""
     close_timeout = 0.2 * bench.scale

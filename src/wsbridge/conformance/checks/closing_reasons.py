@@ -102,7 +102,7 @@ async def known_while_a_callback_runs(bench: Bench) -> None:
         equal(await bench.recorder.closed(), reason, "what on_close got")
 
 
-@check("CLOSE-6")
+@check("CLOSE-6", fixed=["callbacks=stream"])
 async def known_before_the_peer_answers(bench: Bench) -> None:
     """After a local close the reason is known at once, although the peer has not answered and on_close has not run."""
     async with bench.serve() as served, pair(bench, served) as (peer, channel):

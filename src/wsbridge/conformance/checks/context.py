@@ -12,6 +12,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
+from wsbridge.errors import UpgradeError
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.protocols import WebSocketChannel
@@ -75,6 +76,28 @@ async def the_source_makes_the_channel(bench: Bench) -> None:
     async with bench.serve(app) as served, served.peer() as peer:
         await peer.send_text("through")
         await bench.recorder.wait("text")
+
+
+@check("CTX-3")
+async def a_second_call_raises(bench: Bench) -> None:
+    """A second call for the same request raises UpgradeError, and the channel of the first one opens."""
+    options = bench.options()
+    raised: list[str] = []
+
+    def enter(context: Context) -> None:
+        upgrade_request_to_websocket(context, options)
+        channel = context["websocket_channel"]
+        try:
+            upgrade_request_to_websocket(context, options)
+        except UpgradeError as error:
+            raised.append(str(error))
+        true(context["websocket_channel"] is channel, "the channel in the context is another one")
+
+    app = Application([("/", (Interceptor(name="twice", enter=enter),))])
+    async with bench.serve(app) as served, served.peer() as peer:
+        await peer.send_text("through")
+        await bench.recorder.wait("text")
+    equal(len(raised), 1, "how often UpgradeError was raised")
 
 
 @check("CTX-3")

@@ -19,7 +19,7 @@ __all__ = ["ask", "handshake"]
 
 def handshake(served: Served, target: str = "/", **request: Any) -> HandshakeRequest:
     """Return a request for a path of what is served; see `HandshakeRequest.build`."""
-    return HandshakeRequest.build(served.address, target=served.path + target, **request)
+    return HandshakeRequest.build(served.address, target=served.target(target), **request)
 
 
 async def ask(served: Served, *, target: str = "/", head: bool = False, **request: Any) -> HttpResponse:
@@ -144,7 +144,7 @@ async def the_path_is_decoded(bench: Bench) -> None:
             equal(request.path, decoded, f"the path of {sent}")
 
 
-@check("HS-2")
+@check("HS-2", fixed=["served", "path"])
 async def the_raw_path_is_as_sent(bench: Bench) -> None:
     """The raw path is to the letter what was sent, without the query."""
     paths = ["/x", "/caf%C3%a9", "/a%2Fb/%FF", "/odd%zz%4", "/a/../b/./c", "/a//b/", "/%7Euser", "/what%3Fq"]
@@ -234,7 +234,11 @@ async def method_scheme_and_host(bench: Bench) -> None:
     """Method, scheme and host tell how the channel was asked for; the native request is there too."""
     async with bench.serve() as served:
         request = await _request(bench, served)
-        equal((request.method, request.scheme, request.host), ("GET", "ws", served.host), "method, scheme and host")
+        equal(
+            (request.method, request.scheme, request.host),
+            ("GET", served.scheme, served.host),
+            "method, scheme and host",
+        )
         true(request.native is not None, "the native request is missing")
         request = await _request(bench, served, replace={"Host": "chat.example:8080"})
         equal(request.host, "chat.example:8080", "the host")
@@ -271,7 +275,7 @@ async def no_remote_address_on_a_unix_socket(bench: Bench) -> None:
             equal(request.remote_address, None, "the remote address")
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def forwarded_headers_are_not_believed(bench: Bench) -> None:
     """What a peer says of itself in X-Forwarded-For and -Proto counts only if `trusted_proxies` has its address."""
     lines = [("X-Forwarded-For", "203.0.113.7"), ("X-Forwarded-Proto", "https")]

@@ -7,9 +7,9 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 
-from wsbridge.conformance.checks.starting import Certificates
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.connector.alpn import GRACE
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")  # RFC 9113, 3.4

@@ -42,7 +42,7 @@ def _for(*values: str) -> list[tuple[str, str]]:
 # ---- HS-2 -----------------------------------------------------------------------------------------------------------
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def a_client_cannot_hide_what_a_proxy_appends(bench: Bench) -> None:
     """Commas alone separate: no quote, line or empty element that a client writes hides the address that follows it."""
     cases = [
@@ -58,7 +58,7 @@ async def a_client_cannot_hide_what_a_proxy_appends(bench: Bench) -> None:
         await _hold(bench, served, [(lines, ("ws", PEER)) for lines in cases])
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def forms_of_an_address(bench: Bench) -> None:
     """An address comes with a port or without, in brackets or without, or mapped into IPv6."""
     async with bench.serve(trusted_proxies=TRUSTED) as served:
@@ -73,7 +73,7 @@ async def forms_of_an_address(bench: Bench) -> None:
         await _hold(bench, served, [(_for(value), ("ws", remote)) for value, remote in cases.items()])
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def a_hop_that_is_no_address(bench: Bench) -> None:
     """Where the last hop is not an address the remote address is None, and not the proxy's."""
     hops = ["unknown", "_hidden", "198.51.100.1, unknown", '""', "203.0.113.9:99999", "localhost", "[203.0.113.9"]
@@ -81,7 +81,7 @@ async def a_hop_that_is_no_address(bench: Bench) -> None:
         await _hold(bench, served, [(_for(hop), ("ws", None)) for hop in hops])
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def schemes_that_are_told(bench: Bench) -> None:
     """The scheme is the last that a proxy tells, or the one beside the peer's hop."""
     proto = "X-Forwarded-Proto"
@@ -107,7 +107,7 @@ async def a_trusted_unix_socket(bench: Bench) -> None:
                 equal(await _told(bench, served, lines), expected, f"what a proxy tells that {trusted} trust")
 
 
-@check("HS-2")
+@check("HS-2", fixed=["address", "tls"])
 async def unix_trusts_no_address(bench: Bench) -> None:
     """`"unix"` among the trusted proxies believes nobody who has an address."""
     async with bench.serve(trusted_proxies=["unix"]) as served:
@@ -118,7 +118,7 @@ async def unix_trusts_no_address(bench: Bench) -> None:
 # ---- HS-15 ----------------------------------------------------------------------------------------------------------
 
 
-@check("HS-15")
+@check("HS-15", fixed=["address", "tls"])
 async def forwarded_by_rfc_7239(bench: Bench) -> None:
     """`for` and `proto` of the Forwarded header are believed, of a trusted proxy only."""
     cases: list[tuple[Lines, Told]] = [
@@ -137,7 +137,7 @@ async def forwarded_by_rfc_7239(bench: Bench) -> None:
         equal((scheme, (remote or ("",))[0]), ("ws", "127.0.0.1"), "scheme and remote host of one that is not trusted")
 
 
-@check("HS-15")
+@check("HS-15", fixed=["address", "tls"])
 async def the_two_families_are_not_mixed(bench: Bench) -> None:
     """What X-Forwarded-* and Forwarded tell alike is believed; where they contradict each other neither is."""
     x_headers = [*_for(PEER[0]), ("X-Forwarded-Proto", "https")]
@@ -232,7 +232,7 @@ def _one_line(bench: Bench, *parts: str) -> str:
     return lines[0]
 
 
-@check("HS-14")
+@check("HS-14", fixed=["tls"])
 async def one_line_says_why(bench: Bench) -> None:
     """A refused handshake leaves one line at INFO with its status, its path and why."""
     async with bench.serve(max_channels=1) as served:

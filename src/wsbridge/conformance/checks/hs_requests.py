@@ -70,7 +70,7 @@ async def interceptors_may_answer_it(bench: Bench) -> None:
     equal(bench.recorder.kinds(), [], "the callbacks")
 
 
-@check("HS-16", wire=True)
+@check("HS-16", wire=True, fixed=["cut"])
 async def nobody_answers_it(bench: Bench) -> None:
     """Without an answer of an interceptor it gets 404 where no route is, 405 for a POST, and 400 for a handshake."""
     async with _answering(bench) as served:

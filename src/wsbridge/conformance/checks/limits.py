@@ -125,7 +125,7 @@ async def each_kind_has_its_limit(bench: Bench) -> None:
                     await _too_big(bench, served, fragments(opcode, b"x" * size, 60))
 
 
-@check("LIM-1", needs=SIZE_LIMIT)
+@check("LIM-1", needs=SIZE_LIMIT, fixed=["limits"])
 async def default_limit(bench: Bench) -> None:
     """Without a word the limit is 1 MiB, for either kind."""
     async with bench.serve() as served:

@@ -16,6 +16,7 @@ from wsbridge.conformance.checks.hs import handshake
 from wsbridge.conformance.client import Opcode, WireError, WirePeer, build_frame, close_payload
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.protocols import WebSocketChannel
 
 _LONG = "/" + "x" * 3000
@@ -103,7 +104,7 @@ def _judge(records: list[logging.LogRecord], what: str, *, connections: int = 1)
     true(all(record.levelno <= logging.WARNING for record in records), f"after {what} was logged: {lines}")
 
 
-@check("LOG-1", wire=True)
+@check("LOG-1", wire=True, fixed=["served"])
 async def bad_requests(bench: Bench) -> None:
     """No request, however malformed, is worth more than one short record, and none above a warning."""
     async with bench.serve() as served:
@@ -129,7 +130,7 @@ async def _later(bench: Bench, served: Served) -> None:
         await peer.wait_eof()
 
 
-@check("LOG-1", wire=True)
+@check("LOG-1", wire=True, fixed=["served"])
 async def bad_frames(bench: Bench) -> None:
     """No frame, however malformed, is worth more than one short record, and none above a warning."""
     neutral = bench.target.neutral
@@ -159,7 +160,7 @@ async def _end_raw(peer: WirePeer) -> None:
         await peer.skip_to_end()
 
 
-@check("LOG-1")
+@check("LOG-1", fixed=["served"])
 async def an_ordinary_channel(bench: Bench) -> None:
     """A channel that opens, talks and ends as it should leaves at most one record."""
     async with bench.serve() as served:
@@ -238,14 +239,20 @@ async def what_is_no_json(bench: Bench) -> None:
         true(len(lines[0]) < 5 * _MOST and lines[0].isprintable(), f"what was logged: {lines[0][:600]!r}")
 
 
-async def _leave_in_mid_flood(bench: Bench, leave: Callable[[WirePeer], object], frame: bytes) -> None:
+async def _leave_in_mid_flood(
+    bench: Bench, leave: Callable[[WirePeer], object], frame: bytes, certificates: Certificates | None = None
+) -> None:
     async def echo(channel: WebSocketChannel, process: Any, text: str) -> None:
         await channel.send_text(text)
 
-    async with bench.serve(bench.options(on_text=echo)) as served:
+    tls: dict[str, Any] = {} if certificates is None else {"ssl": certificates.server}
+    over: dict[str, Any] = (
+        {} if certificates is None else {"ssl": certificates.client(), "server_hostname": "localhost"}
+    )
+    async with bench.serve(bench.options(on_text=echo), **tls) as served:
         with all_records() as records:
             for number in range(1, 21):
-                async with pair(bench, served) as (peer, _):
+                async with pair(bench, served, **over) as (peer, _):
                     await peer.send_raw(frame * 200)
                     leave(peer)
                     await bench.recorder.closed(number)
@@ -253,19 +260,26 @@ async def _leave_in_mid_flood(bench: Bench, leave: Callable[[WirePeer], object],
             equal(lines[:5], [], f"{len(lines)} records were logged of 20 peers that left")
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_answer(bench: Bench) -> None:
     """Peers that reset the connection while their messages are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.TEXT, b"hi"))
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_pong(bench: Bench) -> None:
     """Peers that reset the connection while their pings are answered leave nothing in the log."""
     await _leave_in_mid_flood(bench, lambda peer: peer.drop(), build_frame(Opcode.PING, b"hi"))
 
 
-@check("LOG-3", stochastic=True)
+@check("LOG-3", wire=True, tls=True, stochastic=True)
+async def over_tls_in_mid_answer(bench: Bench) -> None:
+    """Over TLS, too, peers that reset the connection while they are answered leave nothing in the log."""
+    frame = build_frame(Opcode.TEXT, b"hi")
+    await _leave_in_mid_flood(bench, lambda peer: peer.drop(), frame, Certificates())
+
+
+@check("LOG-3", stochastic=True, fixed=["served"])
 async def in_mid_send(bench: Bench) -> None:
     """A peer that goes while the application sends to it without an end leaves nothing in the log."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
-from wsbridge.conformance.checks import context, hs, hs_answers, hs_refused, opening, opening_channel, recv
+from wsbridge.conformance.checks import context, hs, hs_answers, hs_places, hs_refused, opening, opening_channel, recv
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
@@ -53,7 +53,7 @@ async def mounted(
         mount = await bench.within(harness.__aenter__(), "the start of the framework's application")
         entered = True
         try:
-            yield Served(bench, socket_address(sock), ""), mount
+            yield Served(bench, socket_address(sock), "", mount.connector), mount
         finally:
             limit = options["shutdown_timeout"] + 2 * bench.scale
             await bench.within(harness.__aexit__(None, None, None), "the framework's shutdown", timeout=limit)
@@ -341,6 +341,7 @@ _ALSO_MOUNTED: Sequence[tuple[str, Sequence[Callable[[Bench], Awaitable[None]]]]
     ("HS-9", (hs_answers.an_exception_is_500,)),
     ("HS-11", (hs_answers.messages_behind_the_request, hs_answers.they_are_delivered_after_on_open)),
     ("HS-11", (hs_answers.many_bytes_behind_the_request, hs_answers.violations_behind_the_request)),
+    ("HS-12", (hs_places.however_a_handshake_ends, hs_places.however_a_channel_ends)),
     ("OPEN-1", (opening.its_result_goes_to_all,)),
     ("OPEN-3", (opening.messages_wait_for_on_open,)),
     ("OPEN-5", (opening.a_close_in_on_open,)),

@@ -423,7 +423,7 @@ async def closes_in_front_of_a_pong(bench: Bench, served: Served, *, much: bool,
         await sends.all_return(bench, "at a close")
 
 
-@check("SEND-6", wire=True)
+@check("SEND-6", wire=True, fixed=["address"])
 async def a_pong_behind_the_peers_close(bench: Bench) -> None:
     """A peer that closes, then sends a pong, and reads only then, gets all that sends returned True for, and the close.
 
@@ -460,7 +460,7 @@ async def plain_when_not_offered(bench: Bench) -> None:
         equal((frame.rsv, len(frame.payload)), (0, 10000), "reserved bits and length")
 
 
-@check("SEND-8", needs=("compression",))
+@check("SEND-8", needs=("compression",), fixed=["compress"])
 async def plain_when_off(bench: Bench) -> None:
     """With compression off, its default, the offer is not taken."""
     async with bench.serve() as served, pair(bench, served, deflate=True) as (peer, channel):

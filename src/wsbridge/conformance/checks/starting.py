@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import importlib
 import os
 import random
 import socket
@@ -22,11 +21,12 @@ from wsbridge.conformance.checks.sending_order import closes_in_front_of_a_pong
 from wsbridge.conformance.client import Binary, Close, Text, WireError
 from wsbridge.conformance.contract import CheckFailed, check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors, open_what_stays
+from wsbridge.conformance.harness.certificates import Certificates
 from wsbridge.errors import ConnectorStateError
 from wsbridge.http import Request
 from wsbridge.protocols import Connector, WebSocketChannel
 
-__all__ = ["Certificates", "free_port", "occupied"]
+__all__ = ["free_port", "occupied"]
 
 HOST = "127.0.0.1"
 
@@ -247,28 +247,6 @@ async def a_port_in_use_on_the_second_address(bench: Bench) -> None:
 async def an_address_of_somebody_else(bench: Bench) -> None:
     """An address that is not this machine's raises OSError and leaves nothing behind."""
     await _cannot_start(bench, _connector(bench, host="192.0.2.1"))  # TEST-NET-1, RFC 5737
-
-
-class Certificates:
-    """A server's certificate for localhost, and that of the authority that clients trust."""
-
-    def __init__(self) -> None:
-        try:
-            trustme: Any = importlib.import_module("trustme")
-        except ModuleNotFoundError:
-            raise CheckFailed(
-                "this check makes certificates with trustme: pip install 'wsbridge[conformance]'"
-            ) from None
-        self.authority = trustme.CA()
-        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.authority.issue_cert("localhost", HOST).configure_cert(self.server)
-
-    def client(self, *, certificate: bool = False, name: str = "client@example.org") -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.authority.configure_trust(context)
-        if certificate:
-            self.authority.issue_cert(name).configure_cert(context)
-        return context
 
 
 @check("STOP-4", wire=True, tls=True)

@@ -497,7 +497,7 @@ async def _under_way(bench: Bench, stage: str) -> None:
     """Stop while a chain waits, and check that its peer is refused within the time of the stop."""
     limit = bench.scale
     async with _slow_chain(bench, stage, asyncio.Event(), shutdown_timeout=limit) as served, served.raw() as peer:
-        await peer.request(HandshakeRequest.build(served.address, target="/").encode())
+        await peer.request(HandshakeRequest.build(served.address, target=served.target("/")).encode())
         await bench.recorder.wait("waits")
         stopping = asyncio.ensure_future(_stop(bench, served, limit))
         await _refused_or_closed(peer, limit)
@@ -527,7 +527,7 @@ async def an_interceptor_that_will_not_be_cancelled(bench: Bench) -> None:
         served.raw() as peer,
     ):
         try:
-            await peer.request(HandshakeRequest.build(served.address, target="/").encode())
+            await peer.request(HandshakeRequest.build(served.address, target=served.target("/")).encode())
             await bench.recorder.wait("waits")
             await _stop(bench, served, limit + 0.25)
         finally:
@@ -573,7 +573,7 @@ async def a_request_during_the_stop(bench: Bench) -> None:
         stopping = asyncio.ensure_future(_stop(bench, served, limit))
         equal(await peer.receive(), SHUTDOWN, "what the peer of a channel gets")
         with contextlib.suppress(WireError):  # if it is closed already
-            await late.request(HandshakeRequest.build(served.address, target="/").encode())
+            await late.request(HandshakeRequest.build(served.address, target=served.target("/")).encode())
         await _refused_or_closed(late, limit)
         await peer.send_close(1001)
         await stopping
@@ -585,7 +585,7 @@ async def handshakes_at_the_moment_of_the_stop(bench: Bench) -> None:
     """Handshakes at any moment around the stop open a channel that is told of it, or are refused, or closed."""
     for number in range(12):
         async with bench.serve(shutdown_timeout=bench.scale) as served, served.raw() as peer:
-            await peer.request(HandshakeRequest.build(served.address, target="/").encode())
+            await peer.request(HandshakeRequest.build(served.address, target=served.target("/")).encode())
             for _ in range(number):
                 await asyncio.sleep(0)
             opened = len(bench.recorder.all("open"))

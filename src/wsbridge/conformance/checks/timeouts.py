@@ -302,7 +302,7 @@ async def stuck_sends(bench: Bench) -> None:
         true(isinstance(end, Eof), f"the connection was not cut off: {end}")
 
 
-@check("LIM-4")
+@check("LIM-4", fixed=["compress"])
 async def stuck_send_in_a_callback(bench: Bench) -> None:
     """A callback that waits in a send is not stuck for ever: the send returns False, and on_close follows it."""
     results: list[bool] = []

@@ -16,12 +16,14 @@ from wsbridge.conformance.client.limits import TimeLimits
 from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
 from wsbridge.conformance.client.log import LogEntry, WireLog
 from wsbridge.conformance.client.peer import WirePeer
+from wsbridge.conformance.client.shape import Cut, Shape
 
 __all__ = [
     "Address",
     "Binary",
     "Close",
     "Closed",
+    "Cut",
     "Door",
     "Drained",
     "Eof",
@@ -37,6 +39,7 @@ __all__ = [
     "PeerLink",
     "Ping",
     "Pong",
+    "Shape",
     "SocketLink",
     "Text",
     "TimeLimits",

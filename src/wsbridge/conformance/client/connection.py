@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from ssl import SSLContext
 from types import TracebackType
 from typing import Self
 
+from wsbridge.conformance.client.errors import Closed
 from wsbridge.conformance.client.http import Address, HttpResponse
 from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT, TimeLimits
 from wsbridge.conformance.client.link import Door, PeerLink, SocketLink
 from wsbridge.conformance.client.log import WireLog, head_text
+from wsbridge.conformance.client.shape import WHOLE, Shape, request_pieces
 
-__all__ = ["HttpConnection"]
+__all__ = ["APART", "HttpConnection"]
+
+APART = 0.001  # seconds between pieces that shall be read one by one
+_MOST_CUTS = 400  # pieces on one connection: what is sent after that goes whole, so that a check ends in its time
 
 
 class HttpConnection:
@@ -26,6 +32,7 @@ class HttpConnection:
         limits: Its time limits.
         log: What went over the wire.
         response: The last HTTP response, None before it.
+        shape: How what is sent is put on the wire.
     """
 
     def __init__(self, link: PeerLink) -> None:
@@ -34,6 +41,8 @@ class HttpConnection:
         self.limits = link.limits
         self.log = link.limits.log
         self.response: HttpResponse | None = None
+        self.shape: Shape = WHOLE
+        self._cuts = 0
         self._reading = asyncio.Lock()
 
     @classmethod
@@ -47,6 +56,7 @@ class HttpConnection:
         timeout: float = DEFAULT_TIMEOUT,
         timeout_scale: float = 1.0,
         log: WireLog | None = None,
+        shape: Shape = WHOLE,
     ) -> Self:
         """Connect to `(host, port)` or a Unix socket's path, over TLS with `ssl`, and send nothing more.
 
@@ -58,6 +68,7 @@ class HttpConnection:
             timeout: For each call that is given none, this one too.
             timeout_scale: What each timeout is multiplied by.
             log: Where to log, a new log if None.
+            shape: How what is sent is put on the wire.
         """
         limits = TimeLimits(timeout, timeout_scale, log)
         link: PeerLink
@@ -67,7 +78,9 @@ class HttpConnection:
             link = await SocketLink.open(
                 address, limits, ssl=ssl, server_hostname=server_hostname, recv_buffer=recv_buffer
             )
-        return cls(link)
+        made = cls(link)
+        made.shape = shape
+        return made
 
     async def __aenter__(self) -> Self:
         """Return the peer."""
@@ -87,7 +100,29 @@ class HttpConnection:
     async def request(self, raw: bytes) -> None:
         """Send bytes of an HTTP request, the whole of it or a part."""
         self.log.add("sent", len(raw), head_text(raw), raw)
-        await self.link.send(raw)
+        await self._send_pieces(request_pieces(raw, self.shape.cut))
+
+    async def _send_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Send pieces, with time enough after each but the last for the server to read it.
+
+        A server in the same event loop has read a piece before the next is sent: what came in is handled before the
+        timer. (One turn of the loop is not enough: there the sender's turn comes first, and two pieces make one read.)
+        A server that is gone after the first piece is found out by reading, as it would be had they been one.
+        """
+        if len(pieces) > 1:
+            self._cuts += len(pieces)
+            if self._cuts > _MOST_CUTS:
+                pieces = [b"".join(pieces)]
+        for number, piece in enumerate(pieces, 1):
+            try:
+                await self.link.send(piece)
+            except Closed:
+                if number == 1:
+                    raise
+                self.log.add("note", 0, "the server is gone, and took no more of it")
+                return
+            if number < len(pieces):
+                await asyncio.sleep(APART)
 
     async def read_response(self, timeout: float | None = None, *, head: bool = False) -> HttpResponse:
         """Read one HTTP response with its body; `head` if it answers HEAD and so has none.

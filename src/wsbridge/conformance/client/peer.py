@@ -17,6 +17,7 @@ from wsbridge.conformance.client.limits import DEFAULT_TIMEOUT
 from wsbridge.conformance.client.link import PeerLink
 from wsbridge.conformance.client.log import WireLog, head_text
 from wsbridge.conformance.client.sending import FrameSender
+from wsbridge.conformance.client.shape import WHOLE, Shape
 
 __all__ = ["WirePeer"]
 
@@ -57,6 +58,7 @@ class WirePeer(FrameSender):
         timeout: float = DEFAULT_TIMEOUT,
         timeout_scale: float = 1.0,
         log: WireLog | None = None,
+        shape: Shape = WHOLE,
     ) -> Self:
         """Open a WebSocket: `open`, then `upgrade` with `HandshakeRequest.build`, whose arguments these are.
 
@@ -83,6 +85,7 @@ class WirePeer(FrameSender):
             timeout=timeout,
             timeout_scale=timeout_scale,
             log=log,
+            shape=shape,
         )
         try:
             await peer.upgrade(request, tail=tail)
@@ -98,10 +101,12 @@ class WirePeer(FrameSender):
             HandshakeRefused, WireViolation, Closed: As for `connect`; the connection stays open.
         """
         raw = request.encode()
-        self.log.add("sent", len(raw), head_text(raw), raw)
         if tail:
+            self.log.add("sent", len(raw), head_text(raw), raw)
             self._log_sent(tail)
-        await self.link.send(raw + tail)
+            await self.link.send(raw + tail)  # in one write, whatever its shape
+        else:
+            await self.request(raw)
         self.start_websocket(request, await self.read_response())
 
     def start_websocket(self, request: HandshakeRequest, response: HttpResponse) -> None:

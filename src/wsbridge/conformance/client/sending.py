@@ -6,16 +6,17 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 
-from wsbridge.conformance.client.connection import HttpConnection
+from wsbridge.conformance.client.connection import APART, HttpConnection
 from wsbridge.conformance.client.deflate import PerMessageDeflate, deflated
 from wsbridge.conformance.client.frames import SHOWN, Opcode, build_frame, close_payload, described, frames_in
 from wsbridge.conformance.client.link import PeerLink
 from wsbridge.conformance.client.log import head_text
+from wsbridge.conformance.client.shape import frame_pieces
 
 __all__ = ["FrameSender"]
 
 _REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/")
-_APART = 0.001  # seconds between pieces that shall be read one by one
+_JOINED = b"joined"  # the payload of the pongs that nobody has asked for
 
 
 class FrameSender(HttpConnection):
@@ -38,23 +39,24 @@ class FrameSender(HttpConnection):
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._log_sent(data)
-        await self.link.send(data)
+        await self._send_pieces(frame_pieces(data, self.shape.cut))
 
     async def send_apart(self, data: bytes | Iterable[bytes]) -> None:
-        """Send pieces, or the bytes of ``data`` one by one, with time enough after each for the server to read it.
-
-        A server in the same event loop has read a piece before the next is sent: what came in is handled before the
-        timer. (One turn of the loop is not enough: there the sender's turn comes first, and two pieces make one read.)
-        """
+        """Send pieces, or the bytes of ``data`` one by one, with time enough after each for the server to read it."""
         for piece in (data[at : at + 1] for at in range(len(data))) if isinstance(data, bytes) else data:
             await self.send_raw(piece)
-            await asyncio.sleep(_APART)
+            await asyncio.sleep(APART)
 
     async def send_frame(
         self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool | bytes = True
     ) -> None:
         """Send one frame, legal or not, never deflated; see `build_frame`."""
-        await self.send_raw(build_frame(opcode, payload, fin=fin, rsv=rsv, mask=mask))
+        await self._send_frames(build_frame(opcode, payload, fin=fin, rsv=rsv, mask=mask))
+
+    async def _send_frames(self, data: bytes) -> None:
+        """Send whole frames."""
+        is_joined = self.shape.cut == "joined" and self.link.has_bytes and not self.close_sent
+        await self.send_raw(build_frame(Opcode.PONG, _JOINED) + data if is_joined else data)
 
     async def send_text(self, text: str, *, compress: bool = True) -> None:
         """Send a text message in one frame, deflated if that was negotiated and `compress` is true."""
@@ -67,6 +69,7 @@ class FrameSender(HttpConnection):
     async def send_fragments(self, opcode: int, parts: Sequence[bytes], *, compress: bool = True) -> None:
         """Send a message as one frame per part, in one write, deflated as for `send_text`."""
         frames: list[bytes] = []
+        parts = self.shape.parts(parts)
         for index, part in enumerate(parts):
             fin = index == len(parts) - 1
             kind = opcode if index == 0 else Opcode.CONTINUATION
@@ -74,7 +77,7 @@ class FrameSender(HttpConnection):
             if self._deflate is not None and compress:
                 rsv, payload = deflated(self._deflate, kind, part, fin=fin)
             frames.append(build_frame(kind, payload, fin=fin, rsv=rsv))
-        await self.send_raw(b"".join(frames))
+        await self._send_frames(b"".join(frames))
 
     async def send_in_parts(self, opcode: int, parts: Sequence[bytes]) -> None:
         """Send a message as `send_fragments` does, or whole where there is no wire to put frames on."""

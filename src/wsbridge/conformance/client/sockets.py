@@ -165,8 +165,11 @@ class SocketStream:
             self._unsent = data
         else:
             rest = data
-            while rest:
-                rest = rest[self.tls.write(rest) :]
+            try:
+                while rest:
+                    rest = rest[self.tls.write(rest) :]
+            except SSLError as error:  # the server's end of the stream has been read
+                raise Closed(f"to send {len(rest)} bytes", Eof(reset=self.reset)) from error
             self._unsent = memoryview(self._tls_out.read())
         return len(data)
 

@@ -3,7 +3,7 @@
 Checks import from here; the rules are joined in `wsbridge.conformance.contract.catalogue`.
 """
 
-from wsbridge.conformance.contract.assertions import CheckFailed, equal, fail, true
+from wsbridge.conformance.contract.assertions import CheckFailed, Variants, equal, fail, true, variants
 from wsbridge.conformance.contract.registration import Check, check
 
-__all__ = ["Check", "CheckFailed", "check", "equal", "fail", "true"]
+__all__ = ["Check", "CheckFailed", "Variants", "check", "equal", "fail", "true", "variants"]

@@ -29,9 +29,9 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         channel.""",
         text="""It checks the request (HS-4), calls `initialize_websocket`, a plain method, of the source that the
         connector put into the context, and returns the context: with `websocket_channel` set, or with `response` if the
-        request is refused. The 101 is sent when the leave stages have run, and `on_open` runs after that. A leave or
-        error stage that sets a `response`, or raises, ends the channel before it began: no callback runs, and the peer
-        gets that response.""",
+        request is refused. A request makes one channel: a second call for it raises `UpgradeError`. The 101 is sent
+        when the leave stages have run, and `on_open` runs after that. A leave or error stage that sets a `response`, or
+        raises, ends the channel before it began: no callback runs, and the peer gets that response.""",
     ),
     rule(
         "CTX-4",

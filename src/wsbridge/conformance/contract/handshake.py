@@ -71,9 +71,10 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         Over HTTP/2 and 3, where there is no upgrade, 1 is a method other than CONNECT, 3 and 5 are left out, and 4 is
         answered with 400 (HS-19).
 
-        Bytes that are not HTTP may be refused by the server itself, with any 4xx or with 501 or by closing the
-        connection. They never reach a callback. For requests with a body see HS-16, for large ones HS-17. An answer
-        after which the connection ends says so: `Connection: close`, or `Upgrade, close` (RFC 9112, 9.6).""",
+        Bytes that are not HTTP may be refused by the server itself, with any 4xx or with 501, or with 505 where it is
+        the version that is wrong, or by closing the connection. They never reach a callback. For requests with a body
+        see HS-16, for large ones HS-17. An answer after which the connection ends says so: `Connection: close`, or
+        `Upgrade, close` (RFC 9112, 9.6).""",
     ),
     rule(
         "HS-5",
@@ -126,7 +127,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""With `max_channels` open, the next handshake is answered with 503 and a `Retry-After`, and the open
         channels go on undisturbed.""",
         text="""A channel counts from the moment that its request has passed the checks until its `on_close` has
-        returned, so that handshakes side by side cannot exceed the limit together.""",
+        returned, so that handshakes side by side cannot exceed the limit together. Whichever way a handshake or
+        a channel ends, its place is free again within a moment, and counts once: also after a stop and a new start.""",
         stochastic=True,
     ),
     rule(

@@ -30,6 +30,8 @@ class Check:
         wire: Whether it is about bytes on a wire, or sockets; a connector that has neither refuses their options.
         limit: Seconds after which it has failed.
         tls: Whether it needs TLS; a connector that has none refuses that.
+        fixed: The conditions under which it says nothing, though it does not set them: axes, or one value of one, as
+            ``axis=value``.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Check:
     wire: bool
     limit: float
     tls: bool = False
+    fixed: frozenset[str] = frozenset()
 
 
 _CHECKS: dict[str, Check] = {}
@@ -57,6 +60,7 @@ def check(
     wire: bool = False,
     tls: bool = False,
     limit: float = 20,
+    fixed: Iterable[str] = (),
 ) -> Callable[[F], F]:
     """Register an async function as a check of ``rule``; its name is the scenario, its docstring the title."""
 
@@ -77,6 +81,7 @@ def check(
             wire=wire,
             tls=tls,
             limit=limit,
+            fixed=frozenset(fixed),
         )
         if made.id in _CHECKS:
             raise ValueError(f"two checks are named {made.id}")

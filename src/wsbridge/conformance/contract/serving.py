@@ -144,9 +144,9 @@ SERVING_RULES: tuple[Rule, ...] = (
         sentence="""Each connector mounts options, or a whole `Application`, at a path of an application of its
         server's own framework, beside what that serves itself.""",
         text="""There are mounts for an aiohttp application, for a tornado application and for
-        `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, STOP-7 to STOP-9, HS-10,
-        HS-12 and HS-13. Where the framework has a hook for its shutdown, that stops the mount; `await mount.stop()`
-        does so everywhere.""",
+        `websockets.asyncio.server.serve`. Every rule holds there too, but for STOP-1, STOP-4, STOP-7 to STOP-9, HS-10
+        and HS-13. Where the framework has a hook for its shutdown, that stops the mount; `await mount.stop()` does so
+        everywhere.""",
     ),
     rule(
         "MOUNT-2",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from wsbridge.conformance.contract import Check
 from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.doors.showing import MOST, show_by_rule, show_failure
 from wsbridge.conformance.harness import report as reports
-from wsbridge.conformance.harness.conditions import Conditions
+from wsbridge.conformance.harness.conditions import AXES, PLAIN, Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
+from wsbridge.conformance.harness.pairwise import COMBINE, Combine
 from wsbridge.conformance.harness.selection import check_known, current_rules, select, why_none
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
-from wsbridge.conformance.harness.target import TargetError
+from wsbridge.conformance.harness.target import TargetError, is_url
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.errors import LoopNotInstalledError
 
@@ -61,6 +62,8 @@ Examples:
   wsbridge conformance aiohttp tornado former.json --report matrix.html
   wsbridge conformance aiohttp --json now.json --baseline former.json
   wsbridge conformance aiohttp --loop uvloop --debug --eager-tasks
+  wsbridge conformance aiohttp --rule RECV --condition compress=on,cut=head
+  wsbridge conformance aiohttp --conditions all --seed 7
   wsbridge conformance --list --rule RECV
 
 \b
@@ -106,6 +109,14 @@ class _Settings:
     exit_first: bool
     known: dict[str, Known]
     conditions: Conditions
+    combine: Combine | None
+    seed: int | None
+
+    def combine_for(self, target: str) -> Combine:
+        """Return which combinations are played: the pairs where the whole of the suite is run as it stands."""
+        if self.combine is not None:
+            return self.combine
+        return "plain" if self.rules or self.conditions != PLAIN or is_url(target) else "pairs"
 
 
 @click.command("conformance", epilog=_EPILOG)
@@ -142,9 +153,25 @@ class _Settings:
 )
 @click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
 @click.option("--eager-tasks", is_flag=True, help="Let its tasks start at once (asyncio.eager_task_factory).")
+@click.option(
+    "--condition",
+    "condition",
+    multiple=True,
+    metavar="AXIS=VALUE",
+    help="Run each check under it, such as compress=on; may be repeated. --list-conditions shows what there is.",
+)
+@click.option(
+    "--conditions",
+    "combine",
+    type=click.Choice(COMBINE),
+    help="Run checks under combinations too: pairs, each pair of conditions once in a family of rules; all, for a long "
+    "night; plain, none.  [default: pairs; plain with --rule or --condition, or for a URL]",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose the combinations as a former run has.")
 @click.option("--summary", is_flag=True, help="Show how many checks of each rule passed; else of those that failed.")
 @click.option("-x", "--exitfirst", "exit_first", is_flag=True, help="Stop at the first failure that is not known.")
 @click.option("--no-isolate", is_flag=True, help="Run the checks in this process, for a debugger.")
+@click.option("--list-conditions", is_flag=True, help="List what --condition takes, and do nothing.")
 @click.option("--list", "list_only", is_flag=True, help="List rules and checks, and do nothing.")
 @click.pass_context
 def conformance(
@@ -164,9 +191,13 @@ def conformance(
     loop: LoopName,
     debug: bool,
     eager_tasks: bool,
+    condition: tuple[str, ...],
+    combine: Combine | None,
+    seed: int | None,
     summary: bool,
     exit_first: bool,
     no_isolate: bool,
+    list_conditions: bool,
     list_only: bool,
 ) -> None:
     """Check connectors, or running servers in any language, against the contract.
@@ -177,6 +208,9 @@ def conformance(
     if list_only:
         _list(rules)
         return
+    if list_conditions:
+        _list_conditions()
+        return
     if not targets:
         raise click.UsageError("say what to check: a connector's name, module:Class, ws://host:port or a FILE.json")
     sys.path.insert(0, str(Path.cwd()))  # for module:Class, as for wsbridge serve
@@ -185,8 +219,11 @@ def conformance(
         known = {} if known_failing is None else load_known_failing(known_failing)
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
-        conditions = Conditions(loop, debug, eager_tasks)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, exit_first, known, conditions)
+        conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks)
+        conditions = Conditions.parse(condition).over(conditions)
+        settings = _Settings(
+            rules or None, repeat, scale, model, not no_isolate, exit_first, known, conditions, combine, seed
+        )
         select(all_checks(), settings.rules)
         found, wrong = _all_results(targets, settings, console)
     except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
@@ -242,7 +279,9 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             known_failing=settings.known,
             model=settings.model,
             exit_first=settings.exit_first,
-            **asdict(settings.conditions),
+            conditions=settings.conditions,
+            combine=settings.combine_for(target),
+            seed=settings.seed,
         )
     return [result]
 
@@ -303,7 +342,8 @@ class _Bar:
 
     def _tell(self, progress: Progress) -> None:
         if progress.result is None:
-            self._bar.update(self._task, description=progress.check, total=progress.total)
+            under = f" under {progress.under}" if progress.under else ""
+            self._bar.update(self._task, description=progress.check + under, total=progress.total)
             return
         self._bar.update(self._task, completed=progress.number)
         if progress.result.verdict is Verdict.FAIL:
@@ -367,6 +407,11 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         console.print(f"  only the first {MOST} are explained here; --report and --json explain all", markup=False)
     for state, what, message in lines:
         _show_line(state, what, message, console)
+    if result.seed is not None:
+        count = sum(bool(other.conditions) for other in result.results)
+        console.print(
+            f"  {count} of the checks were run under combined conditions; --seed {result.seed} chooses the same"
+        )
     if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)
@@ -423,6 +468,13 @@ def _list(wanted: Sequence[str]) -> None:
         for check in checks:
             if check.rule == rule.id and (not wanted or any(matching(id, check.id) for id in wanted)):
                 click.echo(f"    {check.id}{_marks(check)}\n        {check.title}")
+
+
+def _list_conditions() -> None:
+    for name, axis in AXES.items():
+        click.echo(click.style(name, bold=True) + f"  {axis.text}")
+        for number, (value, meaning) in enumerate(axis.values.items()):
+            click.echo(f"    {name}={value}\n        {meaning}{'' if number else ' (as checks stand)'}")
 
 
 def _takes_in(wanted: str, rule: str) -> bool:

@@ -142,6 +142,8 @@ class ConnectorSuite:
         loop: The event loop of each check, ``"asyncio"`` or ``"uvloop"``; None: as the command line says, ``--loop``.
         debug: Whether asyncio's debug mode is on in it; None: as the command line says, ``--loop-debug``.
         eager_tasks: Whether its tasks start at once; None: as the command line says, ``--eager-tasks``.
+        conditions: What each check is run under, such as ``"compress=on,cut=head"``; None: as the command line says,
+            ``--condition``.
     """
 
     connector: ClassVar[TargetSpec]
@@ -150,6 +152,7 @@ class ConnectorSuite:
     loop: ClassVar[LoopName | None] = None
     debug: ClassVar[bool | None] = None
     eager_tasks: ClassVar[bool | None] = None
+    conditions: ClassVar[str | None] = None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of each check."""
@@ -167,6 +170,7 @@ class ConnectorSuite:
             loop=self.loop,
             debug=self.debug,
             eager_tasks=self.eager_tasks,
+            conditions=self.conditions,
         )
 
     def test_rule(self, conformance_case: Case, request: pytest.FixtureRequest) -> None:
@@ -202,6 +206,7 @@ def parametrize(
     loop: LoopName | None = None,
     debug: bool | None = None,
     eager_tasks: bool | None = None,
+    conditions: str | None = None,
 ) -> None:
     """Make tests of the checks of ``targets``.
 
@@ -211,7 +216,7 @@ def parametrize(
         rules: See `ConnectorSuite`.
         known_failing: See `ConnectorSuite`.
         start: Whether to look for the targets now, so that one that is not there ends the run.
-        loop: See `ConnectorSuite` for this and the two others.
+        loop: See `ConnectorSuite` for this and the three others.
 
     Raises:
         pytest.Collector.CollectError: There is no such target, rule or file, or no such conditions here.
@@ -220,18 +225,21 @@ def parametrize(
     if not config.pluginmanager.has_plugin("wsbridge-verdicts"):
         config.pluginmanager.register(_Verdicts(), "wsbridge-verdicts")
     cases: list[Case] = []
-    conditions = Conditions(
-        loop=option(config, "loop", "asyncio") if loop is None else loop,
-        debug=option(config, "loop_debug", False) if debug is None else debug,
-        eager_tasks=option(config, "eager_tasks", False) if eager_tasks is None else eager_tasks,
-    )
     try:
-        conditions.check()
+        given = option(config, "condition", list[str]()) if conditions is None else [conditions]
+        under = Conditions.parse(given).over(
+            Conditions.of_the_loop(
+                option(config, "loop", "asyncio") if loop is None else loop,
+                debug=option(config, "loop_debug", False) if debug is None else debug,
+                eager_tasks=option(config, "eager_tasks", False) if eager_tasks is None else eager_tasks,
+            )
+        )
+        under.check()
         known = {} if known_failing is None else load_known_failing(known_failing)
         check_known(known)
         for target in targets:
             name = target if isinstance(target, str) else target.__qualname__
-            run = _Run(target, name, config, known, conditions, start)
+            run = _Run(target, name, config, known, under, start)
             if start and not config.option.collectonly:
                 run.session()
             outside = isinstance(target, str) and is_url(target)

@@ -22,6 +22,7 @@ from wsbridge.conformance.client import WireLog, WirePeer
 from wsbridge.conformance.contract import CheckFailed
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
+from wsbridge.conformance.harness.setting import Setting
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.unhandled import Unhandled
 from wsbridge.http import Request
@@ -40,12 +41,37 @@ OnError = Callable[[WebSocketChannel, Any, Exception], Any]
 
 @dataclass(slots=True)
 class Served:
-    """A server that runs: ``connector`` is None if it is only known by its URL."""
+    """A server that runs.
+
+    Attributes:
+        bench: Of the check.
+        address: Where it listens.
+        path: Below it is what a check asks for.
+        own: Its connector; None if it is only known by its URL.
+        is_fixed: Whether what is served is served at that path alone, which stands for ``/`` then.
+    """
 
     bench: Bench
     address: tuple[str, int] | str
     path: str
-    connector: Connector | None = None
+    own: Connector | None = None
+    is_fixed: bool = False
+
+    @property
+    def connector(self) -> Connector | None:
+        """Its connector, for checks that are about it: one in a mount is another matter."""
+        self.bench.setting.close("served", "the check is about the connector itself")
+        return self.own
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of a request."""
+        return "wss" if "tls" in self.bench.setting.applied else "ws"
+
+    def target(self, target: str) -> str:
+        """Return the target of a request for what a check calls ``target``."""
+        self.bench.setting.asks(target, is_fixed=self.is_fixed)
+        return self.path + (target[1:] if self.is_fixed else target)
 
     def peer(self, target: str = "/", **options: Any) -> Any:
         """Open a channel as a client; an async context manager that yields a `WirePeer`, closed at its end."""
@@ -54,6 +80,7 @@ class Served:
     @contextlib.asynccontextmanager
     async def raw(self, **options: Any) -> AsyncGenerator[WirePeer, None]:
         """Open the connection alone, for a check that sends its own handshake; a context manager."""
+        options |= self.bench.setting.connection_options(options)
         peer = await WirePeer.open(
             self.address, timeout=self.bench.timeout, log=self.bench.wire_log(f"raw {self.address}"), **options
         )
@@ -66,7 +93,10 @@ class Served:
     @property
     def host(self) -> str:
         """What stands in ``Host``."""
-        return "localhost" if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
+        if isinstance(self.address, str):
+            return "localhost"
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(slots=True)
@@ -81,6 +111,7 @@ class Bench:
         deviated: Declared deviations that were seen.
         held: The scenarios that the check has held to an `outcome` by itself.
         unhandled: The exceptions that nobody took meanwhile.
+        setting: Puts the check under its conditions.
     """
 
     target: SuiteTarget
@@ -92,10 +123,12 @@ class Bench:
     deviated: dict[str, str] = field(default_factory=dict[str, str])
     held: set[str] = field(default_factory=set[str])
     unhandled: Unhandled = field(default_factory=Unhandled)
+    setting: Setting = field(init=False)
     _log_handler: logging.Handler | None = None
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.timeout)
+        self.setting = Setting(self.target)
 
     @property
     def timeout(self) -> float:
@@ -143,8 +176,12 @@ class Bench:
             on_binary=on_binary,
             on_close=on_close,
             on_error=on_error,
-            **{**self.target.neutral, **options},
+            kind=self.setting.callbacks((on_open, on_text, on_binary, on_close, on_error)),
+            **self._with_conditions(options),
         )
+
+    def _with_conditions(self, options: dict[str, Any], *, limits: bool = True) -> dict[str, Any]:
+        return {**self.target.neutral, **self.setting.channel_options(options, limits=limits), **options}
 
     def bare_options(
         self,
@@ -163,7 +200,7 @@ class Bench:
             on_binary=on_binary,
             on_close=on_close,
             on_error=on_error,
-            **{**self.target.neutral, **options},
+            **self._with_conditions(options),
         )
 
     def served(self, connector: Any) -> Served:
@@ -183,12 +220,20 @@ class Bench:
         """
         if handler is None:
             handler = self.options()
-        app = handler if isinstance(handler, Application) else Application([("/", handler)])
         options.setdefault("shutdown_timeout", 2 * self.scale)
-        connector = self.connector(app, **options)
+        if self.setting.is_mounted(options):
+            async with self._mounted(handler, options) as served:
+                yield served
+            return
+        placed, path = self.setting.place(handler)
+        app = placed if isinstance(placed, Application) else Application([("/", placed)])
+        with self.setting.refusals():
+            connector = self.connector(app, **{**self.setting.connector_options(options), **options})
         await self.within(connector.start(), "start()")
         try:
-            yield self.served(connector)
+            served = self.served(connector)
+            served.path, served.is_fixed = path, bool(path)
+            yield served
         except (Exception, asyncio.CancelledError):
             self.unhandled.look()  # before the connector lets go of its tasks
             raise
@@ -197,12 +242,28 @@ class Bench:
             await self.within(connector.stop(), "stop()", timeout=options["shutdown_timeout"] + 2 * self.scale)
 
     @contextlib.asynccontextmanager
+    async def _mounted(
+        self, handler: WebSocketOptions[Any] | Application, options: dict[str, Any]
+    ) -> AsyncGenerator[Served, None]:
+        harness = self.setting.mounted(handler, options)
+        with self.setting.refusals():
+            address, path, is_fixed, connector = await self.within(harness.__aenter__(), "the framework's start")
+        try:
+            yield Served(self, address, path, connector, is_fixed)
+        except (Exception, asyncio.CancelledError):
+            self.unhandled.look()
+            raise
+        finally:
+            limit = options["shutdown_timeout"] + 2 * self.scale
+            await self.within(harness.__aexit__(None, None, None), "the framework's shutdown", timeout=limit)
+
+    @contextlib.asynccontextmanager
     async def reference(self) -> AsyncGenerator[Served, None]:
         """Serve the reference application, or use the server at the target's URL that does."""
         if self.target.connector is not None:
             from wsbridge.conformance.harness.reference import reference_application
 
-            async with self.serve(reference_application(**self.target.neutral)) as served:
+            async with self.serve(reference_application(**self._with_conditions({}, limits=False))) as served:
                 yield served
             return
         parts = urlsplit(self.target.url)
@@ -211,9 +272,10 @@ class Bench:
     @contextlib.asynccontextmanager
     async def peer(self, served: Served, target: str = "/", **options: Any) -> AsyncGenerator[WirePeer, None]:
         """See `Served.peer`."""
+        options |= self.setting.peer_options(options)
         peer = await WirePeer.connect(
             served.address,
-            target=served.path + target,
+            target=served.target(target),
             timeout=self.timeout,
             log=self.wire_log(f"client of {target}"),
             **options,
@@ -251,6 +313,8 @@ class Bench:
     def outcome(self, scenario: str, observed: str, expected: str) -> None:
         """Hold what was observed to what is promised, or to what the connector declares for this scenario (CLOSE-8).
 
+        What it declares is of the scenario as it stands: under conditions the rule may hold too.
+
         Args:
             scenario: ``RULE/scenario``, the key of the connector's ``deviations``.
             observed: In a few words.
@@ -262,6 +326,8 @@ class Bench:
             if observed != expected:
                 message = f"{scenario}: expected {expected!r}, observed {observed!r}"
                 raise CheckFailed(message, expected=expected, actual=observed)
+        elif observed == expected and self.target.conditions.chosen:
+            return
         elif observed == expected:
             raise CheckFailed(f"{scenario}: the deviation {declared.outcome!r} is declared, but the rule holds")
         elif observed != declared.outcome:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any, Self
 
@@ -86,7 +86,7 @@ class CheckProcess:
         self._process = process
         limit = START_LIMIT * max(1.0, self._scale)
         try:
-            job = {"target": self._spec, "scale": self._scale, "conditions": asdict(self._conditions)}
+            job = {"target": self._spec, "scale": self._scale, "conditions": self._conditions.chosen}
             answer = process.ask(job, limit)
         except _Silent as exc:
             self.close()
@@ -101,16 +101,18 @@ class CheckProcess:
             raise TargetError(answer["target"])
         raise BrokenTargetError(answer["broken"], answer["details"])
 
-    def run(self, check: Check, scale: float | None = None) -> CheckResult:
+    def run(self, check: Check, scale: float | None = None, *, conditions: Conditions | None = None) -> CheckResult:
         """Run one check; a process that it hung, killed or soiled is replaced by a new one.
 
         Args:
             check: The check.
             scale: Stretches its time limits, if others than the process's are.
+            conditions: What it is run under, if others than the process's are.
         """
         scale = self._scale if scale is None else scale
         limit = watchdog_limit(check, scale) + _GRACE * max(0.4, scale)
-        job = {"check": check.id, "module": check.run.__module__, "scale": scale, "limit": limit}
+        chosen = (self._conditions if conditions is None else conditions).chosen
+        job = {"check": check.id, "module": check.run.__module__, "scale": scale, "limit": limit, "conditions": chosen}
         return self._run(job, check.id, check.rule, limit)
 
     def run_model(self, check: str, scale: float | None = None) -> CheckResult:
@@ -298,6 +300,7 @@ def _check(job: dict[str, Any], target: SuiteTarget, scale: float) -> CheckResul
             f"this check is not to be found in a process of its own: importing {job['module']} does not register it"
         )
         return CheckResult(job["check"], job["check"].partition("/")[0], Verdict.FAIL, message=message, cause="error")
+    target = replace(target, conditions=Conditions(**job["conditions"]))
     return run_check(check, target, scale=scale, again=False)  # which is for whoever sees all of it to decide
 
 

@@ -23,6 +23,7 @@ from wsbridge.conformance.client import Closed, WireTimeout
 from wsbridge.conformance.contract import Check, CheckFailed, equal, true
 from wsbridge.conformance.harness.bench import Bench, watched
 from wsbridge.conformance.harness.records import record
+from wsbridge.conformance.harness.setting import NotApplicable
 from wsbridge.conformance.harness.stacks import where
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import Cause, CheckResult, Verdict
@@ -93,14 +94,24 @@ def fairly(run: Callable[[float], CheckResult], scale: float) -> CheckResult:
 def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
     bench = Bench(target, scale)
     started = time.perf_counter()
-    if target.connector is not None and (missing := _missing(check, target)):
+    if fixed := _fixed(check, target):
+        outcome = _Outcome(Verdict.NOT_APPLICABLE, f"{', '.join(fixed)}: the check says nothing under this")
+    elif target.connector is not None and (missing := _missing(check, target)):
         outcome = _refusal(check, bench, missing)
     else:
         outcome = _as_declared(check, bench, _with_unhandled(bench, _outcome(check, bench)))
     seconds = round(time.perf_counter() - started, 4)
+    conditions = str(target.conditions)
     if outcome.verdict is not Verdict.FAIL:
         return CheckResult(
-            check.id, check.rule, outcome.verdict, seconds, outcome.message, deviations=dict(bench.deviated)
+            check.id,
+            check.rule,
+            outcome.verdict,
+            seconds,
+            outcome.message,
+            deviations=dict(bench.deviated),
+            conditions=conditions,
+            open_to=bench.setting.open_to(check.fixed),
         )
     formatter = logging.Formatter("%(levelname)s %(message)s")
     error = outcome.error
@@ -121,6 +132,7 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
         actual=actual,
         difference=difference,
         connection=connection,
+        conditions=conditions,
     )
 
 
@@ -128,8 +140,10 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     limit = check.limit * bench.scale
     left: list[str] = []
     try:
-        with _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
+        with bench.setting, _watchdog(watchdog_limit(check, bench.scale)), watched(bench) as left:
             _run_in_loop(check, bench, limit, left)
+    except NotApplicable as exc:
+        return _Outcome(Verdict.NOT_APPLICABLE, str(exc))
     except CheckFailed as exc:
         return _failure(str(exc), "hang" if isinstance(exc, _Overdue) else "promise", exc)
     except _Hang as exc:
@@ -138,12 +152,16 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
         if isinstance(exc, Closed):  # the peer was promised more of the connection
             return _failure(f"Closed: {exc}", "promise", exc)
+        if isinstance(exc, BaseExceptionGroup) and (refused := exc.subgroup(NotApplicable)) is not None:
+            return _Outcome(Verdict.NOT_APPLICABLE, str(refused.exceptions[0]))
         if failed := _failures(exc):
             message = "; ".join(map(str, failed))
             return replace(_failure(message, "promise", exc), error=failed[0])
         return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
     if left:
         return _Outcome(Verdict.FAIL, "; ".join(left[:10]), "left-over")
+    if missing := bench.setting.missing():
+        return _Outcome(Verdict.NOT_APPLICABLE, missing)
     if bench.deviated:
         text = "; ".join(f"{scenario}: {observed}" for scenario, observed in bench.deviated.items())
         return _Outcome(Verdict.DEVIATION, text)
@@ -168,6 +186,8 @@ def _as_declared(check: Check, bench: Bench, outcome: _Outcome) -> _Outcome:
     if declared is None or check.id in bench.held:
         return outcome
     if outcome.verdict is not Verdict.FAIL:
+        if outcome.verdict is Verdict.NOT_APPLICABLE or bench.target.conditions.chosen:
+            return outcome
         message = f"{check.id}: the deviation {declared.outcome!r} is declared, but the rule holds"
         return _Outcome(Verdict.FAIL, message, "promise")
     if outcome.cause != "promise":
@@ -284,6 +304,12 @@ def _watchdog(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+
+
+def _fixed(check: Check, target: SuiteTarget) -> list[str]:
+    """Return the conditions that are asked for and that the check is not for."""
+    chosen = target.conditions.chosen
+    return [f"{axis}={value}" for axis, value in chosen.items() if {axis, f"{axis}={value}"} & check.fixed]
 
 
 def _missing(check: Check, target: SuiteTarget) -> set[str]:

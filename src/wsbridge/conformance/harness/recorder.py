@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import Any
 from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.contract import CheckFailed
+from wsbridge.conformance.hand_clock import now
 from wsbridge.http import Request
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
+from wsbridge.stream import MessageStream, stream_handler
 
 __all__ = ["Event", "Recorder"]
 
@@ -53,7 +54,7 @@ class Recorder:
         self.events: list[Event] = []
         self.channels: list[WebSocketChannel] = []
         self.violations: list[str] = []
-        self._start = time.monotonic()
+        self._start = now()
         self._running: dict[str, str] = {}
         self._opened: set[str] = set()
         self._closed: set[str] = set()
@@ -67,9 +68,29 @@ class Recorder:
         on_binary: Callback | None = None,
         on_close: Callback | None = None,
         on_error: Callback | None = None,
+        kind: str = "coroutines",
         **options: Any,
     ) -> WebSocketOptions[Any]:
-        """Return options that log every callback and run those given, which may be coroutine functions."""
+        """Return options that log every callback and run those given, which may be coroutine functions.
+
+        Args:
+            on_open: With the other callbacks: those of a check.
+            kind: ``coroutines``; or ``functions``, for callbacks that are not coroutine functions; or ``stream``, for
+                none: a stream handler, which logs the same.
+            options: The others.
+        """
+        callbacks = {
+            "on_open": on_open,
+            "on_text": on_text,
+            "on_binary": on_binary,
+            "on_close": on_close,
+            "on_error": on_error,
+        }
+        if kind == "stream":
+            return stream_handler(self._handle, **options)
+        if kind == "functions":
+            plain: dict[str, Any] = {name: self._plain(name[3:], callbacks[name]) for name in callbacks}
+            return WebSocketOptions(**plain, **options)
 
         async def opened(channel: WebSocketChannel, request: Request) -> Any:
             self.channels.append(channel)
@@ -91,6 +112,27 @@ class Recorder:
             on_error=message("error", on_error),
             **options,
         )
+
+    def _plain(self, kind: str, callback: Callback | None) -> Callback:
+        def called(channel: WebSocketChannel, *arguments: Any) -> Any:
+            process, value = (None, arguments[0]) if kind == "open" else arguments
+            if kind == "open":
+                self.channels.append(channel)
+            with self._callback(kind, channel, value, process):
+                return None if callback is None else callback(channel, *arguments)
+
+        return called
+
+    async def _handle(self, stream: MessageStream[Any], request: Request) -> None:
+        channel = stream.channel
+        self.channels.append(channel)
+        with self._callback("open", channel, request, None):
+            pass
+        async for message in stream:
+            with self._callback("text" if isinstance(message, str) else "binary", channel, message, None):
+                pass
+        with self._callback("close", channel, await channel.wait_closed(), None):
+            pass
 
     @contextmanager
     def _callback(self, kind: str, channel: WebSocketChannel, value: Any, process: Any) -> Generator[None, None, None]:
@@ -119,7 +161,7 @@ class Recorder:
 
     def log(self, kind: str, channel: str = "", value: Any = None, process: Any = None) -> None:
         """Add an event, and wake whoever waits for it."""
-        self.events.append(Event(time.monotonic() - self._start, channel, kind, value, process))
+        self.events.append(Event(now() - self._start, channel, kind, value, process))
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,7 +90,7 @@ async def measured(bench: Bench, application: Callable[..., Application], **opti
         "connector": factory,
         "application": f"{application.__module__}:{application.__qualname__}",
         "options": options,
-        "conditions": asdict(bench.target.conditions),
+        "conditions": bench.target.conditions.chosen,
         "lifetime": int(_LIFETIME * bench.scale) or 1,
     }
     async with _started(bench) as process:

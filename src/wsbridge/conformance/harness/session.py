@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from typing import Any, Self
 from wsbridge._process.loops import LoopName
 from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.check_process import CheckProcess
-from wsbridge.conformance.harness.conditions import PLAIN, Conditions
+from wsbridge.conformance.harness.conditions import OF_THE_LOOP, PLAIN, Conditions
 from wsbridge.conformance.harness.execution import fairly, run_check
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing, matching
+from wsbridge.conformance.harness.pairwise import Combine, Place, Values, allowed, family, plan, singles
 from wsbridge.conformance.harness.preflight import gone
 from wsbridge.conformance.harness.selection import (
     MODEL_CHECK,
@@ -27,6 +29,7 @@ from wsbridge.conformance.harness.selection import (
     current_titles,
     select,
 )
+from wsbridge.conformance.harness.setting import values_for
 from wsbridge.conformance.harness.suite_result import SuiteResult
 from wsbridge.conformance.harness.target import (
     BrokenTargetError,
@@ -45,6 +48,9 @@ __all__ = ["Progress", "Session", "run"]
 _FIRST = "HS-1/accept-key"
 """The check that asks least of a connector beyond its start: a plain handshake."""
 
+_QUICK = 1.0
+"""Seconds, times the scale, that a check may take which is played under several conditions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -55,12 +61,14 @@ class Progress:
         number: Its number, from 1.
         total: How many there are.
         result: None before it has run.
+        under: The conditions, where they are others than the run's.
     """
 
     check: str
     number: int
     total: int
     result: CheckResult | None = None
+    under: str = ""
 
 
 class Session:
@@ -95,10 +103,12 @@ class Session:
         if not hasattr(os, "killpg"):
             raise TargetError("the conformance suite needs a Unix system, such as Linux or macOS, or WSL on Windows")
         conditions.check()
+        self._conditions = conditions
+        self._spec = spec
         self.scale = scale
         self.name = target if isinstance(target, str) else target.__qualname__
         self.is_url = is_url(spec)
-        if self.is_url and conditions != PLAIN:
+        if self.is_url and conditions.chosen.keys() & OF_THE_LOOP:
             raise TargetError(f"{spec} cannot be checked under {conditions}: a running server's event loop is its own")
         self._process: CheckProcess | None = None
         self._target = None
@@ -136,14 +146,19 @@ class Session:
         """Return the checks for a kind of target, in the order of the catalogue."""
         return applicable(is_url=is_url)
 
-    def run(self, check: Check, *, repeat: int = 1) -> CheckResult:
+    def run(self, check: Check, *, repeat: int = 1, conditions: Conditions | None = None) -> CheckResult:
         """Run one check, up to its first failure ``repeat`` times if it is stochastic; never raises for a failure.
 
         A failure while the machine stalled does not count: the check is run once more, and says so. After the first
         whose peers got no answer at all the session looks whether the connector answers any handshake, and after each
         failure whether a running server still does; if not, `broken` says so from then on, and no more checks run.
+
+        Args:
+            check: The check.
+            repeat: How often.
+            conditions: What it is run under, instead of the session's.
         """
-        result = self._run(check, repeat)
+        result = self._run(check, repeat, conditions)
         if self.broken is None and result.verdict is Verdict.FAIL:
             if self.is_url:
                 self._look_for_server(result)
@@ -165,30 +180,56 @@ class Session:
 
     def _look_for_server(self, result: CheckResult) -> None:
         if why := asyncio.run(gone(self.name, self.scale)):
-            in_which = (
-                f"in {result.check}" if _was_answered(result) else f"after {self._last or 'the look at the start'}"
-            )
-            self.broken = BrokenTargetError(f"the server has died {in_which}: {why}", result.details)
+            when = f"in {result.check}" if _was_answered(result) else f"after {self._last or 'the look at the start'}"
+            self.broken = BrokenTargetError(f"the server has died {when}: {why}", result.details)
 
-    def _run(self, check: Check, repeat: int) -> CheckResult:
+    def _run(self, check: Check, repeat: int, conditions: Conditions | None) -> CheckResult:
         runs = repeat if check.stochastic else 1
-        result = self._once(check)
+        result = self._once(check, conditions)
         number, seconds, stalled = 1, result.seconds, result.stalled
         while number < runs and result.verdict is not Verdict.FAIL:
-            result = self._once(check)
+            result = self._once(check, conditions)
             number, seconds, stalled = number + 1, seconds + result.seconds, max(stalled, result.stalled)
         if runs == 1:
             return result
         message = f"run {number} of {runs}: {result.message}" if result.verdict is Verdict.FAIL else result.message
         return replace(result, seconds=round(seconds, 4), runs=number, message=message, stalled=stalled)
 
-    def _once(self, check: Check) -> CheckResult:
+    def _once(self, check: Check, conditions: Conditions | None = None) -> CheckResult:
         if self.broken is not None:
             return self._not_run(check.id)
         if self._process is not None:
-            return fairly(partial(self._process.run, check), self.scale)
+            return fairly(partial(self._process.run, check, conditions=conditions), self.scale)
         assert self._target is not None
-        return run_check(check, self._target, scale=self.scale)
+        target = self._target if conditions is None else replace(self._target, conditions=conditions)
+        return run_check(check, target, scale=self.scale)
+
+    def places(self, results: Iterable[CheckResult], combine: Combine, seed: int) -> list[Place]:
+        """Return which checks are to be run under which conditions, beside the session's.
+
+        Args:
+            results: What came of the checks as they stand: those that hold are played on.
+            combine: ``pairs``: each pair of conditions once in each family of rules, by quick checks. ``all``: each
+                pair once for each rule, and each condition once for each check. ``plain``: none.
+            seed: Decides which check meets which conditions.
+        """
+        if combine == "plain":
+            return []
+        holding = [r for r in results if r.verdict in (Verdict.PASS, Verdict.DEVIATION) and not r.conditions]
+        if combine == "pairs":
+            holding = [result for result in holding if result.seconds < _QUICK * self.scale]
+        possible = values_for(self._target if self._target is not None else resolve(self._spec))
+        chosen = self._conditions.chosen
+        groups: dict[str, dict[str, Values]] = {}
+        for result in holding:
+            group = family(result.rule) if combine == "pairs" else result.rule
+            open_to = {axis: values for axis, values in result.open_to.items() if axis not in chosen}
+            groups.setdefault(group, {})[result.check] = allowed(open_to, possible)
+        chance = random.Random(seed)
+        places = [place for checks in groups.values() for place in plan(checks, chance)]
+        if combine == "all":
+            places += [place for checks in groups.values() for place in singles(checks)]
+        return [(check, conditions.over(self._conditions)) for check, conditions in places]
 
     def _not_run(self, check: str) -> CheckResult:
         assert self.broken is not None
@@ -221,6 +262,9 @@ def run(
     loop: LoopName = "asyncio",
     debug: bool = False,
     eager_tasks: bool = False,
+    conditions: Conditions | str = PLAIN,
+    combine: Combine = "plain",
+    seed: int | None = None,
     exit_first: bool = False,
 ) -> SuiteResult:
     """Check ``target`` against the contract and return the result.
@@ -238,6 +282,9 @@ def run(
         loop: The event loop of each check, and so of the connector: ``"asyncio"`` or ``"uvloop"`` (THR-4).
         debug: Whether asyncio's debug mode is on in it.
         eager_tasks: Whether its tasks start at once, as `asyncio.eager_task_factory` has it; from Python 3.12 on.
+        conditions: What each check is run under, as ``compress=on,cut=head`` or as a `Conditions`.
+        combine: Which combinations of conditions are played besides; see `Session.places`.
+        seed: Decides which check meets which of them; None: one by chance, which the result tells.
         exit_first: Whether the first failure that is not known ends the run.
 
     Raises:
@@ -250,7 +297,10 @@ def run(
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
     known = {} if known_failing is None else load_known_failing(known_failing)
     check_known(known)
-    conditions = Conditions(loop, debug, eager_tasks)
+    given = Conditions.parse([conditions]) if isinstance(conditions, str) else conditions
+    conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks).over(given)
+    if combine != "plain" and seed is None:
+        seed = random.randrange(10_000)
     started, clock = datetime.now(UTC), time.perf_counter()
     with Session(target, scale=scale, isolate=isolate, conditions=conditions) as session:
         checks = select(session.checks(), rules)
@@ -259,26 +309,37 @@ def run(
         results: list[CheckResult] = []
         total = len(checks) + model
 
-        def step(id: str, number: int, once: Callable[[], CheckResult]) -> None:
+        def step(id: str, number: int, once: Callable[[], CheckResult], under: str = "") -> None:
             if progress is not None:
-                progress(Progress(id, number, total))
+                progress(Progress(id, number, total, None, under))
             result = once()
             if session.is_url and session.broken is not None and not _was_answered(result):
                 return  # the server was gone before: that is no verdict
             results.append(result)
             if progress is not None:
-                progress(Progress(id, number, total, result))
+                progress(Progress(id, number, total, result, under))
+
+        def reason_to_stop() -> str:
+            left = total - len(results)
+            if session.broken is not None:
+                return f"{left} of {total} checks were not run: {session.broken}" if left else str(session.broken)
+            if exit_first and left and _has_failed(results[-1], known):
+                return f"{left} of {total} checks were not run: the first failure ends the run"
+            return ""
 
         ended = ""
         for number, check in enumerate(checks, 1):
             step(check.id, number, partial(session.run, check, repeat=repeat))
-            left = total - len(results)
-            if session.broken is not None:
-                ended = f"{left} of {total} checks were not run: {session.broken}" if left else str(session.broken)
+            if ended := reason_to_stop():
                 break
-            if exit_first and _has_failed(results[-1], known) and left:
-                ended = f"{left} of {total} checks were not run: the first failure ends the run"
-                break
+        if not ended:
+            by_id = {check.id: check for check in checks}
+            places = session.places(results, combine, 0 if seed is None else seed)
+            total += len(places)
+            for number, (id, under) in enumerate(places, len(checks) + 1):
+                step(id, number, partial(session.run, by_id[id], conditions=under), str(under))
+                if ended := reason_to_stop():
+                    break
         if model and not ended:
             step(MODEL_CHECK, total, session.run_model)
         return SuiteResult(
@@ -293,6 +354,7 @@ def run(
             scale=scale,
             repeat=repeat,
             conditions=conditions,
+            seed=seed if combine != "plain" else None,
             dead=session.broken is not None,
         )
 

@@ -57,6 +57,8 @@ class SuiteResult:
         seconds: How long it took; 0 in a committed report.
         scale: What every time limit was stretched by.
         repeat: How often the stochastic checks ran.
+        conditions: What each check was run under, but for those that say what they were.
+        seed: What decided which checks met which conditions; None: each ran under the same.
         conditions: What held for the event loop of each check.
         dead: Whether the target was found dead, so that the run ended; `problems` says why and after which check.
     """
@@ -72,6 +74,7 @@ class SuiteResult:
     scale: float = 1.0
     repeat: int = 1
     conditions: Conditions = PLAIN
+    seed: int | None = None
     dead: bool = False
 
     @property
@@ -130,7 +133,8 @@ class SuiteResult:
             "seconds": self.seconds,
             "scale": self.scale,
             "repeat": self.repeat,
-            "conditions": asdict(self.conditions),
+            "conditions": self.conditions.chosen,
+            **({} if self.seed is None else {"seed": self.seed}),
             "dead": self.dead,
             "problems": list(self.problems),
             "known": {id: {"reason": known.reason, "link": known.link} for id, known in self.known.items()},
@@ -140,6 +144,7 @@ class SuiteResult:
 
     def _result_json(self, result: CheckResult) -> dict[str, Any]:
         data = result.to_json()
+        data.pop("open_to", None)  # which is for the plan of a run alone
         if title := self.titles.get(result.check):
             data["title"] = title
             if result.hint:  # for readers alone, as the title is, and so left out of a committed report
@@ -172,7 +177,8 @@ class SuiteResult:
                 seconds=data["seconds"],
                 scale=data["scale"],
                 repeat=data["repeat"],
-                conditions=Conditions(**data.get("conditions", {})),
+                conditions=_conditions(data.get("conditions", {})),
+                seed=data.get("seed"),
                 dead=data.get("dead", False),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -195,8 +201,10 @@ class SuiteResult:
                 actual="",
                 difference="",
                 connection="",
+                open_to={},
             )
             for result in self.results
+            if self.seed is None or not result.conditions
         )
         return replace(
             self,
@@ -252,9 +260,9 @@ class Changes:
 
 
 def compare(former: SuiteResult, now: SuiteResult) -> Changes:
-    """Return what differs between two reports of a target."""
-    before = {result.check: result.verdict for result in former.results}
-    after = {result.check: result.verdict for result in now.results}
+    """Return what differs between two reports of a target; what a seed has chosen is left out."""
+    before = {result.check: result.verdict for result in former.results if former.seed is None or not result.conditions}
+    after = {result.check: result.verdict for result in now.results if now.seed is None or not result.conditions}
     both = [check for check in after if check in before and after[check] is not before[check]]
     passing = [check for check in both if before[check] is Verdict.FAIL and after[check] is not Verdict.NOT_APPLICABLE]
     return Changes(
@@ -268,3 +276,10 @@ def compare(former: SuiteResult, now: SuiteResult) -> Changes:
         new=tuple(check for check in after if check not in before),
         gone=tuple(check for check in before if check not in after),
     )
+
+
+def _conditions(data: Mapping[str, Any]) -> Conditions:
+    """Return the conditions of a report; those of 0.1 were of the event loop, two of them true or false."""
+    if "eager_tasks" in data:
+        return Conditions.of_the_loop(data["loop"], debug=data["debug"], eager_tasks=data["eager_tasks"])
+    return Conditions(**data)

@@ -49,12 +49,13 @@ class CheckResult:
         deviations: What deviates, by scenario, with what was observed as declared.
         output: For a failure in a worker: the last that its process wrote.
         runs: How often it was run; the last run is the one that is told of.
+        conditions: What it was run under, as ``--condition`` takes it; "": as it stands.
+        open_to: The conditions that it can be put under beside those that it stands under: values, by their axes.
         stalled: The seconds that the machine took from a run before, which failed and does not count; 0: there is none.
         expected: For a failure of a comparison: what was expected, as it is shown.
         actual: What came instead.
         difference: Where the two differ, if they are too long to see it.
         connection: Which of `wire` the failure is about: the one that it was found on, or the last that was used.
-        conditions: Under which conditions it was run, or is not applicable; "": under none that are worth a word.
     """
 
     check: str
@@ -70,12 +71,13 @@ class CheckResult:
     deviations: dict[str, str] = field(default_factory=dict[str, str])
     output: str = ""
     runs: int = 1
-    stalled: float = 0.0
     expected: str = ""
     actual: str = ""
     difference: str = ""
     connection: str = ""
     conditions: str = ""
+    open_to: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    stalled: float = 0.0
 
     @property
     def label(self) -> str:
@@ -90,6 +92,11 @@ class CheckResult:
         """
         is_told = self.cause == "error" and self.message.partition(":")[0] not in _ERRORS_OF_THE_WIRE
         return "" if self.verdict is not Verdict.FAIL or is_told else hint(self.check, self.cause, self.message)
+
+    @property
+    def arguments(self) -> str:
+        """What runs just this: arguments of ``wsbridge conformance TARGET``."""
+        return f"--rule {self.check}" + (f" --condition {self.conditions}" if self.conditions else "")
 
     @property
     def remark(self) -> str:

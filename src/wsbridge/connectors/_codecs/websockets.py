@@ -19,7 +19,16 @@ from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
 from wsbridge import Compression, Request, WebSocketOptions
-from wsbridge.connector import LARGE, FrameError, MessageAssembler, TransportChannel, agree, frame_head, server_names
+from wsbridge.connector import (
+    LARGE,
+    FrameError,
+    MessageAssembler,
+    TransportChannel,
+    agree,
+    end_of,
+    frame_head,
+    server_names,
+)
 from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
 
 __all__ = ["Channel", "FrameReader", "agree_on_deflate"]
@@ -46,7 +55,7 @@ _LIMIT_NAME = "max_message_size" if hasattr(ServerProtocol(), "max_message_size"
 class Channel(TransportChannel):
     """A channel whose frames websockets' core makes and parses."""
 
-    __slots__ = ("_connection", "_protocol")
+    __slots__ = ("_closing", "_connection", "_protocol")
 
     native: Any
     closed_errors = (InvalidState,)
@@ -56,6 +65,7 @@ class Channel(TransportChannel):
         self._connection = connection
         self._protocol = connection.protocol
         self._transport = connection.transport
+        self._closing = end_of(connection.transport)
 
     def _send_text(self, text: str) -> Awaitable[object] | None:
         data = text.encode()
@@ -81,14 +91,15 @@ class Channel(TransportChannel):
         if self._protocol.state is not _OPEN:  # the core has answered the peer's close (SEND-6)
             raise InvalidState("the connection is closing")
         self._connection.send_data()
-        self._transport.write(framed)
+        if not self._closing.is_closing():
+            self._transport.write(framed)
 
     def _is_full(self) -> bool:
         return self._connection.paused
 
     def _flush(self) -> None:
         data = b"".join(self._protocol.data_to_send())
-        if data and not self._transport.is_closing():
+        if data and not self._closing.is_closing():
             self._transport.write(data)
 
     def _close(self, code: int | None, text: str) -> None:
@@ -144,7 +155,7 @@ class FrameReader(PieceReader):
     def send_data(self) -> None:
         """Write what the core has framed; the end, which is b"", is the channel's."""
         data = b"".join(self.protocol.data_to_send())
-        if data and not self.transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
+        if data and not end_of(self.transport).is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
             self.transport.write(data)
 
     def begin(self, channel: Channel) -> None:

@@ -15,7 +15,16 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameDecoder, FrameProtoc
 from wsproto.utilities import LocalProtocolError
 
 from wsbridge import Compression, Request
-from wsbridge.connector import LARGE, MAX_SIZE, FrameError, MessageAssembler, TransportChannel, agree, server_names
+from wsbridge.connector import (
+    LARGE,
+    MAX_SIZE,
+    FrameError,
+    MessageAssembler,
+    TransportChannel,
+    agree,
+    end_of,
+    server_names,
+)
 from wsbridge.connectors._codecs.pieces import Inflation, PieceReader
 
 __all__ = ["Channel", "Wire", "deflate_offer"]
@@ -38,7 +47,7 @@ _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 class Channel(TransportChannel):
     """A channel whose frames wsproto makes and parses."""
 
-    __slots__ = ("_codec", "_deflates", "_pending", "_wire")
+    __slots__ = ("_closing", "_codec", "_deflates", "_pending", "_wire")
 
     native: Any
     closed_errors = (LocalProtocolError,)
@@ -49,6 +58,7 @@ class Channel(TransportChannel):
         self._codec = wire.codec
         self._deflates = wire.deflates
         self._transport = wire.transport
+        self._closing = end_of(wire.transport)
         self._pending: list[bytes] = []
 
     def _send_text(self, text: str) -> Awaitable[object] | None:
@@ -81,7 +91,7 @@ class Channel(TransportChannel):
         pending = self._pending
         if pending:
             self._pending = []
-            if not self._transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
+            if not self._closing.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
                 self._transport.write(b"".join(pending) if pending[1:] else pending[0])
 
     def _close(self, code: int | None, text: str) -> None:
