@@ -49,6 +49,15 @@ class BelievesNoScheme(BrokenConnector):
 
 
 @breaks("HS-2")
+class KeepsTheFirstCertificate(BrokenConnector):
+    certificate: Any = None
+
+    async def handle_by(self, request: Any, source: Any, run: Any) -> Any:
+        self.certificate = request.client_certificate = self.certificate or request.client_certificate
+        return await super().handle_by(request, source, run)
+
+
+@breaks("HS-2")
 class TrustsWhoeverHasNoAddress(BrokenConnector):
     def __init__(self, app: Any, **options: Any) -> None:
         if options.get("unix_path") is not None:

@@ -308,6 +308,33 @@ async def tls_with_client_certificates(bench: Bench) -> None:
         await _echoes(bench, served.connector, ssl=known, server_hostname="localhost")
 
 
+@check("HS-2", wire=True, tls=True)
+async def client_certificate(bench: Bench) -> None:
+    """A request has the certificate of its own peer, verified; None of a peer that shows none, and without TLS."""
+    certificates = Certificates()
+    certificates.server.verify_mode = ssl.CERT_OPTIONAL
+    certificates.authority.configure_trust(certificates.server)
+    shown: list[list[str] | None] = []
+    async with bench.serve(ssl=certificates.server) as served:
+        for names in (["ada@example.org"], None, ["bob@example.org"]):
+            context = certificates.client(certificate=names is not None, name=(names or [""])[0])
+            async with pair(bench, served, ssl=context, server_hostname="localhost"):
+                pass
+            await bench.recorder.wait("close", len(shown) + 1)
+            shown.append(_names(bench.recorder.values("open")[-1]))
+    equal(shown, [["ada@example.org"], None, ["bob@example.org"]], "the names in the certificates of three peers")
+    async with bench.serve() as served, pair(bench, served):
+        equal(bench.recorder.values("open")[-1].client_certificate, None, "the certificate of a peer without TLS")
+
+
+def _names(request: Request) -> list[str] | None:
+    """Return the mail addresses that a request's certificate is for."""
+    certificate = request.client_certificate
+    if certificate is None:
+        return None
+    return [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
+
+
 @check("SEND-6", wire=True, tls=True)
 async def over_tls_a_pong_behind_the_peers_close(bench: Bench) -> None:
     """Over TLS too a peer that closes, then sends a pong, and reads only then, loses nothing that the system has."""

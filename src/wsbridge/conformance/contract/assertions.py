@@ -9,9 +9,9 @@ from typing import cast
 
 __all__ = ["CheckFailed", "Variants", "difference", "equal", "fail", "true", "variants"]
 
-_TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
 _WHOLE = 70  # characters of a value that a reader compares at a glance
 _AROUND = 20  # items of a text, or of bytes, that are shown before the place where two values differ
+_TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
 
 
 class CheckFailed(AssertionError):
@@ -19,7 +19,7 @@ class CheckFailed(AssertionError):
 
     Attributes:
         messages: The message, or, of a check of several variants, that of each variant that failed.
-        expected: What was expected, as it is shown; "" where the message alone says it.
+        expected: What was expected, as it is shown, of the first variant; "" where the message alone says it.
         actual: What came instead.
         difference: Where the two differ, if they are too long to see it.
         moment: When it was found, by `time.perf_counter`.
@@ -105,7 +105,11 @@ class Variants:
         failed, messages = self._failed, self._messages
         self._failed, self._messages = [], []
         cause = failed[0] if len(failed) == 1 else ExceptionGroup("the variants that failed", failed)
-        raise CheckFailed(*messages) from cause
+        first = failed[0]
+        told = {name: str(getattr(first, name, "")) for name in ("expected", "actual", "difference")}
+        failure = CheckFailed(*messages, **told)
+        failure.moment = getattr(first, "moment", failure.moment)
+        raise failure from cause
 
 
 @contextlib.contextmanager

@@ -25,6 +25,10 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         the cookies; the scheme, `ws` or `wss`; the host; the remote address as a pair of a `str` and an `int`, or None;
         the subprotocols that the peer offers, in its order; and the server's own request object.
 
+        Over TLS `client_certificate` is the certificate that the peer has shown and the `SSLContext` has verified, as
+        `ssl.SSLSocket.getpeercert` gives it: each request has that of its own connection. It is None for a peer that
+        shows none, where the context only asks for one, and without TLS.
+
         `path`, which routes are matched against, is decoded as UTF-8: a sequence that is not UTF-8 becomes U+FFFD, and
         `%2F` becomes `/`. `raw_path` is the path to the letter as sent, the query cut off.
 

@@ -220,17 +220,9 @@ def conformance(
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
         conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks)
+        conditions = Conditions.parse(condition).over(conditions)
         settings = _Settings(
-            rules or None,
-            repeat,
-            scale,
-            model,
-            not no_isolate,
-            exit_first,
-            known,
-            Conditions.parse(condition).over(conditions),
-            combine,
-            seed,
+            rules or None, repeat, scale, model, not no_isolate, exit_first, known, conditions, combine, seed
         )
         select(all_checks(), settings.rules)
         found, wrong = _all_results(targets, settings, console)

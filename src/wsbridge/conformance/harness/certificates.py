@@ -26,12 +26,12 @@ class Certificates:
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert("localhost", "127.0.0.1").configure_cert(self.server)
 
-    def client(self, *, certificate: bool = False) -> ssl.SSLContext:
-        """Return a client's context, with a certificate of its own if asked for."""
+    def client(self, *, certificate: bool = False, name: str = "client@example.org") -> ssl.SSLContext:
+        """Return a client's context, with a certificate of its own, for a mail address, if asked for."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.authority.configure_trust(context)
         if certificate:
-            self.authority.issue_cert("client@example.org").configure_cert(context)
+            self.authority.issue_cert(name).configure_cert(context)
         return context
 
 

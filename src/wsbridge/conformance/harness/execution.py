@@ -128,11 +128,11 @@ def _run_once(check: Check, target: SuiteTarget, scale: float) -> CheckResult:
         bench.recorder.lines(),
         [formatter.format(record) for record in bench.logs],
         outcome.cause,
-        conditions=conditions,
         expected=expected,
         actual=actual,
         difference=difference,
         connection=connection,
+        conditions=conditions,
     )
 
 

@@ -52,7 +52,7 @@ class Failure:
 
 
 def explained(result: CheckResult, target: SuiteResult | None = None) -> Failure:
-    """Return what there is to say of a failure.
+    """Return what there is to say of a failure, and what runs it alone.
 
     Args:
         result: The failure.
@@ -69,7 +69,7 @@ def explained(result: CheckResult, target: SuiteResult | None = None) -> Failure
         ("got", result.actual),
         ("differs", result.difference),
         ("often", result.hint),
-        ("alone", f"wsbridge conformance {'TARGET' if target is None else target.target.name} {result.arguments}"),
+        ("alone", "" if target is None else f"wsbridge conformance {target.target.name} {result.arguments}"),
     ]
     entries, earlier = excerpt(result.wire.get(result.connection, []))
     return Failure(

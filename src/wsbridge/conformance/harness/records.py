@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wsbridge.conformance.client import LogEntry, WireLog
 from wsbridge.conformance.harness.bench import Bench
 
@@ -30,14 +32,15 @@ def record(bench: Bench, error: BaseException | None) -> tuple[str, dict[str, li
 
 
 def _log_of(error: BaseException | None) -> WireLog | None:
-    """Return the log of the peer that raised an error, or what the error was raised for."""
+    """Return the log of the peer that raised an error, or what the error was raised for; of a group, of its first."""
     for _ in range(_DEEP):
         if error is None:
             break
         log: WireLog | None = getattr(error, "log", None)
         if isinstance(log, WireLog):
             return log
-        error = error.__cause__ or error.__context__
+        members: Sequence[BaseException] = getattr(error, "exceptions", ())
+        error = members[0] if members else error.__cause__ or error.__context__
     return None
 
 

@@ -264,7 +264,7 @@ def _failures(targets: Sequence[SuiteResult]) -> str:
 
 def _fact(word: str, text: str) -> str:
     """Return a fact of a failure; what was compared is no Markdown."""
-    if word not in ("expected", "got"):
+    if word not in ("expected", "got", "alone"):
         return _escaped(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {' '.join(text.split())} {fence}" if "`" in text else f"`{' '.join(text.split())}`"

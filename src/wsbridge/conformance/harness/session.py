@@ -180,10 +180,8 @@ class Session:
 
     def _look_for_server(self, result: CheckResult) -> None:
         if why := asyncio.run(gone(self.name, self.scale)):
-            in_which = (
-                f"in {result.check}" if _was_answered(result) else f"after {self._last or 'the look at the start'}"
-            )
-            self.broken = BrokenTargetError(f"the server has died {in_which}: {why}", result.details)
+            when = f"in {result.check}" if _was_answered(result) else f"after {self._last or 'the look at the start'}"
+            self.broken = BrokenTargetError(f"the server has died {when}: {why}", result.details)
 
     def _run(self, check: Check, repeat: int, conditions: Conditions | None) -> CheckResult:
         runs = repeat if check.stochastic else 1
@@ -321,15 +319,18 @@ def run(
             if progress is not None:
                 progress(Progress(id, number, total, result, under))
 
+        def reason_to_stop() -> str:
+            left = total - len(results)
+            if session.broken is not None:
+                return f"{left} of {total} checks were not run: {session.broken}" if left else str(session.broken)
+            if exit_first and left and _has_failed(results[-1], known):
+                return f"{left} of {total} checks were not run: the first failure ends the run"
+            return ""
+
         ended = ""
         for number, check in enumerate(checks, 1):
             step(check.id, number, partial(session.run, check, repeat=repeat))
-            left = total - len(results)
-            if session.broken is not None:
-                ended = f"{left} of {total} checks were not run: {session.broken}" if left else str(session.broken)
-                break
-            if exit_first and _has_failed(results[-1], known) and left:
-                ended = f"{left} of {total} checks were not run: the first failure ends the run"
+            if ended := reason_to_stop():
                 break
         if not ended:
             by_id = {check.id: check for check in checks}
@@ -337,8 +338,7 @@ def run(
             total += len(places)
             for number, (id, under) in enumerate(places, len(checks) + 1):
                 step(id, number, partial(session.run, by_id[id], conditions=under), str(under))
-                if exit_first and _has_failed(results[-1], known) and number < total:
-                    ended = f"{total - number} of {total} checks were not run: the first failure ends the run"
+                if ended := reason_to_stop():
                     break
         if model and not ended:
             step(MODEL_CHECK, total, session.run_model)

@@ -85,11 +85,6 @@ class CheckResult:
         return f"{self.check} [{self.conditions}]" if self.conditions else self.check
 
     @property
-    def arguments(self) -> str:
-        """What runs just this: arguments of ``wsbridge conformance TARGET``."""
-        return f"--rule {self.check}" + (f" --condition {self.conditions}" if self.conditions else "")
-
-    @property
     def hint(self) -> str:
         """What usually causes such a failure; "" where experience tells nothing, or nothing has failed.
 
@@ -97,6 +92,11 @@ class CheckResult:
         """
         is_told = self.cause == "error" and self.message.partition(":")[0] not in _ERRORS_OF_THE_WIRE
         return "" if self.verdict is not Verdict.FAIL or is_told else hint(self.check, self.cause, self.message)
+
+    @property
+    def arguments(self) -> str:
+        """What runs just this: arguments of ``wsbridge conformance TARGET``."""
+        return f"--rule {self.check}" + (f" --condition {self.conditions}" if self.conditions else "")
 
     @property
     def remark(self) -> str:
