@@ -149,6 +149,30 @@ async def test_a_limit_is_real_seconds_and_holds_the_clock_back() -> None:
 
 
 @on_hand_clock
+async def test_what_needs_longer_than_a_limit_by_the_clock_is_late() -> None:
+    """Most of the time is skipped, and the rest would fit into as many real seconds."""
+    seconds = 40 * QUIET
+    with pytest.raises(TimeoutError):
+        async with lateness.timeout(seconds):
+            await asyncio.sleep(0.9 * seconds)
+            await asyncio.sleep(0.5 * seconds)
+
+
+@on_hand_clock
+async def test_after_a_limit_the_clock_goes_on_from_where_it_was_stopped() -> None:
+    seconds = 20 * QUIET
+    timer = asyncio.ensure_future(asyncio.sleep(1.5 * seconds))
+    began = now()
+    with pytest.raises(TimeoutError):
+        async with lateness.timeout(seconds):
+            await asyncio.sleep(0.9 * seconds)
+            await asyncio.Event().wait()
+    assert now() - began < 1.5 * seconds
+    assert not timer.done()
+    await timer
+
+
+@on_hand_clock
 async def test_what_is_due_within_a_limit_comes_at_once() -> None:
     began = time.monotonic()
     async with lateness.timeout(LONG):
