@@ -35,6 +35,11 @@ def on_hand_clock(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     return run
 
 
+async def limited(awaitable: Awaitable[object], seconds: float) -> None:
+    async with lateness.timeout(seconds):
+        await awaitable
+
+
 @on_hand_clock
 async def test_a_wait_takes_no_time_and_ends_when_it_is_due() -> None:
     began = now()
@@ -141,11 +146,40 @@ async def test_a_limit_is_real_seconds_and_holds_the_clock_back() -> None:
     timer = asyncio.get_running_loop().call_later(LONG, lambda: late.append(now()))
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with lateness.timeout(10 * QUIET):
-            await asyncio.Event().wait()
+        await limited(asyncio.Event().wait(), 10 * QUIET)
     assert time.monotonic() - began >= 9 * QUIET
     assert late == []
     timer.cancel()
+
+
+@on_hand_clock
+async def test_what_needs_longer_than_a_limit_by_the_clock_is_late() -> None:
+    """Most of the time is skipped, and the rest would fit into as many real seconds."""
+    seconds = 40 * QUIET
+
+    async def too_long() -> None:
+        await asyncio.sleep(0.9 * seconds)
+        await asyncio.sleep(0.5 * seconds)
+
+    with pytest.raises(TimeoutError):
+        await limited(too_long(), seconds)
+
+
+@on_hand_clock
+async def test_after_a_limit_the_clock_goes_on_from_where_it_was_stopped() -> None:
+    seconds = 20 * QUIET
+    timer = asyncio.ensure_future(asyncio.sleep(1.5 * seconds))
+
+    async def without_end() -> None:
+        await asyncio.sleep(0.9 * seconds)
+        await asyncio.Event().wait()
+
+    began = now()
+    with pytest.raises(TimeoutError):
+        await limited(without_end(), seconds)
+    assert now() - began < 1.5 * seconds
+    assert not timer.done()
+    await timer
 
 
 @on_hand_clock

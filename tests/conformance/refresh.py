@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.conformance.breaking import BROKEN, Breakage
 from wsbridge.conformance.checks import all_checks
+from wsbridge.conformance.harness.conditions import PLAIN, Conditions
 from wsbridge.conformance.harness.execution import run_check
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import Verdict
@@ -36,13 +37,13 @@ CHECKS = {check.id: check for check in all_checks()}
 BY_NAME = {breakage.name: breakage for breakage in BROKEN}
 
 
-def is_caught(breakage: Breakage, check: str) -> bool:
+def is_caught(breakage: Breakage, check: str, conditions: Conditions = PLAIN) -> bool:
     """Tell whether ``check`` fails for the connector with ``breakage``.
 
     One that passes with short times gets those of the suite: a flood, say, ends where nothing is taken for a while,
     which on a busy machine may be before anything has grown.
     """
-    target = SuiteTarget(breakage.name, breakage.applied_to(load_connector(breakage.base)))
+    target = SuiteTarget(breakage.name, breakage.applied_to(load_connector(breakage.base)), conditions=conditions)
     return any(
         run_check(CHECKS[check], target, scale=scale, again=False).verdict is Verdict.FAIL for scale in (SCALE, 1.0)
     )

@@ -90,6 +90,7 @@ class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
     """Lacks what has options that are on by default, and can be made but not started."""
 
     overrides_internals = True
+    conformance_factory = ()  # in this process: a check that measures one would start it for nothing
     features = ALL_FEATURES - {"ping", "size-limit"}
 
     async def start(self) -> None:

@@ -8,14 +8,15 @@ itself. What asks ``loop.time()`` and sets timers of the loop cannot tell the di
   as does one that asks another clock, such as `time.monotonic`;
 - while a thread works, of the executor or any other, or a process that has a part in the check, the clock goes as
   clocks do;
-- a limit within which something must come about (`lateness.timeout`) is not put forward to, nor past: what is late by
-  the loop's clock is waited for in real seconds and not at all beyond.
+- a limit within which something must come about (`lateness.timeout`) is one of real seconds, and stops the clock when
+  as many have gone by it: what is on its way may still come, and no timer beyond.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import selectors
 import threading
 import time
@@ -41,11 +42,11 @@ def now() -> float:
 
 
 class Limit:
-    """A timer in real seconds, which holds the clock back; made by `limit`."""
+    """A timer in real seconds, which stops the clock; made by `limit`."""
 
     def __init__(self, loop: HandClockLoop, seconds: float, callback: Callable[[], object]) -> None:
         self.due = loop.time() + seconds
-        """By the loop's clock, which is not put forward beyond."""
+        """By the loop's clock, which stops there."""
         self.deadline = time.monotonic() + seconds
         self._loop = loop
         self._callback = callback
@@ -53,6 +54,7 @@ class Limit:
 
     def cancel(self) -> None:
         """Forget it; twice does nothing."""
+        self._loop.time()  # the clock goes on from where this has stopped it
         self._loop.limits.discard(self)
 
     def fire(self) -> None:
@@ -112,29 +114,33 @@ class HandClockLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def time(self) -> float:
-        return time.monotonic() + self.ahead
+        time_now = time.monotonic() + self.ahead
+        if self.limits and (over := time_now - self._first_due()) > 0:
+            self.ahead -= over
+            time_now -= over
+        return time_now
+
+    def _first_due(self) -> float:
+        return min((limit.due for limit in self.limits), default=math.inf)
 
     def select(
         self, wait: Callable[[float | None], list[tuple[selectors.SelectorKey, int]]], timeout: float | None
     ) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events, or put the clock forward by ``timeout`` seconds, where it is free to be."""
-        due = None if timeout is None else self.time() + timeout
+        due = math.inf if timeout is None else self.time() + timeout
         quiet = time.monotonic() + QUIET
         while True:
             left = [limit.deadline - time.monotonic() for limit in self.limits]
-            is_free = False
-            if due is not None:
-                left.append(due - self.time())
-                is_free = all(due < limit.due for limit in self.limits)
+            is_free = due < self._first_due()
             if is_free:
-                left.append(QUIET)
+                left += [due - self.time(), QUIET]
             events = wait(max(0.0, min(left)) if left else None)
             over = [limit for limit in self.limits if limit.deadline <= time.monotonic()]
             for limit in over:
                 limit.fire()
-            if events or over or (due is not None and due <= self.time()):
+            if events or over or due <= self.time():
                 return events
-            if is_free and due is not None and quiet <= time.monotonic() and not self._is_held():
+            if is_free and quiet <= time.monotonic() and not self._is_held():
                 self.ahead += max(0.0, due - self.time())
                 return events
 
