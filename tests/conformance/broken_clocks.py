@@ -1,12 +1,13 @@
 """Connectors whose clock begins too early, or anew at what it must not, or not at what it must (LIM-2, LIM-3)."""
 
-# mypy: disable-error-code="misc"
+# mypy: disable-error-code="misc, unused-ignore, no-any-return"
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from tests.conformance.breaking import BrokenChannel, BrokenConnector, breaks
+from tests.conformance.breaking import BrokenChannel, BrokenConnector, Tamper, breaks
+from wsbridge.conformance.client import Frame, Opcode
 from wsbridge.connector import BaseChannel
 
 
@@ -66,21 +67,11 @@ class SleepsThroughBinaryMessages(BrokenChannel):
 
 
 @breaks("LIM-2")
-class SleepsThroughLargeSends(BrokenChannel):
-    """Takes no message for one that another thread deflates."""
-
-    __slots__ = ()
-
-    def _send_large(self: Any, sending: Any) -> Any:
-        activity = self._activity
-
-        async def send() -> object:
-            try:
-                return await sending
-            finally:
-                self._activity = activity
-
-        return super()._send_large(send())  # type: ignore[misc]
+class TakesEachPartForAMessage(Tamper):
+    def incoming(self, frame: Frame) -> list[Frame]:
+        if frame.opcode == Opcode.CONTINUATION:
+            frame = replace(frame, opcode=Opcode.TEXT)
+        return [replace(frame, fin=True)]
 
 
 @breaks("LIM-3")
