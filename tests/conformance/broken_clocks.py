@@ -67,6 +67,14 @@ class SleepsThroughBinaryMessages(BrokenChannel):
 
 
 @breaks("LIM-2")
+class CountsWhileACallbackRuns(BrokenChannel):
+    __slots__ = ()
+
+    async def _timed(self: Any, running: Any) -> None:
+        await running
+
+
+@breaks("LIM-2")
 class TakesEachPartForAMessage(Tamper):
     def incoming(self, frame: Frame) -> list[Frame]:
         if frame.opcode == Opcode.CONTINUATION:

@@ -93,9 +93,41 @@ def _slow_rows(
 async def not_before_it_is_open(bench: Bench) -> None:
     """The time counts from the 101 on: neither from the connection, nor from the request, nor from its channel."""
     pause = 1.2 * _IDLE * bench.scale
-    app = _slow(bench, pause, idle_timeout=_IDLE * bench.scale)
+    looks: dict[str, Any] = {"ping_interval": pause / 6} if "ping" in bench.target.features else {}  # in between
+    app = _slow(bench, pause, idle_timeout=_IDLE * bench.scale, **looks)
     async with bench.serve(app) as served:
         await _all(_slow_rows(bench, served, pause, lambda peer, since: _is_closed(bench, peer, since, "the 101")))
+
+
+@check("LIM-2")
+async def the_whole_time_after_a_callback(bench: Bench) -> None:
+    """After on_open, and after a callback of a message, the whole time counts, however long they ran within it."""
+    part = 0.6 * _IDLE * bench.scale
+    ends: dict[str, float] = {}
+
+    def runs(path: str) -> Callable[..., Awaitable[None]]:
+        async def callback(*arguments: Any) -> None:
+            await asyncio.sleep(part)
+            ends[path] = _now()
+
+        return callback
+
+    async def ends_in_time(path: str) -> None:
+        async with served.peer(path) as peer:
+            if path != "/on_open":
+                await peer.send_text("text")
+                await peer.send_binary(b"binary")
+            equal(await peer.receive_close(6 * part + 2 * bench.scale), _TIMEOUT, "what came")
+            took = _now() - ends[path]
+            true(took >= 0.85 * _IDLE * bench.scale, f"the end came {took:.2f} s after the callback, and is due later")
+
+    names = ("on_open", "on_text", "on_binary")
+    routes = [
+        (f"/{name}", bench.bare_options(**{name: runs(f"/{name}")}, idle_timeout=_IDLE * bench.scale))  # type: ignore[arg-type]
+        for name in names
+    ]
+    async with bench.serve(Application(routes)) as served:
+        await _all({name: ends_in_time(f"/{name}") for name in names})
 
 
 @check("LIM-3", needs=("ping",))
