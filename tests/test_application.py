@@ -82,8 +82,10 @@ def test_a_path_finds_its_route_or_404(target: str, name: str | None, parameters
 @pytest.mark.rule("HS-2", "HS-5")
 def test_a_path_alone_matches_every_path() -> None:
     app = Application([("/{all:path}", OPTIONS), ("/echo", OPTIONS), ("/files/{rest:path}", OPTIONS)])
-    for target, rest in {"/": "", "/a": "a", "/a/b/": "a/b/", "/files/": "files/", "/a%0Ab%0A": "a\nb\n"}.items():
+    rests = {"/": "", "/a": "a", "/a/b/": "a/b/", "/files/": "files/", "/a%0Ab%0A": "a\nb\n", "//a": "/a", "//": "/"}
+    for target, rest in rests.items():
         assert route(app, target) == ("/{all:path}", {"all": rest})
+    assert route(Application([("/{one}/{rest:path}", OPTIONS)]), "//a") == (None, {})
     assert route(app, "/echo") == ("/echo", {})
     assert route(app, "/files/a%0A/b") == ("/files/{rest:path}", {"rest": "a\n/b"})
     assert route(Application([("/{all:path}", OPTIONS), ("/", OPTIONS)]), "/") == ("/", {})

@@ -80,6 +80,7 @@ class Application:
         self._map = Map(strict_slashes=False, merge_slashes=False, redirect_defaults=False, converters=_CONVERTERS)
         self._handlers: list[tuple[Interceptor, ...]] = []
         self._fixed: dict[str, tuple[Interceptor, ...]] = {}  # what the map would find first, at less cost
+        self._everything: tuple[tuple[Interceptor, ...], str] | None = None  # of `/{name:path}`, and the name
         seen: dict[str, str] = {}
         for route in routes:
             if not isinstance(route, tuple) or len(route) != 2:
@@ -92,6 +93,8 @@ class Application:
             seen[shape] = path
             self._map.add(Rule(rule, endpoint=len(self._handlers), strict_slashes=True))
             self._handlers.append(as_interceptors(handler, path))
+            if rule.startswith("/<all:"):
+                self._everything = self._handlers[-1], rule[len("/<all:") : -1]
             if rule == path and not path.startswith("//"):  # which matches nothing, see below
                 self._fixed[path] = self._handlers[-1]
         self._map.update()
@@ -114,7 +117,11 @@ class Application:
             return fixed
         try:
             if request.path.startswith("//"):  # werkzeug would match it as if it had one slash
-                raise NotFound
+                if self._everything is None:
+                    raise NotFound
+                handler, name = self._everything
+                request.path_params[name] = request.path[1:]
+                return handler
             endpoint, parameters = self._adapter.match(request.path, method="GET")
         except (NotFound, RequestRedirect):  # a redirect is how werkzeug says: but for a slash
             context["response"] = Refusal(404, "no route matches that path")

@@ -134,6 +134,15 @@ async def _behind_others(bench: Bench, peer: WirePeer, deflate: bool) -> None:
         pass
 
 
+async def _of_any_size(bench: Bench, peer: WirePeer, deflate: bool) -> None:
+    for power in (11, 12, 13, 15, 16):  # where servers cut what they read
+        for size in range((1 << power) - 1, (1 << power) + 3):
+            many, messages = _mixed(size // 220 + 20, deflate=deflate)
+            true(len(many) > size, f"this check has no {size} bytes to send")
+            await peer.send_apart([many[:size], many[size:]])
+            await _delivered(bench, messages, f"the last, of which {size} bytes came at once")
+
+
 for _setting in _SETTINGS:
     _check_setting(
         "FRAME-9", "heads_cut_in_two", "A head that comes in two pieces is read, cut at any byte", _setting, _cut_in_two
@@ -151,6 +160,13 @@ for _setting in _SETTINGS:
         "A read of many frames that ends within a head loses none of them, and none that follows",
         _setting,
         _behind_others,
+    )
+    _check_setting(
+        "FRAME-9",
+        "reads_of_any_size",
+        "A read of just so many bytes, or one more, loses nothing",
+        _setting,
+        _of_any_size,
     )
 
 

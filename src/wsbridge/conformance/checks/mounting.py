@@ -29,6 +29,8 @@ from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
+__all__ = ["mounted"]
+
 _PATH = "/mounted"
 _PLAIN: dict[str, str | None] = {
     "Upgrade": None,
@@ -40,16 +42,16 @@ _PLAIN: dict[str, str | None] = {
 
 @contextlib.asynccontextmanager
 async def mounted(
-    bench: Bench, handler: WebSocketOptions[Any] | Application | None = None, **options: Any
+    bench: Bench, handler: WebSocketOptions[Any] | Application | None = None, *, path: str = _PATH, **options: Any
 ) -> AsyncGenerator[tuple[Served, Mount], None]:
-    """Run an application of the server's framework with ``handler`` at `_PATH`; by default the recorder's options."""
+    """Run an application of the server's framework with ``handler`` at ``path``; by default the recorder's options."""
     options.setdefault("shutdown_timeout", 2 * bench.scale)
     (sock,) = await bind("127.0.0.1", 0)
     listen([sock])  # which not every server does by itself
     entered = False
     try:
         serve = load_harness(bench.connector)
-        harness = serve(bench.connector, sock, _PATH, bench.options() if handler is None else handler, **options)
+        harness = serve(bench.connector, sock, path, bench.options() if handler is None else handler, **options)
         mount = await bench.within(harness.__aenter__(), "the start of the framework's application")
         entered = True
         try:

@@ -266,7 +266,9 @@ MESSAGE_RULES: tuple[Rule, ...] = (
     rule(
         "LIM-2",
         sentence="`idle_timeout` without a message in or out closes the channel with 1001.",
-        text="Pings and pongs are not messages. While a callback of the channel runs, its clock stands still.",
+        text="""The time counts from the 101, and anew from each message, which counts when it is whole, whether it has
+        a callback or not. Pings, pongs and parts of a message do not count. While a callback of the channel runs, its
+        clock stands still.""",
     ),
     rule(
         "LIM-3",
@@ -275,7 +277,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         features=("ping",),
         sentence="""A peer that answers no ping is sent a close with 1011 within `ping_interval` and `ping_timeout` and
         1 s, and is cut off at once; `on_close` follows.""",
-        text="While a callback of the channel runs, its clock stands still.",
+        text="""The first ping is due `ping_interval` after the 101, and messages put none off. While a callback of the
+        channel runs, its clock stands still.""",
     ),
     rule(
         "LIM-4",
