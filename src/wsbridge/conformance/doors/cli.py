@@ -21,7 +21,7 @@ from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
-from wsbridge.conformance.harness.selection import check_known, current_rules, select, why_none
+from wsbridge.conformance.harness.selection import MODEL_CHECK, SEQUENCES, check_known, current_rules, select, why_none
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
 from wsbridge.conformance.harness.target import TargetError
@@ -90,7 +90,7 @@ class _Settings:
     rules: tuple[str, ...] | None
     repeat: int
     scale: float
-    model: bool
+    model: dict[str, Any]
     isolate: bool
     known: dict[str, Known]
     conditions: Conditions
@@ -126,6 +126,10 @@ class _Settings:
 )
 @click.option("--model", is_flag=True, help="Play the random model too.")
 @click.option(
+    "--model-sequences", type=click.IntRange(min=1), metavar="N", help=f"Play N of its sequences, not {SEQUENCES}."
+)
+@click.option("--model-seed", type=click.IntRange(min=0), metavar="N", help="Play those of a former run again.")
+@click.option(
     "--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop of each check."
 )
 @click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
@@ -147,6 +151,8 @@ def conformance(
     repeat: int,
     scale: float,
     model: bool,
+    model_sequences: int | None,
+    model_seed: int | None,
     loop: LoopName,
     debug: bool,
     eager_tasks: bool,
@@ -170,7 +176,9 @@ def conformance(
         check_known(known)
         former = [] if baseline is None else load_results(baseline)
         conditions = Conditions(loop, debug, eager_tasks)
-        settings = _Settings(rules or None, repeat, scale, model, not no_isolate, known, conditions)
+        model = model or model_sequences is not None or model_seed is not None
+        played = {"model": model, "model_sequences": model_sequences or SEQUENCES, "model_seed": model_seed}
+        settings = _Settings(rules or None, repeat, scale, played, not no_isolate, known, conditions)
         select(all_checks(), settings.rules)
         found = [result for target in targets for result in _results(target, settings, console)]
     except (TargetError, LoopNotInstalledError, ValueError, OSError) as exc:
@@ -201,7 +209,7 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             isolate=settings.isolate,
             progress=tell,
             known_failing=settings.known,
-            model=settings.model,
+            **settings.model,
             **asdict(settings.conditions),
         )
     return [result]
@@ -329,6 +337,8 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
     for state, what, message in lines:
         console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
         console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
+        if what == MODEL_CHECK and state == "fail":
+            console.print(_sequence(result), markup=False, soft_wrap=True)
     if is_whole and result.target.kind == "url" and result.not_checked:
         ids = ", ".join(rule.id for rule in result.not_checked)
         console.print(f"  not checked from outside: {ids}", markup=False)
@@ -336,6 +346,12 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
         count = len(result.library_rules)
         console.print(f"  {count} rules are about wsbridge itself, which its own tests hold it to", markup=False)
     console.print()
+
+
+def _sequence(result: SuiteResult) -> str:
+    """Return the steps by which the random model failed, a line each."""
+    details = next((one.details for one in result.failures if one.check == MODEL_CHECK), "")
+    return details.partition("\n\nTraceback ")[0]
 
 
 def _show_changes(result: SuiteResult, former: Sequence[SuiteResult], console: Console) -> None:

@@ -9,6 +9,6 @@ CTX-2, CTX-6, STREAM-2 to STREAM-4). A failing sequence is shrunk to a short one
 what is held against it, `story` what is told of a failure.
 """
 
-from wsbridge.conformance.harness.model.run import SEQUENCES, run_model
+from wsbridge.conformance.harness.model.run import run_model
 
-__all__ = ["SEQUENCES", "run_model"]
+__all__ = ["run_model"]

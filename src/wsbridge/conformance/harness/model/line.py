@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -110,12 +111,14 @@ class Line:
         self.app = Outbox()
         self.trap: Literal["", "raises", "returns"] = ""
         self.has_dropped = False  # the peer has reset the connection
-        self.has_finished = False  # the peer has sent its last: its close, a violation, its half-close
+        self.has_finished: bool = False  # the peer has sent its last: its close, a violation, its half-close
+        self.has_closed = False  # it has sent a close frame, or is about to
         self.half_closed = False
+        self.has_oversized = False  # the peer has sent what is too large
         self.answers_close = opening.answers_close
         self.peer_close: tuple[int, str | None] | None = None  # what the peer's close frame says, if it sent one
         self.delivered_at_close: int | None = None  # how many messages were delivered when `close` was called
-        self.always_reads = True
+        self.is_judged = False
         self.active_at: list[float] = []  # when a send of a message began, on either side
         self.faults: list[BaseException] = []
         self._sending = asyncio.Lock()
@@ -172,10 +175,9 @@ class Line:
         return self.has_seen("close-end")
 
     @property
-    def is_large_to_come(self) -> bool:
-        """Whether more may wait than the server reads while nobody takes it."""
-        waiting = self.sent[len(self.seen.messages) :]
-        return len(waiting) > 8 or sum(map(len, waiting)) > 8192
+    def has_left(self) -> bool:
+        """Whether it surely counts no more (HS-12); when a stream's ``on_close`` returns cannot be told from here."""
+        return self.is_judged or (self.is_over and not self.opening.is_stream)
 
     def ended_by(self, end: End) -> None:
         """Take it that something may have ended it, unless it has ended before."""
@@ -262,15 +264,19 @@ class Line:
     async def application_sends(self, message: Message) -> None:
         """Send a message outside of callbacks."""
         content = message.content(self.setup.limits, self._next_number())
-        task = self.app.put(lambda: self._send(content))
+        task = self.app.put(partial(self._send, content))
         await self._given_time(task, "a send of the application, to a peer that reads,")
 
     async def application_floods(self, count: int) -> None:
         """Send many large messages, so that a peer that does not read holds them back."""
         for _ in range(count):
             content = Message("binary", 65_536, "noise").content((None, None), self._next_number())
-            task = self.app.put(lambda content=content: self._send(content))
-        await self._given_time(task, "the sends of the application, to a peer that reads,")
+            self.app.put(partial(self._send, content))
+
+        async def nothing() -> None:
+            pass
+
+        await self._given_time(self.app.put(nothing), "the sends of the application, to a peer that reads,")
 
     def application_closes(self, code: int, text: str) -> None:
         """Close, as any task may; what that does is known at once."""
@@ -318,6 +324,7 @@ class Line:
         size = len(content.encode()) if isinstance(content, str) else len(content)
         if limit is not None and size > limit:
             self.finish(End(1009, None, "local"))
+            self.has_oversized = True
         elif self.known() is None:
             self.sent.append(content)
 
@@ -330,6 +337,7 @@ class Line:
     async def peer_sends(self, message: Message, shipment: Shipment) -> None:
         """Send a message, in the way that was drawn."""
         content = message.content(self.setup.limits, self._next_number())
+        counts = not self.has_finished and self.known() is None
         self.account(message.kind, content)
         data = content.encode() if isinstance(content, str) else content
         opcode = Opcode.TEXT if message.kind == "text" else Opcode.BINARY
@@ -339,7 +347,7 @@ class Line:
         size = -(-len(data) // shipment.parts) or 1
         parts = [data[number * size : (number + 1) * size] for number in range(shipment.parts)]
         ping = build_frame(Opcode.PING, b"between")
-        if shipment.pings and shipment.parts > 1 and not self.has_finished:
+        if shipment.pings and shipment.parts > 1 and counts:  # with one that is too large, those in front of its end
             self.pings += [b"between"] * (shipment.parts - 1)
 
         async def ship() -> None:
@@ -360,7 +368,8 @@ class Line:
 
     async def peer_pings(self, payload: bytes) -> None:
         """Send a ping."""
-        if not self.has_finished and self.known() is None:
+        is_late = self.has_oversized and self.play.declared.measures_late
+        if (not self.has_finished or is_late) and self.known() is None:
             self.pings.append(payload)
         await self.write(lambda: self.peer.ping(payload))
 
@@ -368,8 +377,9 @@ class Line:
         """Send a close frame."""
         end = End(1005 if code is None else code, self.play.told_text(text), "peer")
         if not self.has_finished:
-            self.peer_close = end.code, end.text
+            self.peer_close = end.code, None if self.play.target.loses_close_text else end.text
         self.finish(end)
+        self.has_closed = True
         await self.write(lambda: self.peer.send_close(code, text))
 
     async def peer_half_closes(self) -> None:
@@ -391,7 +401,6 @@ class Line:
 
     async def stop_reading(self) -> None:
         """Read nothing more."""
-        self.always_reads = False
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait((self._reader,))
@@ -400,8 +409,7 @@ class Line:
         try:
             while not isinstance(event := await self.peer.receive(_LONG), Eof):
                 if isinstance(event, Ping):
-                    payload = event.payload
-                    self.out.put(lambda payload=payload: self.peer.pong(payload))
+                    self.out.put(partial(self.peer.pong, event.payload))
                 elif isinstance(event, Close) and self.answers_close:
                     self.answer_close(event)
         except (WireError, OSError) as exc:
@@ -414,8 +422,8 @@ class Line:
 
     def answer_close(self, close: Close) -> None:
         """Answer the server's close frame, unless the peer has sent one."""
-        if not self.has_finished and self.can_send:
-            self.has_finished = True
+        if not self.has_closed and self.can_send:
+            self.has_closed = self.has_finished = True
             payload = b"" if close.code == 1005 else close_payload(close.code)
             self.out.put(lambda: self.peer.send_frame(Opcode.CLOSE, payload))
 

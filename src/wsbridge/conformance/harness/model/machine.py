@@ -154,6 +154,15 @@ class Machine(RuleBasedStateMachine):
         free = [number for number in _NUMBERS if number not in self.now or not self.now[number].is_open]
         self._open(data.draw(st.sampled_from(free)), opening)
 
+    @precondition(_any("is there"))
+    @rule(line=_one_of("is there"))
+    def a_channel_ends(self, line: Line) -> None:  # by its name the simplest rule, to which others are shrunk
+        async def end() -> None:
+            self.now = {number: other for number, other in self.now.items() if other is not line}
+            await judge(line)
+
+        self._step(f"the channel of {line.name} ends, and all of it is looked at", end())
+
     @rule(what=st.sampled_from(KNOCKS))
     def knocks(self, what: Knock) -> None:
         self._step(f"another peer makes a handshake: {what}", self.play.knock(what))
@@ -202,7 +211,12 @@ class Machine(RuleBasedStateMachine):
         what, opcode, payload, rsv, code = frame
 
         async def violate() -> None:
-            line.finish(End(1005, "", "peer") if self.target.hides_violations else End(code, None, "local"))
+            if self.target.hides_violations:
+                line.finish(End(1005, "", "peer"))
+                line.ended_by(End(1006, "", "network"))  # the empty close may not have come in front of the end
+                line.peer_close = 1005, None
+            else:
+                line.finish(End(code, None, "local"))
             await line.write(lambda: line.peer.send_frame(opcode, payload, rsv=rsv))
 
         self._step(f"{line.name} sends {what}", violate())

@@ -103,7 +103,7 @@ class Play:
         self.bench = bench
         self.target = bench.target
         self.setup = fitted(setup, bench.target)
-        self.declared = Declared(bench.target.deviations)
+        self.declared = Declared(bench.target)
         self.idle_timeout = _IDLE * bench.scale
         self.lines: dict[int, Line] = {}
         self.faults: list[str] = []
@@ -363,7 +363,7 @@ class Play:
 
     def held(self) -> int:
         """Return how many channels are there, as far as the application can tell."""
-        return sum(line.channel is not None and not line.is_over for line in self.lines.values())
+        return sum(line.channel is not None and not line.has_left for line in self.lines.values())
 
     @property
     def is_full(self) -> bool:

@@ -6,20 +6,18 @@ import random
 import time
 import traceback
 
-from hypothesis import HealthCheck, Phase, seed, settings
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
 
 from wsbridge.conformance.harness.model.machine import Machine
 from wsbridge.conformance.harness.model.story import SHRINKING, Stories
-from wsbridge.conformance.harness.selection import MODEL_CHECK
+from wsbridge.conformance.harness.selection import MODEL_CHECK, SEQUENCES
 from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 
-__all__ = ["SEQUENCES", "run_model"]
-
-SEQUENCES = 100
-"""How many are played where nobody says it."""
+__all__ = ["run_model"]
 
 
 def run_model(
@@ -28,7 +26,7 @@ def run_model(
     scale: float = 1.0,
     sequences: int = SEQUENCES,
     steps: int = 20,
-    model_seed: int | None = None,
+    seed: int | None = None,
     shrinking: float = SHRINKING,
 ) -> CheckResult:
     """Play random sequences against ``target``, and return the result.
@@ -38,17 +36,17 @@ def run_model(
         scale: Stretches every time.
         sequences: How many are played, if none fails.
         steps: How many steps a sequence has at most.
-        model_seed: What a former run has told, to have the same sequences again; None: others.
+        seed: What a former run has told, to have the same sequences again; None: others.
         shrinking: Seconds in which a shorter sequence is looked for, when one has failed.
     """
-    model_seed = random.SystemRandom().getrandbits(32) if model_seed is None else model_seed
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     stories = Stories(seconds=shrinking)
     machine = type("Machine", (Machine,), {"target": target, "scale": scale, "stories": stories})
     started = time.perf_counter()
     details = ""
     try:
         run_state_machine_as_test(
-            seed(model_seed)(machine),
+            hypothesis.seed(seed)(machine),
             settings=settings(
                 max_examples=sequences,
                 stateful_step_count=steps,
@@ -69,7 +67,7 @@ def run_model(
     story = stories.shortest
     if story is None:
         return CheckResult(MODEL_CHECK, rule, Verdict.PASS, seconds)
-    again = f"--model-seed {model_seed} --model-sequences {max(sequences, stories.count)}"
+    again = f"--model-seed {seed} --model-sequences {max(sequences, stories.count)}"
     message = f"{story.message} (after {len(story.steps)} steps, see the details; to play it again: {again})"
     return CheckResult(
         MODEL_CHECK,

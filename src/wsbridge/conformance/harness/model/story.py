@@ -64,5 +64,5 @@ class Stories:
             return
         message = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
         wire = {f"{number} {name}": [*log.entries] for number, (name, log) in enumerate(bench.wire_logs, 1)}
-        trace = "".join(traceback.format_exception(error))
+        trace = "".join(traceback.format_exception(error, chain=error.__cause__ is not None))
         self.shortest = Story([*steps], message, trace, wire, bench.recorder.lines())
