@@ -35,7 +35,7 @@ from wsbridge.stream import MessageStream
 if TYPE_CHECKING:
     from wsbridge.conformance.harness.model.play import Play
 
-__all__ = ["Boom", "End", "Line"]
+__all__ = ["Boom", "End", "Line", "Plan"]
 
 _A_MOMENT = 0.02  # seconds in which what is held back is given a chance to go out all the same
 _LONG = 3600.0
@@ -72,6 +72,27 @@ class _Seen:
     errors: int = 0  # calls of on_error
 
 
+@dataclass(slots=True)
+class Plan:
+    """What the steps have made of a channel, whatever its server has made of it by now.
+
+    Which steps can follow is asked of this alone: what is drawn must not depend on how fast anything happens.
+
+    Attributes:
+        is_open: Whether no step has ended it.
+        is_held: Whether its callbacks are held up.
+        reads: Whether the peer reads.
+        can_send: Whether the peer can send, be it for nothing.
+        can_end: Whether it can, and has not sent its last.
+    """
+
+    is_held: bool
+    is_open: bool = True
+    reads: bool = True
+    can_send: bool = True
+    can_end: bool = True
+
+
 class Line:
     """One channel, from its handshake on.
 
@@ -86,6 +107,7 @@ class Line:
         ends: What may be the reason, in the order in which it happened. What happens when the reason is known is not.
         seen: What the application has seen and done.
         reason: The end, as soon as it is known here.
+        plan: What the steps have made of it.
     """
 
     def __init__(self, play: Play, key: int, name: str, opening: Opening) -> None:
@@ -104,6 +126,7 @@ class Line:
         self.reason: CloseReason | None = None
         self.reason_at = 0.0
         self.stack = contextlib.AsyncExitStack()
+        self.plan = Plan(opening.held)
         self.gate = asyncio.Event()  # callbacks wait for it
         if not opening.held:
             self.gate.set()
@@ -281,6 +304,7 @@ class Line:
     def application_closes(self, code: int, text: str) -> None:
         """Close, as any task may; what that does is known at once."""
         assert self.channel is not None
+        self.plan.is_open = False
         before = self.known()
         if self.stream is not None:
             self.stream.close(code, text)
@@ -330,6 +354,7 @@ class Line:
 
     def finish(self, end: End) -> None:
         """Take it that the peer does what ends the channel: nothing that it sends after that counts."""
+        self.plan.is_open = self.plan.can_end = False
         if not self.has_finished:
             self.has_finished = True
             self.ended_by(end)
@@ -386,21 +411,25 @@ class Line:
         """End the sending side alone, after all that was begun."""
         self.finish(End(1006, "", "network"))
         self.half_closed = True
+        self.plan.can_send = False
         await self.write(lambda: self.peer.half_close())
 
     def peer_drops(self) -> None:
         """Reset the connection, whatever was begun."""
         self.ended_by(End(1006, "", "network"))  # which may overtake what the server has not read
         self.has_dropped = self.has_finished = True
+        self.plan.is_open = self.plan.can_send = self.plan.can_end = False
         self.peer.drop()
 
     def start_reading(self) -> None:
         """Read all that comes, from now on."""
+        self.plan.reads = True
         if not self.reads and not self.has_dropped:
             self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def stop_reading(self) -> None:
         """Read nothing more."""
+        self.plan.reads = False
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait((self._reader,))

@@ -30,7 +30,7 @@ from wsbridge.conformance.harness.model.drawn import (
     words_of,
 )
 from wsbridge.conformance.harness.model.judgement import all_has_settled, judge
-from wsbridge.conformance.harness.model.line import End, Line
+from wsbridge.conformance.harness.model.line import End, Line, Plan
 from wsbridge.conformance.harness.model.play import KNOCKS, Knock, Play
 from wsbridge.conformance.harness.model.story import Stories
 from wsbridge.conformance.harness.target import SuiteTarget
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
 
     def lines_that(self, which: str) -> list[Line]:
         """Return the channels that are there now and for which a property is true."""
-        return [line for line in self.now.values() if _PROPERTIES[which](line)]
+        return [line for line in self.now.values() if _PROPERTIES[which](line.plan)]
 
     def _step(self, words: str, work: Coroutine[Any, Any, object]) -> None:
         """Take one step, and look at what it has led to so far."""
@@ -148,10 +148,10 @@ class Machine(RuleBasedStateMachine):
         words = "opens a channel" if former is None else "opens another channel, when the former one has ended,"
         self._step(f"peer {number} {words} at {opening}", open())
 
-    @precondition(lambda self: any(number not in self.now or not self.now[number].is_open for number in _NUMBERS))
+    @precondition(lambda self: any(number not in self.now or not self.now[number].plan.is_open for number in _NUMBERS))
     @rule(opening=OPENINGS, data=st.data())
     def opens(self, opening: Opening, data: Any) -> None:
-        free = [number for number in _NUMBERS if number not in self.now or not self.now[number].is_open]
+        free = [number for number in _NUMBERS if number not in self.now or not self.now[number].plan.is_open]
         self._open(data.draw(st.sampled_from(free)), opening)
 
     @precondition(_any("is there"))
@@ -273,6 +273,7 @@ class Machine(RuleBasedStateMachine):
 
         async def end() -> None:
             line.trap = "returns" if returns else "raises"
+            line.plan.is_open = False
             line.ended_by(End(1000 if returns else 1011, "", "local"))
             line.sent.append(b"!")
             await line.write(lambda: line.peer.send_binary(b"!", compress=False))
@@ -285,6 +286,7 @@ class Machine(RuleBasedStateMachine):
     def callbacks_are_held_up(self, line: Line) -> None:
         async def hold() -> None:
             line.gate.clear()
+            line.plan.is_held = True
 
         self._step(f"the callbacks of {line.name} are held up", hold())
 
@@ -293,6 +295,7 @@ class Machine(RuleBasedStateMachine):
     def callbacks_go_on(self, line: Line) -> None:
         async def let_go() -> None:
             line.gate.set()
+            line.plan.is_held = False
             await asyncio.sleep(0)
 
         self._step(f"the callbacks of {line.name} go on", let_go())
@@ -364,14 +367,14 @@ class Machine(RuleBasedStateMachine):
             self._closing.close()
 
 
-_PROPERTIES: dict[str, Callable[[Line], bool]] = {
-    "is there": lambda line: line.channel is not None,
-    "is open": lambda line: line.is_open,
-    "can send": lambda line: line.can_send,
-    "can end": lambda line: line.can_send and not line.has_finished,
-    "can fail": lambda line: line.is_open and line.can_send and not line.trap and not line.has_finished,
-    "reads": lambda line: line.reads,
-    "does not read": lambda line: not line.reads and line.is_open,
-    "is held": lambda line: line.is_held and line.is_open,
-    "is not held": lambda line: not line.is_held and line.is_open,
+_PROPERTIES: dict[str, Callable[[Plan], bool]] = {
+    "is there": lambda plan: True,
+    "is open": lambda plan: plan.is_open,
+    "can send": lambda plan: plan.can_send,
+    "can end": lambda plan: plan.can_send and plan.can_end,
+    "can fail": lambda plan: plan.is_open and plan.can_send,
+    "reads": lambda plan: plan.reads,
+    "does not read": lambda plan: not plan.reads and plan.is_open,
+    "is held": lambda plan: plan.is_held and plan.is_open,
+    "is not held": lambda plan: not plan.is_held and plan.is_open,
 }
