@@ -1,7 +1,7 @@
-"""Faults of the kinds that were found by reading, planted for the random model to find: `tests/test_conformance_model.py`.
+"""Faults of the kinds that were found by reading, planted for the random model: ``tests/test_conformance_model.py``.
 
-None is registered in `BROKEN`: what holds a rule's check to its broken connector is another matter. What the model finds
-must be told by it, so each has a pattern for the message of its failure.
+None is registered in `BROKEN`, which holds the checks of each rule to a broken connector: here it is the model that
+must tell of it, so each has a pattern for the message.
 """
 
 # mypy: disable-error-code="misc"
@@ -110,13 +110,13 @@ class _ReadsPiecesWrong(BrokenConnector):
         raise NotImplementedError
 
 
-@plants("heads", "reason of|delivered of|callback")
+@plants("heads", "reason of|delivered of|a send on")
 class ForgetsThatACutHeadSaysDeflated(_ReadsPiecesWrong):
     def first_byte(self, protocol: Any, data: bytes) -> bytes:
         return bytes((data[0] & 0xBF,)) if protocol.protocol.extensions else data
 
 
-@plants("heads", "reason of|delivered of|the delivery of")
+@plants("heads", "reason of|delivered of|the delivery of|a send on")
 class TakesTheOtherLimitForACutHead(_ReadsPiecesWrong):
     def first_byte(self, protocol: Any, data: bytes) -> bytes:
         given = protocol.channel.options

@@ -142,7 +142,7 @@ class Line:
         self.peer_close: tuple[int, str | None] | None = None  # what the peer's close frame says, if it sent one
         self.delivered_at_close: int | None = None  # how many messages were delivered when `close` was called
         self.is_judged = False
-        self.active_at: list[float] = []  # when a send of a message began, on either side
+        self.active_at: list[float] = []  # when a send began that has returned True
         self.faults: list[BaseException] = []
         self._sending = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
@@ -258,7 +258,7 @@ class Line:
     async def _send(self, message: str | bytes) -> None:
         async with self._sending:  # so that there is one order, of echoes and all else
             assert self.channel is not None
-            self.active_at.append(time.monotonic())
+            began = time.monotonic()
             before = bool(self.ends) or self.may_be_idle
             if self.stream is not None:
                 try:
@@ -271,6 +271,7 @@ class Line:
             else:
                 sent = await self.channel.send_binary(message)
             if sent:
+                self.active_at.append(began)
                 self.seen.sent.append(message)
                 if self.seen.refused:
                     self.play.fault(f"a send on {self.name} returned True after one had returned False")
@@ -342,8 +343,6 @@ class Line:
         """Take it that the peer sends a message."""
         if self.has_finished:
             return
-        if self.opening.is_stream:
-            self.active_at.append(time.monotonic())
         limit = self.setup.limits[0 if kind == "text" else 1]
         size = len(content.encode()) if isinstance(content, str) else len(content)
         if limit is not None and size > limit:
