@@ -186,7 +186,7 @@ class RunsErrorStagesAgain(BrokenConnector):
             for interceptor in reversed(self.app.interceptors):
                 with contextlib.suppress(Exception):
                     if interceptor.error is not None:
-                        interceptor.error(context, exc)  # type: ignore[arg-type]
+                        interceptor.error(context, exc)
             raise
 
 

@@ -311,11 +311,11 @@ async def deflated_while_a_callback_runs(bench: Bench) -> None:
     """One of the kind with the smaller limit gets 1009 while a callback runs: it does not wait for its delivery."""
     for kind, opcode in (("text", Opcode.TEXT), ("binary", Opcode.BINARY)):
         for other in (300_000, None):
-            limits = {"max_text_size": other, "max_binary_size": other, f"max_{kind}_size": 200}
+            limits: dict[str, Any] = {"max_text_size": other, "max_binary_size": other, f"max_{kind}_size": 200}
             await _refused_in_time(bench, opcode, 201, **limits)
 
 
-async def _refused_in_time(bench: Bench, opcode: Opcode, size: int, **limits: int | None) -> None:
+async def _refused_in_time(bench: Bench, opcode: Opcode, size: int, **limits: Any) -> None:
     released = asyncio.Event()
 
     async def wait(*arguments: object) -> None:

@@ -120,7 +120,7 @@ SETUPS: Final = st.builds(
     max_channels=st.sampled_from([None, 2, 2, 3]),
     receive_buffer=st.sampled_from([16, 1, 2]),
     pings=st.sampled_from([False, False, False, True]),
-    idle=st.sampled_from([False, False, False, False, False, False, False, True]),
+    idle=st.sampled_from([False, False, False, False, True]),
     mounted=st.sampled_from([False, False, False, True]),
 )
 
@@ -293,6 +293,8 @@ class Shipment:
         return "".join(f", {one}" for one in said)
 
 
+_CUTS = (1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14)  # bytes: mostly within a frame's head
+
 SHIPMENTS: Final = st.builds(
     Shipment,
     parts=st.sampled_from([1, 1, 1, 2, 3, 4]),
@@ -300,7 +302,7 @@ SHIPMENTS: Final = st.builds(
     deflated=st.sampled_from([True, True, False]),
     cuts=st.one_of(
         st.just(()),
-        st.lists(st.integers(1, 14), min_size=1, max_size=3, unique=True).map(lambda found: tuple(sorted(found))),
+        st.lists(st.sampled_from(_CUTS), min_size=1, max_size=3, unique=True).map(lambda found: tuple(sorted(found))),
     ),
 )
 

@@ -65,12 +65,11 @@ async def all_has_settled(line: Line) -> None:
     if not line.is_open:
         await _end_is_known(line)
         return
-    if line.is_held or line.may_be_idle:
+    if line.is_held or line.may_be_idle or (line.opening.echoes and not line.reads):
         return
     await line.until(lambda: line.out.is_done or not line.is_open, "what its peer writes")
     await line.until(
-        lambda: len(line.seen.messages) >= len(line.sent) or not line.is_open,
-        f"the delivery of {len(line.sent)} messages ({len(line.seen.messages)} were delivered)",
+        lambda: line.seen.handled >= len(line.sent) or not line.is_open, f"the delivery of {len(line.sent)} messages"
     )
     if not line.reads or not line.is_open:
         return

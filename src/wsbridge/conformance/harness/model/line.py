@@ -67,6 +67,7 @@ class _Seen:
 
     messages: list[str | bytes] = field(default_factory=list[str | bytes])
     sent: list[str | bytes] = field(default_factory=list[str | bytes])  # for which a send returned True
+    handled: int = 0  # messages, echoes included
     refused: int = 0  # sends that were answered with False
     raised: int = 0  # callbacks
     errors: int = 0  # calls of on_error
@@ -253,6 +254,7 @@ class Line:
             return False
         if self.opening.echoes:
             await self._send(message)
+        self.seen.handled += 1
         return True
 
     async def _send(self, message: str | bytes) -> None:
