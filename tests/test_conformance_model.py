@@ -34,3 +34,9 @@ def test_a_planted_fault_is_found(planted: Planted) -> None:
     result = played(target, planted.sequences, planted.seed)
     assert result.verdict is Verdict.FAIL
     assert re.search(planted.told, result.message), result.details
+
+
+@pytest.mark.parametrize("name", ["websockets", "tornado", "aiohttp", "memory"])
+def test_nothing_is_found_where_nothing_is_broken(name: str) -> None:
+    result = played(SuiteTarget(name, load_connector(name)), 60, 1)
+    assert (result.verdict, result.details) == (Verdict.PASS, "")

@@ -230,7 +230,7 @@ class Line:
             self.play.fault(f"the application got a second channel for one handshake of {self.name}")
             return
         self.channel = channel
-        if self.opening.awaits:
+        if self.opening.awaits or self.setup.idle:  # which tells when it is closed
             self._watcher = asyncio.get_running_loop().create_task(self._watch(channel))
 
     async def _watch(self, channel: WebSocketChannel) -> None:

@@ -308,10 +308,27 @@ class Machine(RuleBasedStateMachine):
         self._step(f"all that was begun with {line.name} has its effect", all_has_settled(line))
 
     @precondition(lambda self: self.play.setup.idle)
-    @rule()
-    def time_passes(self) -> None:
-        seconds = self.play.idle_timeout * 0.8
+    @rule(share=st.sampled_from([0.5, 0.8, 1.3]))
+    def time_passes(self, share: float) -> None:
+        seconds = self.play.idle_timeout * share
         self._step(f"{seconds:.2f} s pass", asyncio.sleep(seconds))
+
+    @precondition(lambda self: self.play.setup.idle and _any("is open")(self))
+    @rule(line=_one_of("is open"))
+    def callbacks_take_time(self, line: Line) -> None:
+        idle = self.play.idle_timeout
+
+        async def take_time() -> None:
+            if not line.is_held:
+                line.gate.clear()
+                await line.peer_sends(Message("binary", 1), Shipment())
+            await asyncio.sleep(1.3 * idle)
+            line.gate.set()
+            line.plan.is_held = False
+            await asyncio.sleep(0.5 * idle)
+
+        words = f"a callback of {line.name} takes {1.3 * idle:.2f} s, and another {0.5 * idle:.2f} s pass"
+        self._step(words, take_time())
 
     # ---- the judgement ----------------------------------------------------------------------------------------------
 
