@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import pytest
 
@@ -24,6 +25,7 @@ from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.connectors.memory import Connector
 
 LIMITS = (10, None)
+KINDS: tuple[Literal["text", "binary"], ...] = ("text", "binary")
 
 
 def size(content: str | bytes) -> int:
@@ -35,8 +37,8 @@ def test_a_message_has_the_size_that_is_drawn(fill: Any) -> None:
     assert size(Message("text", LIMIT, fill).content(LIMITS, 1)) == 10
     assert size(Message("text", OVER, fill).content(LIMITS, 1)) == 11
     for number in (0, 1, 2, 3, 126, 70_000):
-        for kind in ("text", "binary"):
-            content = Message(kind, number, fill).content(LIMITS, 7)  # type: ignore[arg-type]
+        for kind in KINDS:
+            content = Message(kind, number, fill).content(LIMITS, 7)
             assert (size(content), isinstance(content, str)) == (number, kind == "text")
 
 
@@ -101,7 +103,7 @@ async def test_an_outbox_does_one_after_another_whatever_fails() -> None:
         if number == 2:
             raise OSError("gone")
 
-    tasks = [outbox.put(lambda number=number: work(number)) for number in (1, 2, 3)]  # type: ignore[misc]
+    tasks = [outbox.put(partial(work, number)) for number in (1, 2, 3)]
     assert not outbox.is_done
     await asyncio.wait(tasks)
     assert (done, [str(error) for error in outbox.errors], outbox.is_done) == ([1, 2, 3], ["gone"], True)

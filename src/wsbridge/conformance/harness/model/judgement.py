@@ -175,9 +175,10 @@ def _was_idle(line: Line) -> None:
     recorder = line.play.bench.recorder
     counts = ("open",) if line.opening.is_stream else ("open-end", "text-end", "binary-end")
     active = [recorder.started_at + event.at for event in line.play.events_of(line) if event.kind in counts]
+    active = [at for at in active + line.active_at if at <= line.reason_at]
     if not active:
         raise CheckFailed(f"{line.name}, whose idle timeout is {idle:g} s, was closed for it before on_open returned")
-    quiet = line.reason_at - max(at for at in active + line.active_at if at <= line.reason_at)
+    quiet = line.reason_at - max(active)
     if quiet < _EARLY * idle:
         raise CheckFailed(f"{line.name}, whose idle timeout is {idle:g} s, was closed for it after {quiet:.3f} s")
 
