@@ -43,6 +43,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": False,
         "help": "play the conformance suite's random model too",
     },
+    "model-sequences": {
+        "type": int,
+        "default": 100,
+        "metavar": "N",
+        "help": "how many sequences the random model plays",
+    },
+    "model-seed": {
+        "type": int,
+        "default": None,
+        "metavar": "N",
+        "help": "what a failure of the random model has told, to have the same sequences again",
+    },
     "loop": {
         "choices": ("asyncio", "uvloop"),
         "default": "asyncio",

@@ -51,6 +51,17 @@ class HasNoLimitBesideNone(BrokenChannel):
         return given
 
 
+@breaks("LIM-1")
+class MeasuresAtTheDelivery(BrokenChannel):
+    """Reads messages of any size, and finds that one is too big when its turn has come."""
+
+    __slots__ = ()
+
+    @property
+    def options(self: Any) -> WebSocketOptions[Any]:
+        return replace(self._options, max_text_size=None, max_binary_size=None)
+
+
 @breaks("SEND-8")
 class IgnoresTheSettingsOfCompression(BrokenChannel):
     __slots__ = ()

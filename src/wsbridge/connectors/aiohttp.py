@@ -17,7 +17,7 @@ Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._ai
 - Bad offers of deflate are agreed to, quoted ones too, and a window of 15 bits is taken and not told
   (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`fit`).
 - A control frame with RSV1 is taken for a deflated one, there is one limit for both kinds, and 2**32 - 1 is more than
-  the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails after the 101: `Heads`.
+  the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails after the 101: `follow_heads`.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
@@ -77,7 +77,7 @@ from wsbridge.connector import (
 )
 from wsbridge.connectors._aiohttp_native import SERVER, Log, TlsWriting, WebSocket, fit, native_response, run_now
 from wsbridge.connectors._aiohttp_reading import Rest, Watch
-from wsbridge.connectors._codecs.aiohttp import Heads, is_native, native_limit
+from wsbridge.connectors._codecs.aiohttp import follow_heads, native_limit
 from wsbridge.connectors._deviations import AIOHTTP
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -141,10 +141,9 @@ class _Channel(OnTransport, BaseChannel):
         self._queue = reader._buffer
         self._rest: Rest | None = None
         self._is_ahead = False
-        self._heads: Heads | None = None
         watch = Watch(self._transport, self)
-        if self._deflates or not is_native(self._options):
-            self._heads = Heads(watch.data_received, self._options, deflates=self._deflates)
+        self._heads = follow_heads(watch.data_received, self._options, deflates=self._deflates)
+        if self._heads is not None:
             watch.pass_to(self._heads)
 
     def half_closed(self) -> None:

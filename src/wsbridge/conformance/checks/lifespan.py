@@ -11,10 +11,10 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
-from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.client import Close
 from wsbridge.conformance.contract import CheckFailed, check, equal, true
 from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.mounted import mounted
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.protocols import WebSocketChannel
 

@@ -306,6 +306,39 @@ async def plain_beside_deflated(bench: Bench) -> None:
             await _too_big(bench, served, [frame], deflate=True)
 
 
+@check("LIM-1", needs=("size-limit", "compression"), wire=True)
+async def deflated_while_a_callback_runs(bench: Bench) -> None:
+    """One of the kind with the smaller limit gets 1009 while a callback runs: it does not wait for its delivery."""
+    for kind, opcode in (("text", Opcode.TEXT), ("binary", Opcode.BINARY)):
+        for other in (300_000, None):
+            limits: dict[str, Any] = {"max_text_size": other, "max_binary_size": other, f"max_{kind}_size": 200}
+            await _refused_in_time(bench, opcode, 201, **limits)
+
+
+async def _refused_in_time(bench: Bench, opcode: Opcode, size: int, **limits: Any) -> None:
+    released = asyncio.Event()
+
+    async def wait(*arguments: object) -> None:
+        await released.wait()
+
+    options = bench.options(on_text=wait, on_binary=wait, compression=True, **limits)
+    payload = deflated(b"x" * size)
+    for frames in ([payload], [payload[:2], payload[2:]]):
+        number = len(bench.recorder.channels) + 1
+        async with bench.serve(options) as served, served.peer(deflate="permessage-deflate") as peer:
+            channel = await bench.recorder.opened(number)
+            await peer.send_frame(opcode, b"")
+            await bench.recorder.wait("text" if opcode == Opcode.TEXT else "binary", len(bench.recorder.values()) + 1)
+            for index, frame in enumerate(frames):
+                kind = Opcode.CONTINUATION if index else opcode
+                await peer.send_frame(kind, frame, fin=frame is frames[-1], rsv=0 if index else 4)
+            reason = await bench.within(channel.wait_closed(), "the end of the channel, while its callback runs,")
+            equal((reason.code, reason.initiator), (1009, "local"), "code and initiator")
+            released.set()
+            equal(await how_it_ended(peer), "peer saw 1009", "the end")
+        released.clear()
+
+
 def _deflated_frames(payload: bytes, size: int) -> list[bytes]:
     frames = fragments(Opcode.BINARY, payload, size)
     return [build_frame(Opcode.BINARY, payload[:size], fin=size >= len(payload), rsv=4), *frames[1:]]
@@ -337,9 +370,10 @@ def _bomb(size: int) -> bytes:
     return (first + more * (size // chunk - 1))[:-4]
 
 
-async def _bombed(bench: Bench, raws: Sequence[bytes]) -> None:
+async def _bombed(bench: Bench, raws: Sequence[bytes], **options: Any) -> None:
     offer = "permessage-deflate"
-    async with measured(bench, limited_application, compression=True) as m, warm(m, "/", deflate=offer) as peer:
+    serving = measured(bench, limited_application, compression=True, **options)
+    async with serving as m, warm(m, "/", deflate=offer) as peer:
         true(peer.deflated, "the server did not agree to deflate")
         for raw in raws:
             await peer.send_raw(raw)
@@ -352,6 +386,12 @@ async def _bombed(bench: Bench, raws: Sequence[bytes]) -> None:
 async def deflate_bomb(bench: Bench) -> None:
     """1 MiB that inflates to 1 GiB of zeros is refused with 1009 in less than 16 MiB of memory."""
     await _bombed(bench, [build_frame(Opcode.BINARY, _bomb(1024 * MIB), rsv=4)])
+
+
+@check("LIM-1", needs=("size-limit", "compression"), stochastic=True, limit=40)
+async def deflate_bomb_of_the_limited_kind(bench: Bench) -> None:
+    """The same where texts have no limit: a binary message is held to its own."""
+    await _bombed(bench, [build_frame(Opcode.BINARY, _bomb(1024 * MIB), rsv=4)], max_text_size=None)
 
 
 @check("LIM-1", needs=("size-limit", "compression"), stochastic=True, limit=40)

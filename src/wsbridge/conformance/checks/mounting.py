@@ -20,48 +20,22 @@ from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served, open_descriptors
-from wsbridge.conformance.mounts import load_harness
+from wsbridge.conformance.harness.mounted import MOUNTED_AT, mounted
 from wsbridge.connector import Mount
-from wsbridge.connector.sockets import bind, listen, socket_address
 from wsbridge.http import Request, Response
 from wsbridge.interceptor import Context, Interceptor
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.upgrade import websocket_interceptor
 
-__all__ = ["mounted"]
+__all__: list[str] = []
 
-_PATH = "/mounted"
 _PLAIN: dict[str, str | None] = {
     "Upgrade": None,
     "Connection": None,
     "Sec-WebSocket-Key": None,
     "Sec-WebSocket-Version": None,
 }
-
-
-@contextlib.asynccontextmanager
-async def mounted(
-    bench: Bench, handler: WebSocketOptions[Any] | Application | None = None, *, path: str = _PATH, **options: Any
-) -> AsyncGenerator[tuple[Served, Mount], None]:
-    """Run an application of the server's framework with ``handler`` at ``path``; by default the recorder's options."""
-    options.setdefault("shutdown_timeout", 2 * bench.scale)
-    (sock,) = await bind("127.0.0.1", 0)
-    listen([sock])  # which not every server does by itself
-    entered = False
-    try:
-        serve = load_harness(bench.connector)
-        harness = serve(bench.connector, sock, path, bench.options() if handler is None else handler, **options)
-        mount = await bench.within(harness.__aenter__(), "the start of the framework's application")
-        entered = True
-        try:
-            yield Served(bench, socket_address(sock), "", mount.connector), mount
-        finally:
-            limit = options["shutdown_timeout"] + 2 * bench.scale
-            await bench.within(harness.__aexit__(None, None, None), "the framework's shutdown", timeout=limit)
-    finally:
-        if not entered:
-            sock.close()
 
 
 async def _plain(served: Served, path: str, **request: Any) -> HttpResponse:
@@ -74,13 +48,13 @@ async def _plain(served: Served, path: str, **request: Any) -> HttpResponse:
 @check("MOUNT-1", needs=["mount"])
 async def beside_what_is_there(bench: Bench) -> None:
     """What the application serves itself goes on beside the mount, and no request for it reaches the mount."""
-    async with mounted(bench) as (served, _), served.peer(_PATH) as peer:
+    async with mounted(bench) as (served, _), served.peer(MOUNTED_AT) as peer:
         await bench.recorder.wait("open")
         for _ in range(2):
             answer = await _plain(served, "/plain")
             equal((answer.status, answer.body), (200, b"plain"), "the framework's own answer")
             equal((await _plain(served, "/other")).status, 404, "the status of a path that nobody serves")
-            for path in ("/other", "/plain", f"{_PATH}-not", f"{_PATH}/more", "/"):
+            for path in ("/other", "/plain", f"{MOUNTED_AT}-not", f"{MOUNTED_AT}/more", "/"):
                 answer = await ask(served, target=path)
                 true(answer.status != 101, f"a handshake for {path} opened a channel")
         await peer.send_text("on")
@@ -97,7 +71,7 @@ async def options_at_a_path(bench: Bench) -> None:
 
     options = bench.options(on_text=answer, subprotocols=["b", "a"], on_open=lambda channel, request: "process")
     async with mounted(bench, options) as (served, _):
-        async with served.peer(f"{_PATH}?a=1", subprotocols=["a", "b"], headers=[("X-Some", "thing")]) as peer:
+        async with served.peer(f"{MOUNTED_AT}?a=1", subprotocols=["a", "b"], headers=[("X-Some", "thing")]) as peer:
             equal(peer.subprotocol, "b", "the subprotocol")
             await peer.send_text("hello")
             equal(await peer.receive_text(), "answer to hello", "the answer")
@@ -107,7 +81,7 @@ async def options_at_a_path(bench: Bench) -> None:
         reason = await bench.recorder.closed()
         equal((reason.code, reason.text, reason.initiator), (4001, "bye", "peer"), "the reason")
         request: Request = bench.recorder.values("open")[0]
-        equal((request.raw_path, request.query_string), (_PATH, b"a=1"), "raw path and query")
+        equal((request.raw_path, request.query_string), (MOUNTED_AT, b"a=1"), "raw path and query")
         equal((request.method, request.headers["X-Some"]), ("GET", "thing"), "method and header")
         equal(len(request.path_params), 0, "how many path parameters there are")
         equal((request.remote_address, request.host), (local, served.host), "remote address and host")
@@ -128,11 +102,11 @@ async def an_application_below_a_path(bench: Bench) -> None:
     routes = [(path, bench.options()) for path in ("/", "/echo", "/rooms/{name}/{rest:path}")]
     async with mounted(bench, Application(routes, [Interceptor(name="see", enter=enter)])) as (served, _):
         for method in ("GET", "POST"):
-            answer = await _plain(served, f"{_PATH}/health", method=method)
-            expected = (200, f"{method} {_PATH}".encode())
+            answer = await _plain(served, f"{MOUNTED_AT}/health", method=method)
+            expected = (200, f"{method} {MOUNTED_AT}".encode())
             equal((answer.status, answer.body), expected, f"the interceptor's answer to a plain {method}")
-        equal((await ask(served, target=f"{_PATH}/nowhere")).status, 404, "the status of a path without a route")
-        for path in ("/plain", f"{_PATH}echo", "/echo", "/"):
+        equal((await ask(served, target=f"{MOUNTED_AT}/nowhere")).status, 404, "the status of a path without a route")
+        for path in ("/plain", f"{MOUNTED_AT}echo", "/echo", "/"):
             await ask(served, target=path)
         equal(seen, ["/health", "/health", "/nowhere"], "the paths that reached the application")
         targets: dict[str, tuple[str, dict[str, str]]] = {
@@ -141,11 +115,11 @@ async def an_application_below_a_path(bench: Bench) -> None:
             "/rooms/caf%C3%A9/a%2Fb/c": ("/rooms/caf\u00e9/a/b/c", {"name": "caf\u00e9", "rest": "a/b/c"}),
         }
         for count, (target, (path, parameters)) in enumerate(targets.items(), 1):
-            async with served.peer(_PATH + target) as peer:
+            async with served.peer(MOUNTED_AT + target) as peer:
                 request = (await bench.recorder.wait("open", count)).value
                 equal((request.path, request.path_params), (path, parameters), "path and parameters")
-                raw = _PATH + target.partition("?")[0]
-                equal((request.root_path, request.raw_path), (_PATH, raw), "root path and raw path")
+                raw = MOUNTED_AT + target.partition("?")[0]
+                equal((request.root_path, request.raw_path), (MOUNTED_AT, raw), "root path and raw path")
                 await peer.send_text("on")
                 await bench.recorder.wait("text", count)
     equal(bench.recorder.kinds().count("open"), len(targets), "how often on_open ran")
@@ -167,9 +141,9 @@ async def its_handshakes_are_refused_alike(bench: Bench) -> None:
     ]
     async with mounted(bench, bench.options(origins=["https://good.example"])) as (served, _):
         for status, request in requests:
-            equal((await ask(served, target=_PATH, **request)).status, status, f"the status for {request}")
+            equal((await ask(served, target=MOUNTED_AT, **request)).status, status, f"the status for {request}")
         equal(bench.recorder.kinds(), [], "the callbacks")
-        async with served.peer(_PATH, headers=[("Origin", "https://good.example")]) as peer:
+        async with served.peer(MOUNTED_AT, headers=[("Origin", "https://good.example")]) as peer:
             await peer.send_text("well")
             await bench.recorder.wait("text")
 
@@ -180,7 +154,7 @@ async def what_the_framework_refuses(bench: Bench) -> None:
     async with mounted(bench) as (served, _):
         await _plain(served, "/plain")
         descriptors = open_descriptors()
-        for path in ("/other", f"{_PATH}/more"):
+        for path in ("/other", f"{MOUNTED_AT}/more"):
             async with served.raw() as peer:
                 # more requests, since a framework may well complain of frames where it expects HTTP
                 await peer.request(handshake(served, path, headers=[("X-Long", "x" * 4000)]).encode() * 60)
@@ -192,7 +166,7 @@ async def what_the_framework_refuses(bench: Bench) -> None:
 @check("MOUNT-1", needs=["mount"])
 async def mount_stop(bench: Bench) -> None:
     """`await mount.stop()` closes its channels with 1001 and lets none in any more; the application serves on."""
-    async with mounted(bench) as (served, mount), served.peer(_PATH) as first, served.peer(_PATH) as second:
+    async with mounted(bench) as (served, mount), served.peer(MOUNTED_AT) as first, served.peer(MOUNTED_AT) as second:
         await bench.recorder.wait("open", 2)
         stops = [asyncio.ensure_future(mount.stop()) for _ in range(2)]
         for peer in (first, second):
@@ -202,7 +176,7 @@ async def mount_stop(bench: Bench) -> None:
             await bench.within(stop, "mount.stop()")
         reasons = [(event.value.code, event.value.initiator) for event in bench.recorder.all("close")]
         equal(reasons, [(1001, "local")] * 2, "the reasons, when stop() has returned")
-        answer = await ask(served, target=_PATH)
+        answer = await ask(served, target=MOUNTED_AT)
         equal(answer.status, 503, "the status of a handshake after stop()")
         equal((await _plain(served, "/plain")).body, b"plain", "the framework's own answer after stop()")
         await bench.within(mount.stop(), "a second mount.stop()")
@@ -220,7 +194,7 @@ async def the_frameworks_shutdown(bench: Bench) -> None:
     async with contextlib.AsyncExitStack() as peers:
         async with mounted(bench) as (served, _):
             reading = [
-                asyncio.ensure_future(read(await peers.enter_async_context(served.peer(_PATH)))) for _ in range(2)
+                asyncio.ensure_future(read(await peers.enter_async_context(served.peer(MOUNTED_AT)))) for _ in range(2)
             ]
             await bench.recorder.wait("open", 2)
         reasons = [(event.value.code, event.value.initiator) for event in bench.recorder.all("close")]
@@ -242,7 +216,7 @@ async def stop_is_bounded(bench: Bench) -> None:
 
     options = bench.options(on_text=hang)
     limit = 0.4 * bench.scale
-    async with mounted(bench, options, shutdown_timeout=limit) as (served, mount), served.peer(_PATH) as peer:
+    async with mounted(bench, options, shutdown_timeout=limit) as (served, mount), served.peer(MOUNTED_AT) as peer:
         peer.auto_close = False
         await peer.send_text("hang")
         await bench.recorder.wait("text")
@@ -264,7 +238,7 @@ async def stop_from_a_callback(bench: Bench) -> None:
     limit = 0.5 * bench.scale
     async with mounted(bench, bench.options(on_text=stops), shutdown_timeout=limit) as (served, mount):
         mounts.append(mount)
-        async with served.peer(_PATH) as first, served.peer(_PATH) as second:
+        async with served.peer(MOUNTED_AT) as first, served.peer(MOUNTED_AT) as second:
             await bench.recorder.wait("open", 2)
             await first.send_text("stop")
             equal((await second.receive_close()).code, 1001, "the code of the other channel's close")
@@ -283,7 +257,7 @@ async def a_handshake_under_way_at_its_stop(bench: Bench) -> None:
 
     chain = (Interceptor(name="wait", enter=wait), websocket_interceptor("/", bench.options()))
     async with mounted(bench, Application([("/", chain)])) as (served, mount), served.raw() as peer:
-        await peer.request(handshake(served, f"{_PATH}/").encode())
+        await peer.request(handshake(served, f"{MOUNTED_AT}/").encode())
         await bench.recorder.wait("deciding")
         stopping = asyncio.ensure_future(mount.stop())
         try:
@@ -310,7 +284,7 @@ class _MountedBench(Bench):
         handler = self.options() if handler is None else handler
         app = handler if isinstance(handler, Application) else Application([("/", handler)])
         async with mounted(self, app, **options) as (served, _):
-            served.path = _PATH
+            served.path = MOUNTED_AT
             yield served
 
 
@@ -382,7 +356,7 @@ async def only_while_there_are_channels(bench: Bench) -> None:
         tasks = asyncio.all_tasks()
         equal(_clocks(), [], "the timers before the first channel")
         for count in (1, 2):  # the clock starts again with a later one
-            async with served.peer(_PATH) as first, served.peer(_PATH) as second:
+            async with served.peer(MOUNTED_AT) as first, served.peer(MOUNTED_AT) as second:
                 await bench.recorder.wait("open", 2 * count)
                 for peer in (first, second):
                     true(isinstance(await peer.receive(), Ping), "no ping came: the clock does not run")
@@ -402,6 +376,6 @@ async def a_refusal_starts_no_clock(bench: Bench) -> None:
     async with mounted(bench) as (served, _):
         requests: list[dict[str, Any]] = [{"replace": {"Sec-WebSocket-Key": "bad"}}, {"method": "POST"}]
         for request in requests:
-            true((await ask(served, target=_PATH, **request)).status >= 400, "a bad handshake was let in")
+            true((await ask(served, target=MOUNTED_AT, **request)).status >= 400, "a bad handshake was let in")
         await _plain(served, "/plain")
         equal(_clocks(), [], "the timers")

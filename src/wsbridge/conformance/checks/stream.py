@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from wsbridge.application import Application
-from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.client import Close, Opcode, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, fail, true
 from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.mounted import mounted
 from wsbridge.errors import ChannelClosedError, MessageKindError
 from wsbridge.http import Request
 from wsbridge.interceptor import Context, Interceptor

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.checks.stream import Raw, handled, read_all, send_numbers
 from wsbridge.conformance.client import Opcode, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal
 from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.mounted import mounted
 from wsbridge.connector import Mount
 from wsbridge.http import Request
 

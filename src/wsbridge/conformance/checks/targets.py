@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask
-from wsbridge.conformance.checks.mounting import mounted
 from wsbridge.conformance.contract import check, equal, variants
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.mounted import mounted
 from wsbridge.http import Request
 
 __all__: list[str] = []
@@ -76,8 +76,8 @@ async def _to_the_letter(bench: Bench, served: Served, root: str = "") -> None:
         for query in _QUERIES:
             with variant(f"the query {query!r}"):
                 request = await _request(bench, served, "/x" if query is None else f"/x?{query}")
-                told = (request.raw_path, request.query_string)
-                equal(told, (f"{served.path}/x", (query or "").encode()), "raw path and query")
+                raw = (request.raw_path, request.query_string)
+                equal(raw, (f"{served.path}/x", (query or "").encode()), "raw path and query")
 
 
 _PARAMETERS: Mapping[str, tuple[str, dict[str, str]] | None] = {

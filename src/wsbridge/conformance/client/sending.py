@@ -68,8 +68,11 @@ class FrameSender(HttpConnection):
 
     async def send_fragments(self, opcode: int, parts: Sequence[bytes], *, compress: bool = True) -> None:
         """Send a message as one frame per part, in one write, deflated as for `send_text`."""
+        await self._send_frames(b"".join(self.framed(opcode, self.shape.parts(parts), compress=compress)))
+
+    def framed(self, opcode: int, parts: Sequence[bytes], *, compress: bool = True) -> list[bytes]:
+        """Return a message as one frame per part, to be sent next, deflated as for `send_text`."""
         frames: list[bytes] = []
-        parts = self.shape.parts(parts)
         for index, part in enumerate(parts):
             fin = index == len(parts) - 1
             kind = opcode if index == 0 else Opcode.CONTINUATION
@@ -77,7 +80,7 @@ class FrameSender(HttpConnection):
             if self._deflate is not None and compress:
                 rsv, payload = deflated(self._deflate, kind, part, fin=fin)
             frames.append(build_frame(kind, payload, fin=fin, rsv=rsv))
-        await self._send_frames(b"".join(frames))
+        return frames
 
     async def send_in_parts(self, opcode: int, parts: Sequence[bytes]) -> None:
         """Send a message as `send_fragments` does, or whole where there is no wire to put frames on."""

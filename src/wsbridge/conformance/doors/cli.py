@@ -23,7 +23,7 @@ from wsbridge.conformance.harness import report as reports
 from wsbridge.conformance.harness.conditions import AXES, PLAIN, Conditions
 from wsbridge.conformance.harness.known import Known, load_known_failing, matching
 from wsbridge.conformance.harness.pairwise import COMBINE, Combine
-from wsbridge.conformance.harness.selection import check_known, current_rules, select, why_none
+from wsbridge.conformance.harness.selection import MODEL_CHECK, SEQUENCES, check_known, current_rules, select, why_none
 from wsbridge.conformance.harness.session import Progress, run
 from wsbridge.conformance.harness.suite_result import SuiteResult, compare, dump_results, load_results
 from wsbridge.conformance.harness.target import TargetError, is_url
@@ -104,7 +104,7 @@ class _Settings:
     rules: tuple[str, ...] | None
     repeat: int
     scale: float
-    model: bool
+    model: dict[str, Any]
     isolate: bool
     exit_first: bool
     known: dict[str, Known]
@@ -149,6 +149,10 @@ class _Settings:
 )
 @click.option("--model", is_flag=True, help="Play the random model too.")
 @click.option(
+    "--model-sequences", type=click.IntRange(min=1), metavar="N", help=f"Play N of its sequences, not {SEQUENCES}."
+)
+@click.option("--model-seed", type=click.IntRange(min=0), metavar="N", help="Play those of a former run again.")
+@click.option(
     "--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop of each check."
 )
 @click.option("--debug", is_flag=True, help="Turn asyncio's debug mode on in it.")
@@ -188,6 +192,8 @@ def conformance(
     repeat: int,
     scale: float,
     model: bool,
+    model_sequences: int | None,
+    model_seed: int | None,
     loop: LoopName,
     debug: bool,
     eager_tasks: bool,
@@ -221,8 +227,10 @@ def conformance(
         former = [] if baseline is None else load_results(baseline)
         conditions = Conditions.of_the_loop(loop, debug=debug, eager_tasks=eager_tasks)
         conditions = Conditions.parse(condition).over(conditions)
+        model = model or model_sequences is not None or model_seed is not None
+        played = {"model": model, "model_sequences": model_sequences or SEQUENCES, "model_seed": model_seed}
         settings = _Settings(
-            rules or None, repeat, scale, model, not no_isolate, exit_first, known, conditions, combine, seed
+            rules or None, repeat, scale, played, not no_isolate, exit_first, known, conditions, combine, seed
         )
         select(all_checks(), settings.rules)
         found, wrong = _all_results(targets, settings, console)
@@ -277,7 +285,7 @@ def _results(target: str, settings: _Settings, console: Console) -> list[SuiteRe
             isolate=settings.isolate,
             progress=tell,
             known_failing=settings.known,
-            model=settings.model,
+            **settings.model,
             exit_first=settings.exit_first,
             conditions=settings.conditions,
             combine=settings.combine_for(target),
@@ -401,6 +409,8 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
     console.print(result.target.name, reports.packages_line(result), sep="  ", style="bold", markup=False)
     for number, failed in enumerate(result.failures):
         _show_line("fail", failed.label, failed.message, console)
+        if failed.check == MODEL_CHECK:
+            console.print(_sequence(result), markup=False, soft_wrap=True)
         if number < MOST:
             show_failure(failed, result, console)
     if len(result.failures) > MOST:
@@ -424,6 +434,12 @@ def _show_details(result: SuiteResult, console: Console, *, is_whole: bool) -> N
 def _show_line(state: str, what: str, message: str, console: Console) -> None:
     console.print(f"  {state:<11}", style=_STYLES[state], end="  ")
     console.print(what, _short(message), sep="  ", markup=False, soft_wrap=not console.is_terminal)
+
+
+def _sequence(result: SuiteResult) -> str:
+    """Return the steps by which the random model failed, a line each."""
+    details = next((one.details for one in result.failures if one.check == MODEL_CHECK), "")
+    return details.partition("\n\nTraceback ")[0]
 
 
 def _show_changes(result: SuiteResult, former: Sequence[SuiteResult], console: Console) -> None:

@@ -26,7 +26,7 @@ from wsbridge.conformance.contract import Check
 from wsbridge.conformance.harness.conditions import Conditions
 from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.known import KnownFailing, load_known_failing
-from wsbridge.conformance.harness.selection import MODEL_CHECK, check_known, select
+from wsbridge.conformance.harness.selection import MODEL_CHECK, SEQUENCES, check_known, select
 from wsbridge.conformance.harness.session import Session
 from wsbridge.conformance.harness.target import TargetError, is_url
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
@@ -105,7 +105,9 @@ class Case:
         except (TargetError, LoopNotInstalledError) as exc:
             pytest.fail(str(exc), pytrace=False)
         if self.check is None:
-            result = session.run_model()
+            config = request.config
+            sequences, seed = option(config, "model_sequences", SEQUENCES), option(config, "model_seed", None)
+            result = session.run_model(sequences=sequences, seed=seed)
         else:
             result = session.run(self.check, repeat=option(request.config, "repeat", 1))
         self.run.results[result.check] = result

@@ -43,7 +43,8 @@ from wsbridge.conformance.harness.verdicts import Cause, CheckResult, Verdict
 __all__ = ["MODEL_LIMIT", "CheckProcess"]
 
 START_LIMIT = 30.0  # seconds for the interpreter and the import of a connector
-MODEL_LIMIT = 300.0  # seconds for the random model
+MODEL_LIMIT = 300.0  # seconds for the random model, beside its sequences
+_SEQUENCE = 3.0  # seconds for each of them
 _GRACE = 5.0  # seconds, times the scale, after the process's own watchdog
 _LAST_WORDS = 2.0  # seconds, times a scale below 1, before a process is killed
 _POLL = 0.5  # seconds between looks at whether the process lives
@@ -115,11 +116,12 @@ class CheckProcess:
         job = {"check": check.id, "module": check.run.__module__, "scale": scale, "limit": limit, "conditions": chosen}
         return self._run(job, check.id, check.rule, limit)
 
-    def run_model(self, check: str, scale: float | None = None) -> CheckResult:
-        """Play the random model, whose result stands under the id ``check``."""
+    def run_model(self, check: str, scale: float | None = None, *, sequences: int, seed: int) -> CheckResult:
+        """Play the random model, whose result stands under the id ``check``; see `Session.run_model`."""
         scale = self._scale if scale is None else scale
-        limit = MODEL_LIMIT * max(1.0, scale)
-        return self._run({"model": True, "scale": scale, "limit": limit}, check, check.partition("/")[0], limit)
+        limit = (MODEL_LIMIT + _SEQUENCE * sequences) * max(1.0, scale)
+        job = {"model": {"sequences": sequences, "seed": seed}, "scale": scale, "limit": limit}
+        return self._run(job, check, check.partition("/")[0], limit)
 
     def _run(self, job: dict[str, Any], check: str, rule: str, limit: float) -> CheckResult:
         if self._process is None:
@@ -270,7 +272,7 @@ def main() -> None:
             else:
                 # one that is killed in the end tells where it hangs before
                 faulthandler.dump_traceback_later(job["limit"] - _LAST_WORDS * min(1.0, scale))
-                run = partial(_model, target, scale) if "model" in job else partial(_check, job, target, scale)
+                run = partial(_model if "model" in job else _check, job, target, scale)
                 answer = _guarded(run, stdout)
                 faulthandler.cancel_dump_traceback_later()
             answers.write(json.dumps(answer) + "\n")
@@ -304,11 +306,11 @@ def _check(job: dict[str, Any], target: SuiteTarget, scale: float) -> CheckResul
     return run_check(check, target, scale=scale, again=False)  # which is for whoever sees all of it to decide
 
 
-def _model(target: SuiteTarget, scale: float) -> CheckResult:
+def _model(job: dict[str, Any], target: SuiteTarget, scale: float) -> CheckResult:
     from wsbridge.conformance.harness.model import run_model  # hypothesis takes its time to import
 
     with lateness.measured():
-        return run_model(target, scale=scale)
+        return run_model(target, scale=scale, **job["model"])
 
 
 def _guarded(run: Callable[[], CheckResult], stdout: IO[bytes]) -> dict[str, Any]:

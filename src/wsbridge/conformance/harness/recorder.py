@@ -54,7 +54,7 @@ class Recorder:
         self.events: list[Event] = []
         self.channels: list[WebSocketChannel] = []
         self.violations: list[str] = []
-        self._start = now()
+        self.started_at = now()
         self._running: dict[str, str] = {}
         self._opened: set[str] = set()
         self._closed: set[str] = set()
@@ -161,7 +161,7 @@ class Recorder:
 
     def log(self, kind: str, channel: str = "", value: Any = None, process: Any = None) -> None:
         """Add an event, and wake whoever waits for it."""
-        self.events.append(Event(now() - self._start, channel, kind, value, process))
+        self.events.append(Event(now() - self.started_at, channel, kind, value, process))
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -10,12 +10,24 @@ from wsbridge.conformance.contract.catalogue import rules as catalogue_rules
 from wsbridge.conformance.harness.known import KnownFailing, closest, matching
 from wsbridge.conformance.harness.suite_result import RuleInfo
 
-__all__ = ["MODEL_CHECK", "applicable", "check_known", "current_rules", "current_titles", "select", "why_none"]
+__all__ = [
+    "MODEL_CHECK",
+    "SEQUENCES",
+    "applicable",
+    "check_known",
+    "current_rules",
+    "current_titles",
+    "select",
+    "why_none",
+]
 
 MODEL_CHECK = "RECV-4/random-sequences"
 """The id of the random model's result."""
 
-MODEL_TITLE = "Random sequences of messages, pings, closes and drops keep the order and the reasons that are promised."
+SEQUENCES = 100
+"""How many random sequences the model plays where nobody says it."""
+
+MODEL_TITLE = "Random sequences of what peers and an application do, at two channels at once, keep what is promised."
 
 
 def applicable(*, is_url: bool) -> tuple[Check, ...]:

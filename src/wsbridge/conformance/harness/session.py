@@ -23,6 +23,7 @@ from wsbridge.conformance.harness.pairwise import Combine, Place, Values, allowe
 from wsbridge.conformance.harness.preflight import gone
 from wsbridge.conformance.harness.selection import (
     MODEL_CHECK,
+    SEQUENCES,
     applicable,
     check_known,
     current_rules,
@@ -236,17 +237,25 @@ class Session:
         rule = check.partition("/")[0]
         return CheckResult(check, rule, Verdict.FAIL, 0.0, str(self.broken), self.broken.details, cause="error")
 
-    def run_model(self) -> CheckResult:
-        """Play the random model."""
+    def run_model(self, *, sequences: int = SEQUENCES, seed: int | None = None) -> CheckResult:
+        """Play the random model.
+
+        Args:
+            sequences: How many random sequences are played, if none fails.
+            seed: What a failure has told, to have the same sequences again; None: others each time.
+        """
+        # one for both tries: what has failed while the machine stalled is to be played again, and nothing else
+        seed = random.SystemRandom().getrandbits(32) if seed is None else seed
         if self.broken is not None:
             return self._not_run(MODEL_CHECK)
         if self._process is not None:
-            return fairly(partial(self._process.run_model, MODEL_CHECK), self.scale)
+            played = partial(self._process.run_model, MODEL_CHECK, sequences=sequences, seed=seed)
+            return fairly(played, self.scale)
         assert self._target is not None
         from wsbridge.conformance.harness.model import run_model
 
         target = self._target
-        return fairly(lambda scale: run_model(target, scale=scale), self.scale)
+        return fairly(lambda scale: run_model(target, scale=scale, sequences=sequences, seed=seed), self.scale)
 
 
 def run(
@@ -259,6 +268,8 @@ def run(
     progress: Callable[[Progress], object] | None = None,
     known_failing: KnownFailing | Mapping[str, Any] | str | Path | None = None,
     model: bool = False,
+    model_sequences: int = SEQUENCES,
+    model_seed: int | None = None,
     loop: LoopName = "asyncio",
     debug: bool = False,
     eager_tasks: bool = False,
@@ -279,6 +290,8 @@ def run(
         progress: Called before and after each check.
         known_failing: What is known to fail: a file, as `load_known_failing` takes it, or its entries.
         model: Whether the random model is played too; it needs a connector.
+        model_sequences: How many random sequences it plays.
+        model_seed: What a failure of it has told, to have the same sequences again; None: others each time.
         loop: The event loop of each check, and so of the connector: ``"asyncio"`` or ``"uvloop"`` (THR-4).
         debug: Whether asyncio's debug mode is on in it.
         eager_tasks: Whether its tasks start at once, as `asyncio.eager_task_factory` has it; from Python 3.12 on.
@@ -295,6 +308,8 @@ def run(
     """
     if repeat < 1:
         raise ValueError(f"repeat must be at least 1, not {repeat!r}")
+    if model_sequences < 1:
+        raise ValueError(f"model_sequences must be at least 1, not {model_sequences!r}")
     known = {} if known_failing is None else load_known_failing(known_failing)
     check_known(known)
     given = Conditions.parse([conditions]) if isinstance(conditions, str) else conditions
@@ -341,7 +356,7 @@ def run(
                 if ended := reason_to_stop():
                     break
         if model and not ended:
-            step(MODEL_CHECK, total, session.run_model)
+            step(MODEL_CHECK, total, partial(session.run_model, sequences=model_sequences, seed=model_seed))
         return SuiteResult(
             target=session.info,
             results=tuple(results),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 from wsbridge import WebSocketOptions
-from wsbridge.connector import FrameHeads, MessageSize, SizeLimits
+from wsbridge.connector import MAX_HEAD, FrameHead, FrameHeads, MessageSize, SizeLimits, frame_head
+from wsbridge.connectors._codecs.pieces import Inflation
 
-__all__ = ["Heads", "is_native", "native_limit"]
+__all__ = ["Heads", "MeasuredHeads", "follow_heads", "is_native", "native_limit"]
 
 _HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
 _REFUSED = 0x20  # RSV2, which no extension gives a meaning
+_DATA = (0x0, 0x1, 0x2)
+_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
+_WINDOW_BITS = 15
 
 
 class Heads:
@@ -44,6 +49,80 @@ class Heads:
                 frames[position] |= _REFUSED
             self._message.count(head)
         self._pass_on(bytes(frames))
+
+
+class MeasuredHeads(Heads):
+    """Inflates what is deflated before aiohttp does, to know how long it will be, and keeps nothing of it.
+
+    Where the limits of both kinds differ aiohttp is told the larger, or none: a message of the other kind would be
+    inflated up to that, and found to be too big when it is delivered (LIM-1). A frame that is deflated is passed on
+    when it is all there, since its head is what is marked.
+    """
+
+    __slots__ = ("_frames", "_inflated", "_inflater", "_to_pass")
+
+    def __init__(self, pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> None:
+        super().__init__(pass_on, options, deflates=deflates)
+        self._frames = bytearray()  # which are not passed on yet
+        self._to_pass = 0  # bytes to come of a frame that is passed on as it comes
+        self._inflater: Any = zlib.decompressobj(wbits=-_WINDOW_BITS)
+        self._inflated = 0  # bytes of the message that is unfinished
+
+    def __call__(self, data: bytes) -> None:
+        frames, end = self._frames, 0
+        frames += data
+        while end < len(frames):
+            if self._to_pass:
+                step = min(self._to_pass, len(frames) - end)
+                end, self._to_pass = end + step, self._to_pass - step
+                continue
+            head = frame_head(frames[end : end + MAX_HEAD])
+            if head is None:
+                break
+            size = head.size + (4 if head.masked else 0) + head.length
+            is_refused = self._message.head_read(head)
+            if not is_refused and head.opcode in _DATA and self._message.is_deflated:
+                if len(frames) - end < size:
+                    break
+                is_refused = self._is_too_much(head, bytes(frames[end + head.size : end + size]))
+            self.is_too_big |= is_refused
+            if is_refused or (head.opcode & 0x8 and head.rsv & 0x4):
+                frames[end] |= _REFUSED
+            self._message.count(head)
+            self._to_pass = size
+        if end:
+            self._pass_on(bytes(frames[:end]))
+            del frames[:end]
+
+    def _is_too_much(self, head: FrameHead, payload: bytes) -> bool:
+        """Tell whether the message is too long with this frame, whose payload has its mask before it."""
+        if head.opcode:
+            self._inflated = 0
+        if head.masked:
+            payload = _unmasked(payload[4:], payload[:4])
+        limits, kind = self._message.limits, head.opcode or self._message.kind
+        limit = limits.largest if kind is None else limits.of(kind)
+        inflation = Inflation(self._inflater, payload + _END_OF_MESSAGE if head.fin else payload, _WINDOW_BITS)
+        try:
+            is_all = inflation.go_on(limit - self._inflated)
+        except zlib.error:
+            return False  # aiohttp finds that too
+        self._inflated += inflation.size
+        self._inflater = inflation.inflater
+        return not is_all
+
+
+def follow_heads(pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> Heads | None:
+    """Return what is to stand before aiohttp's reader, or None if nothing need be."""
+    if deflates and not is_native(options):
+        return MeasuredHeads(pass_on, options, deflates=True)
+    return Heads(pass_on, options, deflates=deflates) if deflates or not is_native(options) else None
+
+
+def _unmasked(payload: bytes, key: bytes) -> bytes:
+    size = len(payload)
+    mask = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(mask)).to_bytes(size)
 
 
 def is_native(options: WebSocketOptions[Any]) -> bool:

@@ -169,6 +169,8 @@ class FrameReader(PieceReader):
     def agreed(self, options: WebSocketOptions[Any]) -> None:
         """Take the limits and extensions that the channel will have."""
         self.assembler = MessageAssembler(options.max_text_size, options.max_binary_size)
+        for extension in self.protocol.extensions:
+            extension.left = self.assembler.left
         self._limit()
 
     def let_go(self) -> None:
@@ -376,7 +378,13 @@ class _LargeFrame(Frame):
 
 
 class _Deflate(PerMessageDeflate):
-    """The extension, with what it inflates counted, what is large left for later, and blocks with BFINAL known."""
+    """The extension, with what it inflates counted, what is large left for later, and blocks with BFINAL known.
+
+    Attributes:
+        left: Returns how many bytes the message of a frame may still have, inflated.
+    """
+
+    left: Callable[[int], int]
 
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
         if frame.opcode is _CONT:
@@ -397,8 +405,9 @@ class _Deflate(PerMessageDeflate):
             raise ProtocolError("decompression failed") from exc
         if not is_all:
             return _LargeFrame(frame, self, inflation)
-        if max_size is not None and inflation.size > max_size:
-            raise PayloadTooBig(inflation.size, max_size)
+        limit = self.left(frame.opcode)  # of its kind, which ``max_size`` may be above
+        if inflation.size > limit:
+            raise PayloadTooBig(inflation.size, limit)
         self.go_on_with(inflation.inflater, is_last=frame.fin)
         return Frame(frame.opcode, inflation.data, frame.fin, False, frame.rsv2, frame.rsv3)
 
