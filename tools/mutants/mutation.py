@@ -311,19 +311,17 @@ def _blocks(node: ast.stmt) -> list[list[ast.stmt]]:
 
 
 def _expressions(node: ast.stmt) -> Iterator[ast.expr]:
-    """Yield the expressions of a statement itself, without its annotations and the statements inside it."""
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "type_params", "decorator_list", "args"):
-            continue
-        for part in _listed(value):
-            if isinstance(part, ast.expr):
-                yield part
-            elif isinstance(part, ast.withitem):
-                yield part.context_expr
-            elif isinstance(part, ast.match_case) and part.guard is not None:
-                yield part.guard
-            elif isinstance(part, ast.ExceptHandler) and part.type is not None:
-                yield part.type
+    """Yield the expressions of a statement itself, without its annotation and the statements inside it."""
+    annotation: ast.expr | None = getattr(node, "annotation", None)
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, ast.expr) and part is not annotation:
+            yield part
+        elif isinstance(part, ast.withitem):
+            yield part.context_expr
+        elif isinstance(part, ast.match_case) and part.guard is not None:
+            yield part.guard
+        elif isinstance(part, ast.ExceptHandler) and part.type is not None:
+            yield part.type
 
 
 def _parts(node: ast.expr) -> Iterator[ast.expr]:
@@ -331,25 +329,16 @@ def _parts(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.JoinedStr):
         return  # texts, and what is shown in them
     yield node
-    for name, value in ast.iter_fields(node):
-        for part in _listed(value):
-            if isinstance(node, ast.Call) and _name_of(node) in _TYPES and name == "args" and part is node.args[0]:
-                continue  # a type
-            if isinstance(part, ast.expr):
-                yield from _parts(part)
-            elif isinstance(part, ast.keyword):
-                yield from _parts(part.value)
-            elif isinstance(part, ast.comprehension):
-                for inner in (part.iter, *part.ifs):
-                    yield from _parts(inner)
-            elif isinstance(part, ast.arguments):  # of a lambda
-                defaults = (*part.defaults, *part.kw_defaults)
-                for default in defaults:
-                    if default is not None:
-                        yield from _parts(default)
-
-
-def _listed(value: Any) -> list[Any]:
-    """Return what a field of a node has, which may be one node or several."""
-    listed: list[Any] = value if isinstance(value, list) else [value]
-    return listed
+    a_type = node.args[0] if isinstance(node, ast.Call) and node.args and _name_of(node) in _TYPES else None
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, ast.expr) and part is not a_type:
+            yield from _parts(part)
+        elif isinstance(part, ast.keyword):
+            yield from _parts(part.value)
+        elif isinstance(part, ast.comprehension):
+            for inner in (part.iter, *part.ifs):
+                yield from _parts(inner)
+        elif isinstance(part, ast.arguments):  # of a lambda
+            for default in (*part.defaults, *part.kw_defaults):
+                if default is not None:
+                    yield from _parts(default)
