@@ -170,6 +170,17 @@ def test_what_an_entry_takes_in(tmp_path: Path) -> None:
     }
 
 
+def test_an_entry_for_lines(tmp_path: Path) -> None:
+    source = "def h():\n    x = 1\n    y = 2\n"
+    found = exceptions(tmp_path, LIBRARY.replace('"A"', '"h"\nlines = ["x = 1"]'))
+    assert [(mutant.line, found.of(mutant)) for mutant in mutants_of(source, "tiny.py")] == [
+        ("x = 1", "library"),
+        ("y = 2", ""),
+    ]
+    with pytest.raises(StaleError, match=r"no mutant is tiny\.py \| h \| x = 1"):
+        found.check(mutants_of(source.replace("x = 1", "x = 3"), "tiny.py"))
+
+
 @pytest.mark.parametrize("source", [WITH_BOTH.replace("a < 1", "a < 2"), WITH_BOTH.replace("class A", "class B")])
 def test_an_entry_that_matches_nothing(tmp_path: Path, source: str) -> None:
     with pytest.raises(StaleError, match=r"no mutant is tiny\.py \| [fA]"):
