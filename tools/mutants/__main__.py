@@ -56,7 +56,7 @@ FILES = (
 )
 """What is looked at."""
 
-LIMIT, SEED, PATIENCE = 150, 1, 30.0
+LIMIT, SEED, PATIENCE = 150, 1, 60.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         "--patience",
         type=float,
         metavar="SECONDS",
-        help=f"of checks that a mutant is shown to on a connector; by default {PATIENCE:g}, with --all no limit",
+        help=f"of checks that a mutant is shown to; by default {PATIENCE:g}, with --all no limit",
     )
     parser.add_argument("--survivors", action="store_true", help="run nothing: tell what is known")
     parser.add_argument("--write", action="store_true", help=f"write {DOCS.as_posix()}")

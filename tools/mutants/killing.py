@@ -79,7 +79,7 @@ class Killer:
         sources: The text of each module, by its path.
         reaches: What the checks of each target reach.
         store: What is found, and was found before.
-        patience: Seconds of checks, as they run without a mutant, that a mutant is shown to on one target.
+        patience: Seconds of checks, as they run without a mutant, that a mutant is shown to.
     """
 
     def __init__(
@@ -100,11 +100,17 @@ class Killer:
         if known is not None and known.check and self._is_current(known):
             return known
         found = Found(mutant.key)
+        left, met = self._patience, set[str]()
         for reach, checks in self._candidates(mutant):
             tried = known.tried.get(reach.target, {}) if known is not None else {}
             still = {id: code for id, code in tried.items() if id in reach.checks and reach.checks[id].code == code}
             found.tried[reach.target] = still
-            if self._meets(copy, mutant, reach, [id for id in checks if id not in still], found):
+            new = sorted((id for id in checks if id not in still), key=met.__contains__)  # what is new comes first
+            shown = _within(new, reach, left)
+            found.short |= len(shown) < len(new)
+            left -= sum(reach.checks[id].seconds for id in shown)
+            met.update(checks)
+            if self._meets(copy, mutant, reach, shown, found):
                 break
         self._store.put(found)
         return found
@@ -135,7 +141,6 @@ class Killer:
 
     def _meets(self, copy: Copy, mutant: Mutant, reach: Reach, checks: list[str], found: Found) -> bool:
         """Show a mutant to checks; tell whether one has killed it."""
-        checks, found.short = self._within_patience(reach, checks, found.short)
         text = mutant.applied_to(self._sources[mutant.file])
         while checks:
             with copy.changed(mutant.file, text):
@@ -151,16 +156,6 @@ class Killer:
             found.tried[reach.target][killer] = reach.checks[killer].code
             checks = checks[checks.index(killer) + 1 :]
         return False
-
-    def _within_patience(self, reach: Reach, checks: list[str], short: bool) -> tuple[list[str], bool]:
-        left = self._patience
-        kept: list[str] = []
-        for id in checks:
-            left -= reach.checks[id].seconds
-            if left < 0 and kept:
-                return kept, True
-            kept.append(id)
-        return kept, short
 
     def _first_failure(self, copy: Copy, reach: Reach, checks: Sequence[str], found: Found) -> tuple[str, str]:
         """Return the first check that fails and its message, or two empty texts."""
@@ -193,10 +188,21 @@ class Killer:
 
     def _note(self, mutant: Mutant, reach: Reach, killer: str, message: str, found: Found) -> None:
         found.check, found.target, found.message = killer, reach.target, message
-        found.tried = {}
+        found.tried, found.short = {}, False
         with self._lock:
             self._kills[f"{mutant.file} {mutant.function}", killer] += 1
             self._kills[mutant.file, killer] += 1
+
+
+def _within(checks: list[str], reach: Reach, seconds: float) -> list[str]:
+    """Return as many checks as take so long together."""
+    kept: list[str] = []
+    for id in checks:
+        seconds -= reach.checks[id].seconds
+        if seconds < 0:
+            break
+        kept.append(id)
+    return kept
 
 
 def source_hash(sources: Mapping[str, str]) -> str:
