@@ -6,15 +6,17 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tools.mutants.mutation import Mutant
-from tools.mutants.reach import Reach, Reached, Uses
+from tools.mutants.reach import Reach, Uses
 from tools.mutants.workers import Copy, SilentError
 
 __all__ = ["Found", "Killer", "Store", "source_hash"]
+
+_START = 0.1  # seconds that a check costs besides
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class Killer:
         self._patience = patience
         self._uses = Uses(sources)
         self._lock = threading.Lock()
-        self._kills: Counter[tuple[str, str]] = Counter()  # by place and check: what kills one often kills the next
+        self._kills: Counter[tuple[str, str]] = Counter()  # by function and check: what kills one often kills the next
         self._unsure: set[tuple[str, str]] = set()  # targets and checks that failed where they need not
 
     def judge(self, copy: Copy, mutant: Mutant) -> Found:
@@ -130,14 +132,22 @@ class Killer:
             if not checks and mutant.names is not None:  # nothing names it, as with what runs at the import alone
                 checks = reach.reaching(reach.lines_of(mutant.file))
             if checks:
-                ordered = sorted(checks, key=lambda id: self._rank(mutant, id, reach.checks[id]))
-                found.append((reach, ordered))
+                promise = reach.promise(lines | {(mutant.file, line) for line in _around(mutant)})
+                found.append((reach, sorted(checks, key=self._rank(mutant, reach, promise))))
         return sorted(found, key=lambda pair: sum(pair[0].checks[id].seconds for id in pair[1]))
 
-    def _rank(self, mutant: Mutant, id: str, check: Reached) -> tuple[int, int, float]:
+    def _rank(self, mutant: Mutant, reach: Reach, promise: Mapping[str, float]) -> Callable[[str], tuple[int, float]]:
+        """Return the order of checks: those that have killed others there, then those that promise most for their time.
+
+        Many lines are run by nearly all checks. One that runs what few run near by is likely to be about that.
+        """
         with self._lock:
-            here, near = self._kills[f"{mutant.file} {mutant.function}", id], self._kills[mutant.file, id]
-        return -here, -min(near, 3), check.seconds
+            kills = {id: self._kills[f"{mutant.file} {mutant.function}", id] for id in promise}
+
+        def rank(id: str) -> tuple[int, float]:
+            return -kills.get(id, 0), -promise.get(id, 0.0) / (reach.checks[id].seconds + _START)
+
+        return rank
 
     def _meets(self, copy: Copy, mutant: Mutant, reach: Reach, checks: list[str], found: Found) -> bool:
         """Show a mutant to checks; tell whether one has killed it."""
@@ -191,7 +201,11 @@ class Killer:
         found.tried, found.short = {}, False
         with self._lock:
             self._kills[f"{mutant.file} {mutant.function}", killer] += 1
-            self._kills[mutant.file, killer] += 1
+
+
+def _around(mutant: Mutant) -> range:
+    """Return the lines of a mutant's file that what it changes may lead to."""
+    return range(0) if mutant.names is not None else range(mutant.lines[0] - 5, mutant.lines[-1] + 15)
 
 
 def _within(checks: list[str], reach: Reach, seconds: float) -> list[str]:

@@ -69,6 +69,15 @@ class Reach:
         """Return the checks that run any of these lines, each a file and a number."""
         return {id for line in lines for id in self._by_line.get(line, ())}
 
+    def promise(self, lines: Iterable[tuple[str, int]]) -> dict[str, float]:
+        """Return for each check how much of these lines it runs that few others run: it is likely to be about them."""
+        promise: dict[str, float] = {}
+        for line in lines:
+            ids = self._by_line.get(line, ())
+            for id in ids:
+                promise[id] = promise.get(id, 0.0) + 1 / len(ids)
+        return promise
+
     def lines_of(self, file: str) -> set[tuple[str, int]]:
         """Return the lines of a file that any check runs."""
         return {line for line in self._by_line if line[0] == file}

@@ -17,6 +17,7 @@ from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client import Binary, Close, Opcode, Pong, Text, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.protocols import WebSocketChannel
 
 __all__: list[str] = []
 
@@ -284,3 +285,34 @@ async def pinged_while_it_deflates(bench: Bench) -> None:
         true(Pong(b"meanwhile") in events, "the ping was not answered")
         true(Binary(data) in events, "the message did not come")
         equal(await sending, True, "the send")
+
+
+@check("SEND-9", needs=("compression",), stochastic=True, wire=True)
+async def reset_behind_a_large_message(bench: Bench) -> None:
+    """A large message that came whole before a reset is delivered, though a send finds out while it is inflated."""
+    large = bytes(32 << 20)
+
+    async def on_text(channel: WebSocketChannel, process: object, text: str) -> None:
+        await channel.send_text(text)
+        sending.add(asyncio.ensure_future(_sends_on(channel)))
+
+    sending = set[asyncio.Task[None]]()
+    options = bench.options(on_text=on_text, compression=True, max_binary_size=None)
+    raw = build_frame(Opcode.TEXT, b"read") + build_frame(Opcode.BINARY, deflated(large, level=9), rsv=4)
+    async with bench.serve(options) as served:
+        for number in range(1, 4):
+            async with served.peer(deflate=NAME) as peer:
+                true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+                await peer.send_raw(raw)  # at once, so that who has read the first has read the second
+                equal(await peer.receive_text(), "read", "the echo")
+                peer.drop()
+                reason = await bench.recorder.closed(number)
+            equal((reason.code, reason.initiator), (1006, "network"), "code and initiator")
+            sizes = [len(value) for value in bench.recorder.values("binary")]
+            equal(sizes, [len(large)] * number, "the sizes of the large messages, when on_close came")
+
+
+async def _sends_on(channel: WebSocketChannel) -> None:
+    """Send until a send is refused."""
+    while await channel.send_binary(b"more"):
+        await asyncio.sleep(0.001)
