@@ -29,7 +29,7 @@ from wsbridge.registry import SERVERS
 
 __all__ = ["EXCEPTIONS", "FILES", "PACKAGE", "SOURCE", "main", "sources"]
 
-TARGETS = ("memory", *SERVERS)
+TARGETS = ("memory", *SERVERS, "tools.stock:Uvicorn")  # the last for `asgi_app`, on a server as it is
 SOURCE, PACKAGE = Path("src"), "wsbridge"
 CACHE = Path(".mutants")
 EXCEPTIONS = Path("tools", "mutants", "equivalent.toml")
@@ -169,7 +169,7 @@ def _run(
             copies.put(stack.enter_context(Copy(SOURCE, PACKAGE, root=Path.cwd())))
 
         def recorded(copy: Copy, target: str) -> Reach:
-            return record(copy, cache / f"{target}.json", target, _tell)
+            return record(copy, cache / f"{target.replace(':', '-')}.json", target, _tell)
 
         reaches = _each(copies, options.jobs, TARGETS, recorded)
         killer = Killer(texts, reaches, store, patience=patience)

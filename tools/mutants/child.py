@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -53,11 +54,16 @@ def main(job: dict[str, Any]) -> None:
         if verdict == "fail" and recorder is None:
             break
     told.flush()
+    if recorder is not None:
+        recorder.close()
     os._exit(0)  # whatever a mutant has left running
 
 
 class _Recorder:
-    """Records the lines of a package that run, by what the interpreter tells of each line once (PEP 669)."""
+    """Records the lines of a package that run, by what the interpreter tells of each line once (PEP 669).
+
+    In processes that a check starts `tools.mutants.site.sitecustomize` does it.
+    """
 
     def __init__(self, source: Path, omitted: tuple[str, ...]) -> None:
         self._monitoring: Any = getattr(sys, "monitoring", None)
@@ -66,6 +72,8 @@ class _Recorder:
         self._prefix = f"{source}{os.sep}"
         self._omitted = tuple(f"{self._prefix}{name}{os.sep}" for name in omitted)
         self._found: set[tuple[str, int]] = set()
+        self._folder = tempfile.TemporaryDirectory(prefix="wsbridge-mutants-lines-")
+        os.environ |= {"WSBRIDGE_MUTANTS_LINES": self._folder.name, "WSBRIDGE_MUTANTS_PACKAGE": self._prefix}
         self._monitoring.use_tool_id(self._monitoring.COVERAGE_ID, "wsbridge-mutants")
         self._monitoring.register_callback(self._monitoring.COVERAGE_ID, self._monitoring.events.LINE, self._line)
 
@@ -74,6 +82,10 @@ class _Recorder:
         if file.startswith(self._prefix) and not file.startswith(self._omitted):
             self._found.add((file, line))
         return self._monitoring.DISABLE
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
 
     @contextlib.contextmanager
     def recording(self) -> Generator[None]:
@@ -86,7 +98,13 @@ class _Recorder:
             self._monitoring.set_events(self._monitoring.COVERAGE_ID, 0)
 
     def lines(self) -> dict[str, list[int]]:
-        """Return the numbers of the lines by the path in the package."""
+        """Return the numbers of the lines by the path in the package; those of processes that were started, too."""
+        for path in Path(self._folder.name).iterdir():
+            for entry in path.read_text(encoding="utf-8").splitlines():
+                file, _, line = entry.partition("\t")
+                if not file.startswith(self._omitted):
+                    self._found.add((file, int(line)))
+            path.unlink()
         found: dict[str, list[int]] = {}
         for file, line in sorted(self._found):
             found.setdefault(file.removeprefix(self._prefix).replace(os.sep, "/"), []).append(line)

@@ -23,6 +23,7 @@ __all__ = ["Copy", "Ran", "SilentError"]
 
 _START = 60.0  # seconds for the interpreter and the imports
 _GRACE = 15.0  # seconds after the suite's own limit of a check
+_SITE = Path(__file__).with_name("site")  # what a process imports at its start
 _SHOWN = 2000  # characters of what a process wrote
 
 
@@ -119,9 +120,10 @@ class Copy:
 
     def _ask(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         job = {"suite": self._suite, "source": str(self.source), **job}
+        path = (str(self.source), str(self._root), *([str(_SITE)] if job["record"] else []))
         environ = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join((str(self.source), str(self._root))),
+            "PYTHONPATH": os.pathsep.join(path),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         with tempfile.TemporaryFile() as written:
