@@ -24,6 +24,7 @@ __all__: list[str] = []
 Limits: TypeAlias = dict[str, Any]  # by the names of their options: int or None
 
 NAME = "permessage-deflate"
+_HELD = 0.25  # seconds of processor time: far more than it takes to read a megabyte
 SIZES: tuple[int | None, ...] = (
     *(2**31 - 1, 2**31, 2**32 - 66, 2**32 - 2, 2**32 - 1, 2**32, 2**40),
     *(sys.maxsize - 1, sys.maxsize, sys.maxsize + 1, 2**70, None),
@@ -316,3 +317,23 @@ async def _sends_on(channel: WebSocketChannel) -> None:
     """Send until a send is refused."""
     while await channel.send_binary(b"more"):
         await asyncio.sleep(0.001)
+
+
+# ---- FLOW-3 ---------------------------------------------------------------------------------------------------------
+
+
+@check("FLOW-3", needs=("compression",), stochastic=True)
+async def many_final_blocks(bench: Bench) -> None:
+    """A message of 200,000 blocks that each end an inflater holds the event loop up no more than another of its size."""
+    payload = b"\x01\x00\x00\xff\xff" * 200_000  # each is empty
+    async with bench.serve(bench.options(on_text=echo, compression=True)) as served, served.peer() as other:
+        async with served.peer(deflate=NAME) as peer:
+            true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+            async with _turns() as turns:
+                await peer.send_frame(Opcode.BINARY, payload, rsv=4, mask=bytes(4))
+                await other.send_text("meanwhile")
+                equal(await other.receive_text(), "meanwhile", "the echo on another channel")
+                await peer.send_close(1000)
+                await peer.drain(timeout=bench.timeout)
+    longest = max(turns)
+    true(longest < _HELD, f"the event loop was held for {longest:.2f} s of processor time")
