@@ -96,8 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sum(not state for state in states.values()):
         print(f"{unknown} mutants have not been looked at yet")
     if options.write:
-        if options.file or unknown:
-            print("--write is for all files, when all that was asked for has been looked at", file=sys.stderr)
+        if options.file or options.target or unknown:
+            print(
+                "--write is for all files and connectors, when all that was asked for has been looked at",
+                file=sys.stderr,
+            )
             return 2
         DOCS.write_text(_page(counts, options, len(chosen), whole=whole), encoding="utf-8")
         print(f"wrote {DOCS}")
@@ -125,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=SEED, metavar="S", help=f"which N: by default {SEED}")
     parser.add_argument(
         "--file", action="append", default=[], metavar="PATTERN", help="look at these files alone, such as 'stream.py'"
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], choices=TARGETS, help="run checks on these connectors alone"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="run so many side by side")
     parser.add_argument(
@@ -171,7 +177,7 @@ def _run(
         def recorded(copy: Copy, target: str) -> Reach:
             return record(copy, cache / f"{target.replace(':', '-')}.json", target, _tell)
 
-        reaches = _each(copies, options.jobs, TARGETS, recorded)
+        reaches = _each(copies, options.jobs, options.target or TARGETS, recorded)
         killer = Killer(texts, reaches, store, patience=patience)
         lock, done, started = threading.Lock(), 0, time.monotonic()
 

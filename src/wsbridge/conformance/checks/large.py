@@ -315,7 +315,7 @@ async def reset_behind_a_large_message(bench: Bench) -> None:
 
 async def _sends_on(channel: WebSocketChannel) -> None:
     """Send until a send is refused."""
-    while await channel.send_binary(b"more"):
+    while await channel.send_binary(b"more"):  # noqa: ASYNC110  (nothing but a send finds out)
         await asyncio.sleep(0.001)
 
 
@@ -324,16 +324,16 @@ async def _sends_on(channel: WebSocketChannel) -> None:
 
 @check("FLOW-3", needs=("compression",), stochastic=True)
 async def many_final_blocks(bench: Bench) -> None:
-    """A message of 200,000 blocks that each end an inflater holds the event loop up no more than another of its size."""
+    """A message of 200,000 blocks that each end an inflater holds the event loop up no more than any of its size."""
     payload = b"\x01\x00\x00\xff\xff" * 200_000  # each is empty
-    async with bench.serve(bench.options(on_text=echo, compression=True)) as served, served.peer() as other:
-        async with served.peer(deflate=NAME) as peer:
-            true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
-            async with _turns() as turns:
-                await peer.send_frame(Opcode.BINARY, payload, rsv=4, mask=bytes(4))
-                await other.send_text("meanwhile")
-                equal(await other.receive_text(), "meanwhile", "the echo on another channel")
-                await peer.send_close(1000)
-                await peer.drain(timeout=bench.timeout)
+    options = bench.options(on_text=echo, compression=True)
+    async with bench.serve(options) as served, served.peer() as other, served.peer(deflate=NAME) as peer:
+        true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+        async with _turns() as turns:
+            await peer.send_frame(Opcode.BINARY, payload, rsv=4, mask=bytes(4))
+            await other.send_text("meanwhile")
+            equal(await other.receive_text(), "meanwhile", "the echo on another channel")
+            await peer.send_close(1000)
+            await peer.drain(timeout=bench.timeout)
     longest = max(turns)
     true(longest < _HELD, f"the event loop was held for {longest:.2f} s of processor time")
