@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sum(not state for state in states.values()):
         print(f"{unknown} mutants have not been looked at yet")
     if options.write:
-        if options.file or options.target or unknown:
+        if options.file or unknown:
             print(
                 "--write is for all files and connectors, when all that was asked for has been looked at",
                 file=sys.stderr,
@@ -168,7 +168,6 @@ def _run(
     options: argparse.Namespace, texts: Mapping[str, str], mutants: Sequence[Mutant], cache: Path, store: Store
 ) -> None:
     """Look at mutants."""
-    patience = options.patience or (float("inf") if options.all else PATIENCE)
     with ExitStack() as stack:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for _ in range(options.jobs):
@@ -178,7 +177,7 @@ def _run(
             return record(copy, cache / f"{target.replace(':', '-')}.json", target, _tell)
 
         reaches = _each(copies, options.jobs, options.target or TARGETS, recorded)
-        killer = Killer(texts, reaches, store, patience=patience)
+        killer = Killer(texts, reaches, store, patience=_patience(options))
         lock, done, started = threading.Lock(), 0, time.monotonic()
 
         def judged(copy: Copy, mutant: Mutant) -> Found:
@@ -243,13 +242,24 @@ def _tell_survivors(states: Mapping[Mutant, str], store: Store) -> None:
 def _page(counts: Mapping[str, figures.Count], options: argparse.Namespace, chosen: int, *, whole: bool) -> str:
     names = ("aiohttp", "websockets", "tornado", "picows", "uvicorn", "wsproto", "hypercorn", "granian")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    sample = "all mutants" if whole else f"a sample of {chosen} mutants, drawn with the seed {options.seed}"
+    patience = _patience(options)
+    if patience < float("inf"):
+        sample += f", each shown to at most {patience:g} s of checks"
+    if options.target:
+        sample += f", on {', '.join(options.target)} alone"
     return figures.page(
         counts,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         versions=f"Python {platform.python_version()}, {versions}",
-        sample="all mutants." if whole else f"a sample of {chosen} mutants, drawn with the seed {options.seed}.",
+        sample=f"{sample}.",
         whole=whole,
     )
+
+
+def _patience(options: argparse.Namespace) -> float:
+    """Return the seconds of checks that a mutant is shown to."""
+    return float(options.patience or (float("inf") if options.all else PATIENCE))
 
 
 if __name__ == "__main__":

@@ -101,9 +101,9 @@ class _Recorder:
         """Return the numbers of the lines by the path in the package; those of processes that were started, too."""
         for path in Path(self._folder.name).iterdir():
             for entry in path.read_text(encoding="utf-8").splitlines():
-                file, _, line = entry.partition("\t")
+                file, _, number = entry.partition("\t")
                 if not file.startswith(self._omitted):
-                    self._found.add((file, int(line)))
+                    self._found.add((file, int(number)))
             path.unlink()
         found: dict[str, list[int]] = {}
         for file, line in sorted(self._found):
