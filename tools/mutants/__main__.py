@@ -56,7 +56,7 @@ FILES = (
 )
 """What is looked at."""
 
-LIMIT, SEED, PATIENCE = 150, 1, 60.0
+LIMIT, SEED, PATIENCE = 80, 1, 120.0
 
 T = TypeVar("T")
 R = TypeVar("R")
