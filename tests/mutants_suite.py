@@ -41,8 +41,8 @@ class Suite:
             target: _fails,
         }
 
-    def checks(self) -> dict[str, tuple[str, bool]]:
-        return {id: ("1", id == "is-large") for id in self._checks}
+    def checks(self) -> dict[str, tuple[str, bool, str]]:
+        return {id: ("1", id == "is-large", id) for id in self._checks}
 
     def limit(self, id: str, scale: float) -> float:
         return scale

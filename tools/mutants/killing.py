@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -133,21 +133,31 @@ class Killer:
                 checks = reach.reaching(reach.lines_of(mutant.file))
             if checks:
                 promise = reach.promise(lines | {(mutant.file, line) for line in _around(mutant)})
-                found.append((reach, sorted(checks, key=self._rank(mutant, reach, promise))))
+                likeness = reach.likeness(f"{mutant.function} {mutant.line} {mutant.change}")
+                found.append((reach, self._ordered(mutant, reach, checks, promise, likeness)))
         return sorted(found, key=lambda pair: sum(pair[0].checks[id].seconds for id in pair[1]))
 
-    def _rank(self, mutant: Mutant, reach: Reach, promise: Mapping[str, float]) -> Callable[[str], tuple[int, float]]:
-        """Return the order of checks: those that have killed others there, then those that promise most for their time.
+    def _ordered(
+        self,
+        mutant: Mutant,
+        reach: Reach,
+        checks: set[str],
+        promise: Mapping[str, float],
+        likeness: Mapping[str, float],
+    ) -> list[str]:
+        """Return checks in the order in which a mutant is shown to them.
 
-        Many lines are run by nearly all checks. One that runs what few run near by is likely to be about that.
+        First those that have killed others in the same function. Then, in turn, those that promise most for their time
+        by what they run and by what they say: many lines are run by nearly all checks, but one that runs what few run
+        near by is likely to be about that, and so is one that has the words of the line.
         """
         with self._lock:
-            kills = {id: self._kills[f"{mutant.file} {mutant.function}", id] for id in promise}
-
-        def rank(id: str) -> tuple[int, float]:
-            return -kills.get(id, 0), -promise.get(id, 0.0) / (reach.checks[id].seconds + _START)
-
-        return rank
+            kills = {id: self._kills[f"{mutant.file} {mutant.function}", id] for id in checks}
+        first = sorted((id for id in checks if kills[id]), key=lambda id: -kills[id])
+        by_runs = sorted(checks, key=lambda id: -promise.get(id, 0.0) / (reach.checks[id].seconds + _START))
+        by_words = sorted(checks, key=lambda id: -likeness.get(id, 0.0) / (reach.checks[id].seconds + _START))
+        in_turn = [id for pair in zip(by_runs, by_words, strict=True) for id in pair]
+        return list(dict.fromkeys([*first, *in_turn]))
 
     def _meets(self, copy: Copy, mutant: Mutant, reach: Reach, checks: list[str], found: Found) -> bool:
         """Show a mutant to checks; tell whether one has killed it."""

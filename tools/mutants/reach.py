@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,15 +52,22 @@ class Reach:
     Attributes:
         target: Its name.
         checks: By their ids.
+        texts: What each says, by its id.
     """
 
     target: str
     checks: dict[str, Reached] = field(default_factory=dict[str, Reached])
+    texts: dict[str, str] = field(default_factory=dict[str, str])
     _by_line: dict[tuple[str, int], list[str]] = field(default_factory=dict[tuple[str, int], list[str]])
+    _by_word: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def index(self) -> None:
-        """Make `reaching` quick, when all checks are there."""
+        """Make `reaching` and `likeness` quick, when all checks are there."""
         self._by_line.clear()
+        self._by_word.clear()
+        for id, text in self.texts.items():
+            for word in words_of(text):
+                self._by_word.setdefault(word, []).append(id)
         for id, check in self.checks.items():
             for file, lines in check.lines.items() if check.passed else ():
                 for line in lines:
@@ -77,6 +85,15 @@ class Reach:
             for id in ids:
                 promise[id] = promise.get(id, 0.0) + 1 / len(ids)
         return promise
+
+    def likeness(self, text: str) -> dict[str, float]:
+        """Return for each check how many of the words of ``text`` it has that few others have."""
+        likeness: dict[str, float] = {}
+        for word in words_of(text):
+            ids = self._by_word.get(word, ())
+            for id in ids:
+                likeness[id] = likeness.get(id, 0.0) + 1 / len(ids)
+        return likeness
 
     def lines_of(self, file: str) -> set[tuple[str, int]]:
         """Return the lines of a file that any check runs."""
@@ -128,11 +145,12 @@ def record(copy: Copy, path: Path, target: str, tell: Callable[[str], object]) -
                     tell(f"{target}: {id} fails without a mutant, and is left out: {ran.message}")
                 reach.checks[id] = _reached(ran, listed[id], scale)
         reach.save(path)
+    reach.texts = {id: text for id, (_, _, text) in listed.items()}
     reach.index()
     return reach
 
 
-def _reached(ran: Ran, listed: tuple[str, bool], scale: float) -> Reached:
+def _reached(ran: Ran, listed: tuple[str, bool, str], scale: float) -> Reached:
     return Reached(listed[0], listed[1], scale, ran.seconds, ran.verdict != "fail", ran.lines)
 
 
@@ -150,6 +168,11 @@ def _recorded(copy: Copy, target: str, checks: Sequence[str], scale: float) -> I
                 raise
             left.remove(exc.check)
             yield Ran(exc.check, "fail", exc.seconds, str(exc), {}), scale
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a text, those inside of names too, in lower case."""
+    return {word.lower() for word in re.findall(r"[A-Za-z]{3,}", text)}
 
 
 class Uses:

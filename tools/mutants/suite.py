@@ -33,15 +33,20 @@ class Suite:
         self._target = SuiteTarget(target, load_connector(target))
         self._checks: dict[str, Check] = {check.id: check for check in applicable(is_url=False)}
 
-    def checks(self) -> dict[str, tuple[str, bool]]:
-        """Return for each check what its code is recognised by, and whether it is stochastic."""
+    def checks(self) -> dict[str, tuple[str, bool, str]]:
+        """Return for each check what its code is recognised by, whether it is stochastic, and its text."""
         hashes: dict[str, str] = {}
         for check in self._checks.values():
             file = inspect.getsourcefile(check.run) or ""
             if file not in hashes:
                 hashes[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
         return {
-            id: (hashes[inspect.getsourcefile(check.run) or ""], check.stochastic) for id, check in self._checks.items()
+            id: (
+                hashes[inspect.getsourcefile(check.run) or ""],
+                check.stochastic,
+                f"{id} {check.title} {inspect.getsource(check.run)}",
+            )
+            for id, check in self._checks.items()
         }
 
     def limit(self, id: str, scale: float) -> float:

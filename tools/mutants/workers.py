@@ -98,7 +98,7 @@ class Copy:
         finally:
             path.write_text(original, encoding="utf-8")
 
-    def checks(self, target: str) -> dict[str, tuple[str, bool]]:
+    def checks(self, target: str) -> dict[str, tuple[str, bool, str]]:
         """Return the checks of a target, as its `Suite.checks` does.
 
         Raises:
@@ -107,7 +107,7 @@ class Copy:
         entries = list(self._ask({"target": target, "checks": None, "record": False}))
         if not entries:
             raise SilentError("it told nothing", "")
-        return {id: (str(code), bool(stochastic)) for id, (code, stochastic) in entries[0]["checks"].items()}
+        return {id: (str(code), bool(often), str(text)) for id, (code, often, text) in entries[0]["checks"].items()}
 
     def run(self, target: str, checks: Sequence[tuple[str, float]], *, record: bool = False) -> Iterator[Ran]:
         """Run checks, each given with its scale, up to the first that fails, or all of them where they are recorded.
