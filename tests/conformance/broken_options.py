@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.conformance.breaking import BrokenChannel, BrokenConnector, breaks
 from tests.conformance.broken_wires import tampers
+from wsbridge.connectors._codecs import pieces
 from wsbridge.options import Compression, WebSocketOptions
 
 _OFFERS = re.compile(rb"(?i)(\r\nsec-websocket-extensions:)([^\r]*)")
@@ -156,6 +157,29 @@ class LosesWhatComesBehindALargeMessage(BrokenChannel):
         queue = self._queue
         if not (queue and len(queue[-1]) > 64 * 1024):
             super().feed(message)  # type: ignore[misc]
+
+
+@breaks("SEND-9")
+class LosesVeryLargeMessages(BrokenChannel):
+    __slots__ = ()
+
+    def feed(self: Any, message: str | bytes) -> None:
+        if len(message) < 20 * 1024 * 1024:
+            super().feed(message)  # type: ignore[misc]
+
+
+@breaks("FLOW-3")
+class BeginsAnewAfterEachFinalBlock(BrokenConnector):
+    """However many blocks of a message end an inflater, the next one is begun at once."""
+
+    async def start(self) -> None:
+        self.limit = pieces._MAX_RESTARTS
+        pieces._MAX_RESTARTS = 10**9
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        pieces._MAX_RESTARTS = self.limit
 
 
 def first_offer(tamper: Any, head: bytes) -> bytes:

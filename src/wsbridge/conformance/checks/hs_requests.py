@@ -191,6 +191,21 @@ async def far_over_it(bench: Bench) -> None:
         equal(await _status(served, _request(served, 10_000)), 101, "the status for one that is not too large")
 
 
+@check("HS-17", wire=True)
+async def in_pieces(bench: Bench) -> None:
+    """A head that comes piece by piece is measured as a whole: one of just the limit passes, a byte more gets 431."""
+    limit = 20_000
+    async with bench.serve(max_head_size=limit) as served:
+        for lines in (1, 40):
+            for size, status in ((limit, 101), (limit + 1, 431)):
+                request = _request(served, size, lines=lines)
+                async with served.raw() as peer:
+                    with contextlib.suppress(OSError, WireError):  # of a server that has seen enough
+                        await peer.send_apart(request[at : at + 700] for at in range(0, size, 700))
+                    answer = await peer.read_response()
+                equal(answer.status, status, f"the status for {size} bytes in {lines} lines")
+
+
 # ---- CLOSE-4 --------------------------------------------------------------------------------------------------------
 
 

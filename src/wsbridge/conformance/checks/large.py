@@ -17,12 +17,14 @@ from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client import Binary, Close, Opcode, Pong, Text, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.protocols import WebSocketChannel
 
 __all__: list[str] = []
 
 Limits: TypeAlias = dict[str, Any]  # by the names of their options: int or None
 
 NAME = "permessage-deflate"
+_HELD = 0.25  # seconds of processor time: far more than it takes to read a megabyte
 SIZES: tuple[int | None, ...] = (
     *(2**31 - 1, 2**31, 2**32 - 66, 2**32 - 2, 2**32 - 1, 2**32, 2**40),
     *(sys.maxsize - 1, sys.maxsize, sys.maxsize + 1, 2**70, None),
@@ -284,3 +286,54 @@ async def pinged_while_it_deflates(bench: Bench) -> None:
         true(Pong(b"meanwhile") in events, "the ping was not answered")
         true(Binary(data) in events, "the message did not come")
         equal(await sending, True, "the send")
+
+
+@check("SEND-9", needs=("compression",), stochastic=True, wire=True)
+async def reset_behind_a_large_message(bench: Bench) -> None:
+    """A large message that came whole before a reset is delivered, though a send finds out while it is inflated."""
+    large = bytes(32 << 20)
+
+    async def on_text(channel: WebSocketChannel, process: object, text: str) -> None:
+        await channel.send_text(text)
+        sending.add(asyncio.ensure_future(_sends_on(channel)))
+
+    sending = set[asyncio.Task[None]]()
+    options = bench.options(on_text=on_text, compression=True, max_binary_size=None)
+    raw = build_frame(Opcode.TEXT, b"read") + build_frame(Opcode.BINARY, deflated(large, level=9), rsv=4)
+    async with bench.serve(options) as served:
+        for number in range(1, 4):
+            async with served.peer(deflate=NAME) as peer:
+                true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+                await peer.send_raw(raw)  # at once, so that who has read the first has read the second
+                equal(await peer.receive_text(), "read", "the echo")
+                peer.drop()
+                reason = await bench.recorder.closed(number)
+            equal((reason.code, reason.initiator), (1006, "network"), "code and initiator")
+            sizes = [len(value) for value in bench.recorder.values("binary")]
+            equal(sizes, [len(large)] * number, "the sizes of the large messages, when on_close came")
+
+
+async def _sends_on(channel: WebSocketChannel) -> None:
+    """Send until a send is refused."""
+    while await channel.send_binary(b"more"):  # noqa: ASYNC110  (nothing but a send finds out)
+        await asyncio.sleep(0.001)
+
+
+# ---- FLOW-3 ---------------------------------------------------------------------------------------------------------
+
+
+@check("FLOW-3", needs=("compression",), stochastic=True)
+async def many_final_blocks(bench: Bench) -> None:
+    """A message of 200,000 blocks that each end an inflater holds the event loop up no more than any of its size."""
+    payload = b"\x01\x00\x00\xff\xff" * 200_000  # each is empty
+    options = bench.options(on_text=echo, compression=True)
+    async with bench.serve(options) as served, served.peer() as other, served.peer(deflate=NAME) as peer:
+        true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+        async with _turns() as turns:
+            await peer.send_frame(Opcode.BINARY, payload, rsv=4, mask=bytes(4))
+            await other.send_text("meanwhile")
+            equal(await other.receive_text(), "meanwhile", "the echo on another channel")
+            await peer.send_close(1000)
+            await peer.drain(timeout=bench.timeout)
+    longest = max(turns)
+    true(longest < _HELD, f"the event loop was held for {longest:.2f} s of processor time")
