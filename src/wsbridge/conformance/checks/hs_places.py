@@ -414,7 +414,7 @@ async def however_a_channel_ends(bench: Bench) -> None:
     await _ways_to_end(bench, _served_ways(bench), _ENDINGS)
 
 
-@check("HS-12", wire=True)
+@check("HS-12", wire=True, fixed=["cut"])
 async def however_a_peer_errs(bench: Bench) -> None:
     """A channel gives its place back after a violation, text that is not UTF-8, a message too big, and a timeout."""
     soon = 0.05 * bench.scale

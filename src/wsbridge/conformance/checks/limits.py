@@ -321,6 +321,7 @@ async def _refused_in_time(bench: Bench, opcode: Opcode, size: int, **limits: An
     async def wait(*arguments: object) -> None:
         await released.wait()
 
+    name = "text" if opcode == Opcode.TEXT else "binary"
     options = bench.options(on_text=wait, on_binary=wait, compression=True, **limits)
     payload = deflated(b"x" * size)
     for frames in ([payload], [payload[:2], payload[2:]]):
@@ -328,7 +329,7 @@ async def _refused_in_time(bench: Bench, opcode: Opcode, size: int, **limits: An
         async with bench.serve(options) as served, served.peer(deflate="permessage-deflate") as peer:
             channel = await bench.recorder.opened(number)
             await peer.send_frame(opcode, b"")
-            await bench.recorder.wait("text" if opcode == Opcode.TEXT else "binary", len(bench.recorder.values()) + 1)
+            await bench.recorder.wait(name, len(bench.recorder.values(name)) + 1)
             for index, frame in enumerate(frames):
                 kind = Opcode.CONTINUATION if index else opcode
                 await peer.send_frame(kind, frame, fin=frame is frames[-1], rsv=0 if index else 4)

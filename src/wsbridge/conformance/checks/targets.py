@@ -117,7 +117,7 @@ async def _parameters(bench: Bench, served: Served) -> None:
                 equal(told, expected, "route and parameters")
 
 
-@check("HS-2")
+@check("HS-2", fixed=["path", "served"])
 async def targets_to_the_letter(bench: Bench) -> None:
     """Path, raw path and query are those that were sent, whatever is encoded, doubled, empty or looks like a parent."""
     async with bench.serve(Application([("/{rest:path}", bench.options())])) as served:
