@@ -15,7 +15,17 @@ from typing import Any
 
 from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
-from wsbridge.conformance.checks import context, hs, hs_answers, hs_places, hs_refused, opening, opening_channel, recv
+from wsbridge.conformance.checks import (
+    context,
+    hs,
+    hs_answers,
+    hs_places,
+    hs_refused,
+    opening,
+    opening_channel,
+    recv,
+    stages,
+)
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
@@ -350,6 +360,7 @@ _ALSO_MOUNTED: Sequence[tuple[str, Sequence[Callable[[Bench], Awaitable[None]]]]
     ("OPEN-6", (opening.it_raises,)),
     ("OPEN-9", (opening_channel.the_end_is_noticed,)),
     ("CTX-3", (context.the_101_follows_the_leave_stages, context.a_leave_stage_that_raises)),
+    ("CTX-7", (stages.each_leaves_once, stages.each_leaves_once_when_a_peer_leaves)),
     ("RECV-1", (recv.texts_arrive_exactly,)),
     ("RECV-4", (recv.messages_before_a_loss_are_delivered,)),
 )
