@@ -18,6 +18,8 @@ Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._ai
   (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`fit`).
 - A control frame with RSV1 is taken for a deflated one, there is one limit for both kinds, and 2**32 - 1 is more than
   the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails after the 101: `Heads`.
+- What came after the request goes into the reader past whoever stands before it, and may end within a frame, so that
+  `Heads` would take the rest of that for a head (web_protocol.py, ``set_parser``): `WebSocket._post_start` takes it.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
@@ -93,8 +95,8 @@ _TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.p
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 
 _PRIVATE = {
-    "aiohttp.web:RequestHandler": "_close",
-    "aiohttp.web:WebSocketResponse": "_reader",
+    "aiohttp.web:RequestHandler": "_close _message_tail",
+    "aiohttp.web:WebSocketResponse": "_post_start _reader",
     "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
@@ -123,12 +125,16 @@ class _Channel(OnTransport, BaseChannel):
     native: WebSocket
     is_pulled = True
 
-    def opened(self, request: web.BaseRequest, writer: Any) -> None:
-        """Take the connection, when the 101 is written."""
-        assert request.transport is not None
+    def begin(self, request: web.BaseRequest, early: bytes) -> None:
+        """Take the connection, when the 101 is written; ``early`` has come after the request.
+
+        Raises:
+            ConnectionResetError: The peer has left.
+        """
+        if request.transport is None:
+            raise ConnectionResetError("the peer has left")
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
-        self._writer = writer
         self._send_frame = self.native.send_frame
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
@@ -143,6 +149,12 @@ class _Channel(OnTransport, BaseChannel):
         if self._deflates or not is_native(self._options):
             self._heads = Heads(watch.data_received, self._options, deflates=self._deflates)
             watch.pass_to(self._heads)
+        if early:
+            watch.data_received(early)
+
+    def opened(self, writer: Any) -> None:
+        """Take what writes, when that is ready."""
+        self._writer = writer
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
@@ -430,14 +442,14 @@ async def _answer(
     try:
         if isinstance(native.protocol, _Protocol):
             connector.upgraded(native.protocol)
-        writer = await ws.prepare(fit(native, request, channel))
-        channel.opened(native, writer)
+        ws.begun = partial(channel.begin, native)
+        channel.opened(await ws.prepare(fit(native, request, channel)))
     except BaseException as exc:
         channel.abandon()
         if isinstance(exc, OSError):
             return ws  # the peer has left, which aiohttp finds out again when it finishes the response
         raise
-    del handle, request, source, outcome, headers, writer, request_options  # not for the life of the channel
+    del handle, request, source, outcome, headers, request_options  # not for the life of the channel
     await channel.run()
     return ws
 
