@@ -41,7 +41,7 @@ class LeavesTwiceWhenFull(_Again):
 @breaks("CTX-7")
 class LeavesTwiceAtAStop(_Again):
     def is_due(self, outcome: Any) -> bool:
-        return self.is_stopping
+        return bool(self.is_stopping)
 
 
 @breaks("CTX-7")

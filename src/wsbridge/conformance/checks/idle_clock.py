@@ -123,8 +123,7 @@ async def the_whole_time_after_a_callback(bench: Bench) -> None:
 
     names = ("on_open", "on_text", "on_binary")
     routes = [
-        (f"/{name}", bench.bare_options(**{name: runs(f"/{name}")}, idle_timeout=_IDLE * bench.scale))  # type: ignore[arg-type]
-        for name in names
+        (f"/{name}", bench.bare_options(**{name: runs(f"/{name}")}, idle_timeout=_IDLE * bench.scale)) for name in names
     ]
     async with bench.serve(Application(routes)) as served:
         await _all({name: ends_in_time(f"/{name}") for name in names})

@@ -17,6 +17,7 @@ from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
 from wsbridge.conformance.checks import (
     context,
+    early_bytes,
     hs,
     hs_answers,
     hs_places,
@@ -353,6 +354,8 @@ _ALSO_MOUNTED: Sequence[tuple[str, Sequence[Callable[[Bench], Awaitable[None]]]]
     ("HS-9", (hs_answers.an_exception_is_500,)),
     ("HS-11", (hs_answers.messages_behind_the_request, hs_answers.they_are_delivered_after_on_open)),
     ("HS-11", (hs_answers.many_bytes_behind_the_request, hs_answers.violations_behind_the_request)),
+    ("HS-11", (early_bytes.whatever_stands_behind_the_request,)),
+    ("HS-11", (early_bytes.whatever_stands_behind_the_request_of_a_slow_chain,)),
     ("HS-12", (hs_places.however_a_handshake_ends, hs_places.however_a_channel_ends)),
     ("OPEN-1", (opening.its_result_goes_to_all,)),
     ("OPEN-3", (opening.messages_wait_for_on_open,)),

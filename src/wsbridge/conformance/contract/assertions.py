@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator
 
 __all__ = ["CheckFailed", "Variants", "equal", "fail", "true", "variants"]
 
-_TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
+_PATIENCE = 8.0  # seconds in variants that failed, after which no other is tried: the check has a limit, too
 
 
 class CheckFailed(AssertionError):
@@ -53,6 +54,7 @@ class Variants:
     def __init__(self) -> None:
         self._failed: list[Exception] = []
         self._messages: list[str] = []
+        self._spent = 0.0
 
     @contextlib.contextmanager
     def __call__(self, what: str = "") -> Generator[None]:
@@ -61,13 +63,15 @@ class Variants:
         Args:
             what: Stands in front of its failure, if that does not tell by itself which variant it is.
 
-        After too many that ran into a timeout the rest is not tried.
+        Where those that failed have taken too long the rest is not tried.
         """
+        began = time.monotonic()
         try:
             yield
         except Exception as exc:
             self.note(exc, what)
-            if sum(isinstance(failure, TimeoutError) for failure in self._failed) >= _TIMEOUTS:
+            self._spent += time.monotonic() - began
+            if self._spent > _PATIENCE:
                 self._messages.append("what would have followed was not tried")
                 raise _Enough from exc
 
