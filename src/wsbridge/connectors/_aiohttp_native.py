@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +21,19 @@ _SUBPROTOCOL = "Sec-WebSocket-Protocol"
 
 
 class WebSocket(web.WebSocketResponse):
-    """A response whose close handshake is left to the channel."""
+    """A response whose close handshake is left to the channel, and whose first bytes are."""
+
+    begun: Callable[[bytes], None]
+    """Called when aiohttp's reader is there, with what came after the request: it may end within a frame, and what
+    follows frames must follow these, too."""
+
+    def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
+        connection = request.protocol
+        early, connection._message_tail = connection._message_tail, b""
+        super()._post_start(request, protocol, writer)
+        begun = self.begun
+        del self.begun  # which holds the request
+        begun(early)
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
         return True

@@ -18,6 +18,8 @@ Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._ai
   (_websocket/helpers.py): aiohttp finds one offer, made of what the core has agreed on (`fit`).
 - A control frame with RSV1 is taken for a deflated one, there is one limit for both kinds, and 2**32 - 1 is more than
   the compiled reader takes (reader_c.pxd, ``_max_msg_size``), which fails after the 101: `follow_heads`.
+- What came after the request goes into the reader past whoever stands before it, and may end within a frame, so that
+  `Heads` would take the rest of that for a head (web_protocol.py, ``set_parser``): `WebSocket._post_start` takes it.
 - Close codes 1006 and those over 4999 are taken for valid: they are checked here.
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
@@ -94,8 +96,8 @@ _TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.p
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 
 _PRIVATE = {
-    "aiohttp.web:RequestHandler": "_close",
-    "aiohttp.web:WebSocketResponse": "_reader _writer",
+    "aiohttp.web:RequestHandler": "_close _message_tail",
+    "aiohttp.web:WebSocketResponse": "_post_start _reader _writer",
     "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
@@ -123,15 +125,16 @@ class _Channel(OnTransport, BaseChannel):
     native: WebSocket
     is_pulled = True
 
-    def opened(self, request: web.BaseRequest) -> None:
-        """Take the connection, when the 101 is written."""
-        assert request.transport is not None
+    def begin(self, request: web.BaseRequest, early: bytes) -> None:
+        """Take the connection, when the 101 is written; ``early`` has come after the request.
+
+        Raises:
+            ConnectionResetError: The peer has left.
+        """
+        if request.transport is None:
+            raise ConnectionResetError("the peer has left")
         self._transport: asyncio.Transport = request.transport
         self._protocol = request.protocol
-        if self._transport.get_extra_info("ssl_object") is not None:
-            writer = self.native._writer
-            assert writer is not None
-            writer.transport = TlsWriting(self._transport)  # type: ignore[assignment]  # as far as it is used
         self._send_frame = self.native.send_frame
         self._deflates = bool(self.native.compress)
         self._held: WSMessage | None = None
@@ -145,6 +148,15 @@ class _Channel(OnTransport, BaseChannel):
         self._heads = follow_heads(watch.data_received, self._options, deflates=self._deflates)
         if self._heads is not None:
             watch.pass_to(self._heads)
+        if early:
+            watch.data_received(early)
+
+    def opened(self) -> None:
+        """Have what writes, which is ready by now, see a loss below TLS."""
+        if self._transport.get_extra_info("ssl_object") is not None:
+            writer = self.native._writer
+            assert writer is not None
+            writer.transport = TlsWriting(self._transport)  # type: ignore[assignment]  # as far as it is used
 
     def half_closed(self) -> None:
         """Cut the connection when what came is delivered: asyncio would wait until the peer has read what is unsent."""
@@ -432,8 +444,9 @@ async def _answer(
     try:
         if isinstance(native.protocol, _Protocol):
             connector.upgraded(native.protocol)
+        ws.begun = partial(channel.begin, native)
         await ws.prepare(fit(native, request, channel))
-        channel.opened(native)
+        channel.opened()
     except BaseException as exc:
         channel.abandon()
         if isinstance(exc, OSError):

@@ -16,7 +16,7 @@ from wsbridge.conformance.contract import check, true, variants
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.protocols import Feature
 
-__all__: list[str] = []
+__all__ = ["mixed"]
 
 _SIZES = (3, 300, 70_000)  # bytes: for each length of a head
 _LETTERS = random.Random(9).randbytes(40_000).hex()  # nothing to speak of repeats in it
@@ -56,7 +56,7 @@ def _heads(size: int, *, deflate: bool) -> Iterator[tuple[bytes, bytes, Message]
         yield first + build_frame(Opcode.PING, b"amid"), build_frame(Opcode.CONTINUATION, payload[1:]), message
 
 
-def _mixed(count: int, *, deflate: bool) -> tuple[bytes, list[Message]]:
+def mixed(count: int, *, deflate: bool) -> tuple[bytes, list[Message]]:
     """Return many frames in one piece, and the messages that they make."""
     frames: list[bytes] = []
     messages: list[Message] = []
@@ -122,7 +122,7 @@ async def _in_single_bytes(bench: Bench, peer: WirePeer, deflate: bool) -> None:
 
 async def _behind_others(bench: Bench, peer: WirePeer, deflate: bool) -> None:
     for count in (1, 80):
-        many, messages = _mixed(count, deflate=deflate)
+        many, messages = mixed(count, deflate=deflate)
         for size in _SIZES:
             for before, frame, message in list(_heads(size, deflate=deflate))[1:4:2]:
                 for cut in range(1, 15 if size > 65535 else 9 if size > 125 else 7, 1 + count // 20):
@@ -137,7 +137,7 @@ async def _behind_others(bench: Bench, peer: WirePeer, deflate: bool) -> None:
 async def _of_any_size(bench: Bench, peer: WirePeer, deflate: bool) -> None:
     for power in (11, 12, 13, 15, 16):  # where servers cut what they read
         for size in range((1 << power) - 1, (1 << power) + 3):
-            many, messages = _mixed(size // 220 + 20, deflate=deflate)
+            many, messages = mixed(size // 220 + 20, deflate=deflate)
             true(len(many) > size, f"this check has no {size} bytes to send")
             await peer.send_apart([many[:size], many[size:]])
             await _delivered(bench, messages, f"the last, of which {size} bytes came at once")

@@ -15,7 +15,18 @@ from typing import Any
 
 from wsbridge._channel.clock import Clock
 from wsbridge.application import Application
-from wsbridge.conformance.checks import context, hs, hs_answers, hs_places, hs_refused, opening, opening_channel, recv
+from wsbridge.conformance.checks import (
+    context,
+    early_bytes,
+    hs,
+    hs_answers,
+    hs_places,
+    hs_refused,
+    opening,
+    opening_channel,
+    recv,
+    stages,
+)
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.client import Closed, HttpResponse, Ping
 from wsbridge.conformance.contract import check, equal, true
@@ -317,6 +328,8 @@ _ALSO_MOUNTED: Sequence[tuple[str, Sequence[Callable[[Bench], Awaitable[None]]]]
     ("HS-9", (hs_answers.an_exception_is_500,)),
     ("HS-11", (hs_answers.messages_behind_the_request, hs_answers.they_are_delivered_after_on_open)),
     ("HS-11", (hs_answers.many_bytes_behind_the_request, hs_answers.violations_behind_the_request)),
+    ("HS-11", (early_bytes.whatever_stands_behind_the_request,)),
+    ("HS-11", (early_bytes.whatever_stands_behind_the_request_of_a_slow_chain,)),
     ("HS-12", (hs_places.however_a_handshake_ends, hs_places.however_a_channel_ends)),
     ("OPEN-1", (opening.its_result_goes_to_all,)),
     ("OPEN-3", (opening.messages_wait_for_on_open,)),
@@ -324,6 +337,7 @@ _ALSO_MOUNTED: Sequence[tuple[str, Sequence[Callable[[Bench], Awaitable[None]]]]
     ("OPEN-6", (opening.it_raises,)),
     ("OPEN-9", (opening_channel.the_end_is_noticed,)),
     ("CTX-3", (context.the_101_follows_the_leave_stages, context.a_leave_stage_that_raises)),
+    ("CTX-7", (stages.each_leaves_once, stages.each_leaves_once_when_a_peer_leaves)),
     ("RECV-1", (recv.texts_arrive_exactly,)),
     ("RECV-4", (recv.messages_before_a_loss_are_delivered,)),
 )

@@ -76,8 +76,8 @@ async def _to_the_letter(bench: Bench, served: Served, root: str = "") -> None:
         for query in _QUERIES:
             with variant(f"the query {query!r}"):
                 request = await _request(bench, served, "/x" if query is None else f"/x?{query}")
-                raw = (request.raw_path, request.query_string)
-                equal(raw, (f"{served.path}/x", (query or "").encode()), "raw path and query")
+                got = (request.raw_path, request.query_string)
+                equal(got, (f"{served.path}/x", (query or "").encode()), "raw path and query")
 
 
 _PARAMETERS: Mapping[str, tuple[str, dict[str, str]] | None] = {

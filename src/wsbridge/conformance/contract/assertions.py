@@ -11,7 +11,7 @@ __all__ = ["CheckFailed", "Variants", "difference", "equal", "fail", "true", "va
 
 _WHOLE = 70  # characters of a value that a reader compares at a glance
 _AROUND = 20  # items of a text, or of bytes, that are shown before the place where two values differ
-_TIMEOUTS = 3  # after so many variants that ran into a timeout the others are not tried: the check has a limit, too
+_PATIENCE = 8.0  # seconds in variants that failed, after which no other is tried: the check has a limit, too
 
 
 class CheckFailed(AssertionError):
@@ -70,6 +70,7 @@ class Variants:
     def __init__(self) -> None:
         self._failed: list[Exception] = []
         self._messages: list[str] = []
+        self._spent = 0.0
 
     @contextlib.contextmanager
     def __call__(self, what: str = "") -> Generator[None]:
@@ -78,13 +79,15 @@ class Variants:
         Args:
             what: Stands in front of its failure, if that does not tell by itself which variant it is.
 
-        After too many that ran into a timeout the rest is not tried.
+        Where those that failed have taken too long the rest is not tried.
         """
+        began = time.monotonic()
         try:
             yield
         except Exception as exc:
             self.note(exc, what)
-            if sum(isinstance(failure, TimeoutError) for failure in self._failed) >= _TIMEOUTS:
+            self._spent += time.monotonic() - began
+            if self._spent > _PATIENCE:
                 self._messages.append("what would have followed was not tried")
                 raise _Enough from exc
 

@@ -52,6 +52,14 @@ CONTEXT_RULES: tuple[Rule, ...] = (
         though nobody cancelled the handshake is a failure like any other, for the error stages and for HS-9.""",
     ),
     rule(
+        "CTX-7",
+        sentence="""Each interceptor that has entered leaves once, in reverse, by its leave stage or by its error stage,
+        whichever way the handshake ends.""",
+        text="""That holds where a stage raises, answers or takes an exception, where the request is refused or its peer
+        leaves, and at a stop. One whose own enter stage raises leaves by its error stage; one whose leave stage raises
+        has left by that.""",
+    ),
+    rule(
         "CONN-1",
         kind="library",
         sentence="""`start_ws_connection` returns a `WebSocketConnection`, a queue that sends its messages one after

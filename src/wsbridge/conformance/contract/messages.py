@@ -218,7 +218,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         text="""It comes upon a local close when `close` is called, upon an exception when it is raised, and upon the
         peer's close, a violation and the loss of the connection when the connector learns that the server has read
         them, whatever messages from before that wait to be delivered. What `close` and an exception do then is no more
-        than that no further message is delivered. When two closes cross, the local one wins if `close` was called
+        than that no further message is delivered. No other channel has anything of it, neither one
+        beside it nor one after it. When two closes cross, the local one wins if `close` was called
         first; the peer may get to see either frame.""",
         stochastic=True,
     ),
