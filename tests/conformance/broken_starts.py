@@ -78,3 +78,20 @@ class ClosesWhatItIsGiven(BrokenConnector):
         await super().stop()
         for sock in self.sockets:
             sock.close()
+
+
+@breaks("STOP-6")
+class KeepsTheLifespanOfAFailedStart(BrokenConnector):
+    """A lifespan is left by `stop` alone."""
+
+    async def start(self) -> None:
+        lifespan: Any = self._lifespan
+        leave, lifespan.leave = lifespan.leave, _nothing
+        try:
+            await super().start()
+        finally:
+            lifespan.leave = leave
+
+
+async def _nothing(patience: float) -> None:
+    """Leave nothing."""

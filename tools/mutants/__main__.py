@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(cache / "found.jsonl")
     if not options.survivors:
         _run(options, texts, [mutant for mutant in chosen if not exceptions.of(mutant)], cache, store)
+    if options.unreached:
+        return 0
     states = {mutant: _state(mutant, exceptions, store.get(mutant)) for mutant in chosen}
     _tell_survivors(states, store)
     found = [
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of checks that a mutant is shown to; by default {PATIENCE:g}, with --all no limit",
     )
     parser.add_argument("--survivors", action="store_true", help="run nothing: tell what is known")
+    parser.add_argument("--unreached", action="store_true", help="run no mutants: list those that no check reaches")
     parser.add_argument("--write", action="store_true", help=f"write {DOCS.as_posix()}")
     return parser
 
@@ -178,6 +181,14 @@ def _run(
 
         reaches = _each(copies, options.jobs, options.target or TARGETS, recorded)
         killer = Killer(texts, reaches, store, patience=_patience(options))
+        if options.unreached:
+            unreached = [mutant for mutant in mutants if not killer.is_reached(mutant)]
+            for place in dict.fromkeys(
+                f"{one.file}:{one.lines[0]} {one.function}\n    {one.line}" for one in unreached
+            ):
+                print(place)
+            print(f"{len(unreached)} of {len(mutants)} mutants are in lines that no check runs")
+            return
         lock, done, started = threading.Lock(), 0, time.monotonic()
 
         def judged(copy: Copy, mutant: Mutant) -> Found:

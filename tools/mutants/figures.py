@@ -144,7 +144,8 @@ is a *mutant*: a copy in which a `<` has become `<=`, a condition is always true
 
 `tox run -e mutants` takes a sample of both groups, `tox run -e mutants -- --all` every mutant, for a night; what is
 found is kept in `.mutants/`, so that a run goes on where another ended. `--file 'connectors/aiohttp.py'` takes one
-file, `--survivors` lists what is left of what is known, and `--write` writes this page.
+file, `--survivors` lists what is left of what is known, `--all --unreached` the lines that no check runs, which takes
+no more than to run the suite once, and `--write` writes this page.
 
 ## By file
 

@@ -117,6 +117,10 @@ class Killer:
         self._store.put(found)
         return found
 
+    def is_reached(self, mutant: Mutant) -> bool:
+        """Tell whether any check runs what a mutant changes."""
+        return bool(self._candidates(mutant))
+
     def _is_current(self, found: Found) -> bool:
         """Tell whether what killed a mutant is still there."""
         return found.check == "import" or any(

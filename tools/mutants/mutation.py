@@ -103,7 +103,8 @@ _OPERATED: dict[type[ast.operator], type[ast.operator]] = {
 }
 _SKIPPED_DECORATORS = {"overload", "abstractmethod"}
 _SKIPPED_NAMES = {"__all__", "__slots__", "__match_args__"}
-_TYPES = {"TypeVar", "ParamSpec", "NewType", "NamedTuple", "Literal", "cast"}
+_TYPES = {"TypeVar", "ParamSpec", "NewType", "NamedTuple"}
+_GENERICS = {"Literal", "Callable", "Awaitable", "Sequence", "Mapping", "WebSocketOptions", "dict", "tuple", "type"}
 _OTHER_SYSTEMS = ("sys.version_info", "sys.platform", "TYPE_CHECKING")
 
 
@@ -284,8 +285,20 @@ def _is_left_alone(node: ast.stmt) -> bool:
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
                 return True
             value = node.value
-            is_type = isinstance(value, ast.Call | ast.Subscript) and _name_of(value) in _TYPES - {"cast"}
-            return is_type or bool(_SKIPPED_NAMES & set(_targets(node)))
+            return (value is not None and _is_type(value)) or bool(_SKIPPED_NAMES & set(_targets(node)))
+        case _:
+            return False
+
+
+def _is_type(value: ast.expr) -> bool:
+    """Tell whether an expression is a type, or makes one."""
+    match value:
+        case ast.Call() | ast.Subscript():
+            return _name_of(value) in (_TYPES if isinstance(value, ast.Call) else _GENERICS)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _is_type(left) or _is_type(right)
+        case ast.Name(id=name):
+            return name in ("str", "bytes", "int", "float")
         case _:
             return False
 
@@ -329,7 +342,7 @@ def _parts(node: ast.expr) -> Iterator[ast.expr]:
     if isinstance(node, ast.JoinedStr):
         return  # texts, and what is shown in them
     yield node
-    a_type = node.args[0] if isinstance(node, ast.Call) and node.args and _name_of(node) in _TYPES else None
+    a_type = node.args[0] if isinstance(node, ast.Call) and node.args and _name_of(node) == "cast" else None
     for part in ast.iter_child_nodes(node):
         if isinstance(part, ast.expr) and part is not a_type:
             yield from _parts(part)

@@ -68,6 +68,8 @@ async def forms_of_an_address(bench: Bench) -> None:
             "[2001:db8::7]": ("2001:db8::7", 0),
             "[2001:db8::7]:443": ("2001:db8::7", 443),
             "::ffff:203.0.113.9": PEER,
+            "fe80::1%eth0": ("fe80::1%eth0", 0),
+            "[fe80::1%eth0.7]:65535": ("fe80::1%eth0.7", 65535),
             "203.0.113.9, 10.0.0.3:8080, ::ffff:10.0.0.4": PEER,
         }
         await _hold(bench, served, [(_for(value), ("ws", remote)) for value, remote in cases.items()])
@@ -77,6 +79,7 @@ async def forms_of_an_address(bench: Bench) -> None:
 async def a_hop_that_is_no_address(bench: Bench) -> None:
     """Where the last hop is not an address the remote address is None, and not the proxy's."""
     hops = ["unknown", "_hidden", "198.51.100.1, unknown", '""', "203.0.113.9:99999", "localhost", "[203.0.113.9"]
+    hops += ["203.0.113.9:65536", "[203.0.113.9]", "fe80::1%", "fe80::1%a/b", f"fe80::1%{'z' * 33}", "fe80::1%a b"]
     async with bench.serve(trusted_proxies=TRUSTED) as served:
         await _hold(bench, served, [(_for(hop), ("ws", None)) for hop in hops])
 

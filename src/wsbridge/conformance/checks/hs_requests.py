@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -87,6 +88,20 @@ async def nobody_answers_it(bench: Bench) -> None:
         async with served.peer(headers=[("Content-Length", "0")]):  # that is not a body
             await bench.recorder.wait("open")
     equal(bench.recorder.kinds().count("open"), 1, "how often on_open ran")
+
+
+@check("HS-16", wire=True)
+async def a_body_that_takes_its_time(bench: Bench) -> None:
+    """A peer that sends its body for a while and reads only then gets the whole answer, and is not reset before."""
+    async with _answering(bench) as served:
+        plain = {"method": "POST", "headers": [("Content-Length", "10000000")], "replace": _PLAIN}
+        for target, status in (("/polling", 200), ("/nowhere", 404)):
+            async with served.raw() as peer:
+                await peer.request(handshake(served, target, **plain).encode())
+                for _ in range(5):
+                    await asyncio.sleep(0.1)  # in which a server may give up and reset it
+                    await peer.send_raw(bytes(10_000))
+                equal((await peer.read_response()).status, status, f"the status for {target}")
 
 
 @check("HS-16")

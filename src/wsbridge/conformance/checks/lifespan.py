@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
 from wsbridge.application import Application
 from wsbridge.close import CloseReason
@@ -123,3 +123,27 @@ async def lifespan_of_what_is_mounted(bench: Bench) -> None:
         async with mounted(bench, app):
             pass
         raise CheckFailed("it was mounted")
+
+
+@check("STOP-6")
+async def a_server_that_cannot_start(bench: Bench) -> None:
+    """What the server raises as it starts, start() raises, when the lifespan is left; and another start may follow."""
+    failures = [OSError("no server"), None]
+
+    async def starts(connector: Any, sockets: Any) -> None:
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        await kind._start(connector, sockets)
+
+    kind = bench.connector
+    failing: Any = type("Failing", (kind,), {"_start": starts})
+    app = Application([("/", bench.options())], lifespan=_logged(bench))
+    connector = failing(app, shutdown_timeout=2 * bench.scale)
+    await _raised(bench, connector.start(), "start()", cast("Exception", failures[0]))
+    equal(bench.recorder.kinds(), ["enter", "leave"], "what had happened when start() raised")
+    equal(list(connector.addresses), [], "the addresses after it")
+    async with connector:
+        async with bench.served(connector).peer():
+            await bench.recorder.opened()
+        equal(bench.recorder.kinds()[2:4], ["enter", "open"], "what happens at the next start")
+    equal(bench.recorder.kinds()[-1], "leave", "what happens last")
