@@ -192,7 +192,7 @@ class RunsErrorStagesAgain(BrokenConnector):
 
 # ---- what is read early ---------------------------------------------------------------------------------------------
 
-plants("early", "the delivery of|the messages delivered|how many messages were delivered")(
+plants("early", "the delivery of|the messages delivered|how many messages were|was not ended by the server")(
     LosesWhatComesBehindTheRequest
 )
 

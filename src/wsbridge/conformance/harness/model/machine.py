@@ -214,9 +214,10 @@ class Machine(RuleBasedStateMachine):
             if self.target.hides_violations:
                 line.finish(End(1005, "", "peer"))
                 line.ended_by(End(1006, "", "network"))  # the empty close may not have come in front of the end
-                line.peer_close = 1005, None
+                line.answer = 1005, None
             else:
                 line.finish(End(code, None, "local"))
+                line.answer = code, None
             await line.write(lambda: line.peer.send_frame(opcode, payload, rsv=rsv))
 
         self._step(f"{line.name} sends {what}", violate())
