@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from wsbridge.options import Compression
 
 __all__ = [
+    "AT_LIMITS",
     "CLOSES",
     "LIMIT",
     "MESSAGES",
@@ -266,6 +267,12 @@ _KINDS: tuple[Kind, ...] = ("text", "binary")
 _FILLS: tuple[Fill, ...] = ("x", "noise", "\xe9")
 
 MESSAGES: Final = st.builds(Message, kind=st.sampled_from(_KINDS), size=_SIZES, fill=st.sampled_from(_FILLS))
+
+
+AT_LIMITS: Final = st.builds(
+    Message, kind=st.sampled_from(_KINDS), size=st.sampled_from([LIMIT, LIMIT, OVER]), fill=st.sampled_from(_FILLS)
+)
+"""Messages that are as large as they may be, or one byte larger."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class _Seen:
     """What the application of one channel has seen and done."""
 
     messages: list[str | bytes] = field(default_factory=list[str | bytes])
+    begun: list[str | bytes] = field(default_factory=list[str | bytes])  # what it has begun to send
     sent: list[str | bytes] = field(default_factory=list[str | bytes])  # for which a send returned True
     handled: int = 0  # messages, echoes included
     refused: int = 0  # sends that were answered with False
@@ -140,7 +141,7 @@ class Line:
         self.half_closed = False
         self.has_oversized = False  # the peer has sent what is too large
         self.answers_close = opening.answers_close
-        self.peer_close: tuple[int, str | None] | None = None  # what the peer's close frame says, if it sent one
+        self.answer: tuple[int, str | None] | None = None  # the close frame that answers the last that the peer sent
         self.delivered_at_close: int | None = None  # how many messages were delivered when `close` was called
         self.is_judged = False
         self.active_at: list[float] = []  # when a send began that has returned True
@@ -261,6 +262,7 @@ class Line:
         async with self._sending:  # so that there is one order, of echoes and all else
             assert self.channel is not None
             began = time.monotonic()
+            self.seen.begun.append(message)
             before = bool(self.ends) or self.may_be_idle
             if self.stream is not None:
                 try:
@@ -343,13 +345,17 @@ class Line:
 
     def account(self, kind: Literal["text", "binary"], content: str | bytes) -> None:
         """Take it that the peer sends a message."""
-        if self.has_finished:
-            return
         limit = self.setup.limits[0 if kind == "text" else 1]
         size = len(content.encode()) if isinstance(content, str) else len(content)
-        if limit is not None and size > limit:
+        is_oversized = limit is not None and size > limit
+        if is_oversized:
+            self.plan.is_open = self.plan.can_end = False
+        if self.has_finished:
+            return
+        if is_oversized:
             self.finish(End(1009, None, "local"))
             self.has_oversized = True
+            self.answer = 1009, None
         elif self.known() is None:
             self.sent.append(content)
 
@@ -403,7 +409,7 @@ class Line:
         """Send a close frame."""
         end = End(1005 if code is None else code, self.play.told_text(text), "peer")
         if not self.has_finished:
-            self.peer_close = end.code, None if self.play.target.loses_close_text else end.text
+            self.answer = end.code, None if self.play.target.loses_close_text else end.text
         self.finish(end)
         self.has_closed = True
         await self.write(lambda: self.peer.send_close(code, text))
@@ -411,6 +417,8 @@ class Line:
     async def peer_half_closes(self) -> None:
         """End the sending side alone, after all that was begun."""
         self.finish(End(1006, "", "network"))
+        if self.play.target.hides_violations:  # whose empty close is told from a loss by what the connection looks like
+            self.ended_by(End(1006, "", "network"))
         self.half_closed = True
         self.plan.can_send = False
         await self.write(lambda: self.peer.half_close())

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from hypothesis import assume
@@ -17,6 +18,7 @@ from wsbridge.conformance.client import Opcode
 from wsbridge.conformance.contract import CheckFailed, equal
 from wsbridge.conformance.harness.bench import Bench, open_what_stays, watched
 from wsbridge.conformance.harness.model.drawn import (
+    AT_LIMITS,
     CLOSES,
     MESSAGES,
     OPENINGS,
@@ -91,6 +93,7 @@ class Machine(RuleBasedStateMachine):
         self.now: dict[int, Line] = {}  # the channel of each of the two peers, ended or not
         self.play: Play
         self._failed = False
+        self._last_opened = 0
         self._left: list[str] = []
         self._closing = contextlib.ExitStack()
         self._found = self._closing.enter_context(watched(self.bench))
@@ -143,16 +146,25 @@ class Machine(RuleBasedStateMachine):
             if former is not None:
                 await judge(former)
             line = self.now[number] = self.play.line(f"peer {number}", opening)
+            self._last_opened = number
             await self.play.open(line)
 
         words = "opens a channel" if former is None else "opens another channel, when the former one has ended,"
         self._step(f"peer {number} {words} at {opening}", open())
 
-    @precondition(lambda self: any(number not in self.now or not self.now[number].plan.is_open for number in _NUMBERS))
-    @rule(opening=OPENINGS, data=st.data())
-    def opens(self, opening: Opening, data: Any) -> None:
-        free = [number for number in _NUMBERS if number not in self.now or not self.now[number].plan.is_open]
-        self._open(data.draw(st.sampled_from(free)), opening)
+    def _free(self) -> list[int]:
+        return [number for number in _NUMBERS if number not in self.now or not self.now[number].plan.is_open]
+
+    @precondition(lambda self: bool(self._free()))
+    @rule(opening=OPENINGS, number=st.runner().flatmap(lambda machine: st.sampled_from(machine._free())))
+    def opens(self, opening: Opening, number: int) -> None:
+        self._open(number, opening)
+
+    @precondition(lambda self: self.play.setup.idle and bool(self._free()))
+    @rule(opening=OPENINGS)
+    def opens_slowly(self, opening: Opening) -> None:
+        self._open(self._free()[0], replace(opening, held=True))
+        self.callbacks_take_time(self.now[self._last_opened])
 
     @precondition(_any("is there"))
     @rule(line=_one_of("is there"))
@@ -188,16 +200,19 @@ class Machine(RuleBasedStateMachine):
 
         self._step(f"{line.name} sends {count} binary messages of {size} bytes", flood())
 
-    @precondition(_any("can send"))
-    @rule(line=_one_of("can send"), payload=PAYLOADS)
-    def peer_pings(self, line: Line, payload: bytes) -> None:
-        self._step(f"{line.name} pings with {len(payload)} bytes", line.peer_pings(payload))
+    @precondition(_any("is open"))
+    @rule(line=_one_of("is open"), message=AT_LIMITS, shipment=SHIPMENTS)
+    def peer_sends_at_a_limit(self, line: Line, message: Message, shipment: Shipment) -> None:
+        self._step(f"{line.name} sends a {message}{shipment}", line.peer_sends(message, shipment))
 
     @precondition(_any("can send"))
-    @rule(line=_one_of("can send"), payload=PAYLOADS)
-    def peer_pongs(self, line: Line, payload: bytes) -> None:
-        pong = line.write(lambda: line.peer.pong(payload))
-        self._step(f"{line.name} sends a pong that answers nothing", pong)
+    @rule(line=_one_of("can send"), payload=PAYLOADS, is_pong=st.sampled_from([False, False, True]))
+    def peer_pings(self, line: Line, payload: bytes, is_pong: bool) -> None:
+        if is_pong:
+            pong = line.write(lambda: line.peer.pong(payload))
+            self._step(f"{line.name} sends a pong that answers nothing", pong)
+        else:
+            self._step(f"{line.name} pings with {len(payload)} bytes", line.peer_pings(payload))
 
     @precondition(_any("can end"))
     @rule(line=_one_of("can end"), close=CLOSES, is_empty=st.sampled_from([False, False, True]))
@@ -214,9 +229,10 @@ class Machine(RuleBasedStateMachine):
             if self.target.hides_violations:
                 line.finish(End(1005, "", "peer"))
                 line.ended_by(End(1006, "", "network"))  # the empty close may not have come in front of the end
-                line.peer_close = 1005, None
+                line.answer = 1005, None
             else:
                 line.finish(End(code, None, "local"))
+                line.answer = code, None
             await line.write(lambda: line.peer.send_frame(opcode, payload, rsv=rsv))
 
         self._step(f"{line.name} sends {what}", violate())
