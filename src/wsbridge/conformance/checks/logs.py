@@ -175,7 +175,7 @@ async def an_ordinary_channel(bench: Bench) -> None:
             true(not any("secret" in record.getMessage() for record in records), "the query stands in the log")
 
 
-@check("LOG-2")
+@check("LOG-2", fixed=["path", "served"])
 async def paths_are_cut(bench: Bench) -> None:
     """A path that is long, or has control characters in it, stands cut and escaped in what is logged of a failure."""
 
