@@ -69,7 +69,7 @@ def explained(result: CheckResult, target: SuiteResult | None = None) -> Failure
         ("got", result.actual),
         ("differs", result.difference),
         ("often", result.hint),
-        ("alone", "" if target is None else f"wsbridge conformance {target.target.name} {result.arguments}"),
+        ("alone", f"wsbridge conformance {'TARGET' if target is None else target.target.name} {result.arguments}"),
     ]
     entries, earlier = excerpt(result.wire.get(result.connection, []))
     return Failure(
