@@ -16,6 +16,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     violations,
     sending,
     sending_order,
+    after_the_end,
     closing,
     closing_reasons,
     closing_apart,
@@ -56,6 +57,7 @@ from wsbridge.conformance.contract.registration import registered
 
 __all__ = [
     "accepting",
+    "after_the_end",
     "all_checks",
     "closing",
     "closing_apart",
