@@ -17,6 +17,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     violations,
     sending,
     sending_order,
+    after_the_end,
     closing,
     closing_reasons,
     closing_apart,
@@ -26,6 +27,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     timeouts,
     idle_clock,
     flow,
+    resuming,
     fairness,
     starting,
     accepting,
@@ -56,6 +58,7 @@ from wsbridge.conformance.contract.registration import registered
 
 __all__ = [
     "accepting",
+    "after_the_end",
     "all_checks",
     "closing",
     "closing_apart",
@@ -91,6 +94,7 @@ __all__ = [
     "opening",
     "opening_channel",
     "recv",
+    "resuming",
     "sending",
     "sending_order",
     "sockets_given",

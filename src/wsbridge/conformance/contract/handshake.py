@@ -97,7 +97,7 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         "HS-7",
         sentence="An interceptor that sets a `Response` has answered the request.",
         text="""The chain goes no further, no callback runs, and the peer gets that status, those headers, each line of
-        a repeated one, and that body.""",
+        a repeated one, and that body. A handshake that is not let in gets one answer, and nothing after it.""",
     ),
     rule(
         "HS-8",
@@ -120,7 +120,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""What a peer sends right after its request, without waiting for the 101, is handled after the 101 and
         in order.""",
         text="""Messages are delivered once `on_open` has returned. A ping, a close or a violation among them gets what
-        it would get at any later time.""",
+        it would get at any later time. No byte is lost, doubled or moved, wherever the packet of the request ends: within
+        the head of a frame, or after many.""",
     ),
     rule(
         "HS-12",

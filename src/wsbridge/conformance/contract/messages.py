@@ -112,7 +112,8 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         sentence="The close frame comes after everything for which a send returned True, and nothing comes after it.",
         text="""That holds for messages that an executor deflates as well. A send that is under way at a close returns
         True if its frame gets in front of the close frame, and False if not: at once where the peer or the network
-        ended the channel, and within `close_timeout` otherwise.""",
+        ended the channel, and within `close_timeout` otherwise. Nothing means no frame of any kind, a second close
+        neither, and no HTTP: none is written after a 101, whatever the peer sends or the application raises.""",
     ),
     rule(
         "SEND-7",
