@@ -27,6 +27,7 @@ from wsbridge.conformance.checks import (  # isort: skip  (the order of the cont
     accepting,
     stopping,
     starting_stopped,
+    cleaning_up,
     sockets_given,
     threads,
     loops,
@@ -49,6 +50,7 @@ from wsbridge.conformance.contract.registration import registered
 __all__ = [
     "accepting",
     "all_checks",
+    "cleaning_up",
     "closing",
     "closing_reasons",
     "codec",
