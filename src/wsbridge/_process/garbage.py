@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator
 
 __all__ = ["start_set_aside"]
 
 
 @contextlib.contextmanager
-def start_set_aside() -> Iterator[None]:
+def start_set_aside() -> Generator[None]:
     """Set aside, while the block runs, what the start has left, which a full collection would go through.
 
     Modules, classes and routes live as long as the process. To look through them holds the event loop for 14 to 24 ms
