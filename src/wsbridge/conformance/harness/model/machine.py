@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from wsbridge.conformance.client import Opcode
 from wsbridge.conformance.contract import CheckFailed, equal
-from wsbridge.conformance.harness.bench import Bench, open_what_stays, watched
+from wsbridge.conformance.harness.bench import Bench, open_descriptors, open_what_stays, watched
 from wsbridge.conformance.harness.model.drawn import (
     AT_LIMITS,
     CLOSES,
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         self.now: dict[int, Line] = {}  # the channel of each of the two peers, ended or not
         self.play: Play
         self._failed = False
-        self._last_opened = 0
+        self._last_opened = self._descriptors = 0
         self._left: list[str] = []
         self._closing = contextlib.ExitStack()
         self._found = self._closing.enter_context(watched(self.bench))
@@ -131,6 +131,7 @@ class Machine(RuleBasedStateMachine):
 
         async def start() -> None:
             await open_what_stays()
+            self._descriptors = open_descriptors()
             await self.play.start()
             self.story[0] = str(self.play.setup)  # without what the connector has refused
 
@@ -370,10 +371,11 @@ class Machine(RuleBasedStateMachine):
             await judge(line)
         await self.play.every_place_is_back()
         await self.play.stop()
-        for _ in range(100):
-            if len(asyncio.all_tasks()) == 1:
+        # tasks end in the next moments, and the sockets of a server that has threads of its own
+        for _ in range(200):
+            if len(asyncio.all_tasks()) == 1 and open_descriptors() <= self._descriptors:
                 break
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.005)
         left = [task.get_coro() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if left:
             raise CheckFailed(f"tasks are left running: {left}")
