@@ -116,8 +116,8 @@ HANDSHAKE_RULES: tuple[Rule, ...] = (
         sentence="""What a peer sends right after its request, without waiting for the 101, is handled after the 101 and
         in order.""",
         text="""Messages are delivered once `on_open` has returned. A ping, a close or a violation among them gets what
-        it would get at any later time. No byte is lost, doubled or moved, wherever the packet of the request ends: within
-        the head of a frame, or after many.""",
+        it would get at any later time. No byte is lost, doubled or moved, wherever the packet of the request ends:
+        within the head of a frame, or after many.""",
     ),
     rule(
         "HS-12",
