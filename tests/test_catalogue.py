@@ -32,7 +32,7 @@ COUNTS = {
     "LIM": 6,
     "FLOW": 4,
     "STOP": 15,
-    "CTX": 6,
+    "CTX": 7,
     "CONN": 7,
     "STREAM": 10,
     "CODEC": 3,

@@ -28,7 +28,7 @@ class WebSocket(web.WebSocketResponse):
     follows frames must follow these, too."""
 
     def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
-        connection = request.protocol
+        connection: Any = request.protocol
         early, connection._message_tail = connection._message_tail, b""
         super()._post_start(request, protocol, writer)
         begun = self.begun

@@ -38,12 +38,14 @@ def _says(text: str) -> Callable[[WirePeer], Awaitable[object]]:
     return end
 
 
-async def _errs(peer: WirePeer, opcode: int) -> None:
-    """Send what is neither a known frame nor UTF-8, and leave after the answer, which some servers wait for."""
-    await peer.send_frame(opcode, b"\xff")
-    with contextlib.suppress(Closed):
-        await peer.receive_close()
-    peer.close()
+def _errs(opcode: int) -> Callable[[WirePeer], Awaitable[object]]:
+    async def end(peer: WirePeer) -> None:
+        await peer.send_frame(opcode, b"\xff")
+        with contextlib.suppress(Closed):
+            await peer.receive_close()
+        peer.close()  # which some servers wait for
+
+    return end
 
 
 async def _drops(peer: WirePeer) -> None:
@@ -67,8 +69,8 @@ def _ways(bench: Bench) -> list[Way]:
     ]
     if bench.target.has_wire:
         ways += [
-            ("a violation", bad, lambda peer: _errs(peer, 3)),
-            ("text that is not UTF-8", text, lambda peer: _errs(peer, Opcode.TEXT)),
+            ("a violation", bad, _errs(3)),
+            ("text that is not UTF-8", text, _errs(Opcode.TEXT)),
         ]
     return ways
 

@@ -69,8 +69,8 @@ async def _keeps(peer: WirePeer, settings: dict[str, Any], sizes: Sequence[int],
                 true(len(payload) > size // 4 or bits < 15, f"{what} refers to the message before: {len(payload)}")
             else:
                 # as it goes on; a few bytes at a time, since zlib looks back into all that it puts out at once
+                got, left = b"", payload + b"\0\0\xff\xff"
                 try:
-                    got, left = b"", payload + b"\0\0\xff\xff"
                     while piece := inflater.decompress(left, 64):
                         got, left = got + piece, inflater.unconsumed_tail
                 except zlib.error as error:
@@ -158,7 +158,9 @@ async def a_smaller_window_of_the_peer(bench: Bench) -> None:
                 offer = f"{NAME}; server_max_window_bits={asked}; client_max_window_bits={asked}"
                 async with bench.serve(options) as served, served.peer(deflate=offer) as peer:
                     limit = min(asked, settings.get("window_bits", 15))
-                    said = dict(part.partition("=")[::2] for part in agreed(peer))
+                    said: dict[str, str] = {
+                        name: bits for name, _, bits in (part.partition("=") for part in agreed(peer))
+                    }
                     for side, default in (("server", 15), ("client", limit)):  # the client's need not be told
                         bits = int(said.get(f"{side}_max_window_bits", default))
                         true(
@@ -178,6 +180,7 @@ async def each_memory_level(bench: Bench) -> None:
     mixed = source.choices(words, k=3000) + source.choices(words[:9], k=2000) + source.choices(words, k=3000)
     data = f"{' '.join(mixed)}{_LETTERS[:20_000]}{_LETTERS[30_000:40_000].upper()}".encode()
     sizes: list[int] = []
+    bits = 15
     for memory in range(1, 10):
         options = bench.options(on_binary=echo, compression=Compression(memory_level=memory))
         async with bench.serve(options) as served, served.peer(deflate=NAME) as peer:

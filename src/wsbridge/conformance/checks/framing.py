@@ -20,7 +20,7 @@ from wsbridge.conformance.checks.recv import (
     what_came,
 )
 from wsbridge.conformance.client import Opcode, Pong, WirePeer, build_frame, close_payload
-from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.contract import check, equal, true, variants
 from wsbridge.conformance.harness.bench import Bench
 
 __all__ = ["case", "echoes", "fragments", "refusals", "refused"]
@@ -53,14 +53,16 @@ async def refused(bench: Bench, peer: WirePeer, frames: Iterable[bytes], scenari
     equal(seen_by_peer(peer), before, "the messages that came back")
 
 
-def refusals(rule: str, name: str, title: str, variants: Sequence[Sequence[bytes]], scenario: str, *codes: int) -> None:
-    """Register a check that each of ``variants``, a series of frames, is refused."""
+def refusals(rule: str, name: str, title: str, series: Sequence[Sequence[bytes]], scenario: str, *codes: int) -> None:
+    """Register a check that each of ``series`` of frames, is refused."""
 
     async def run(bench: Bench) -> None:
         async with bench.reference() as served:
-            for frames in variants:
-                async with served.peer("/echo") as peer:
-                    await refused(bench, peer, frames, scenario, *codes)
+            with variants() as variant:
+                for frames in series:
+                    with variant(f"{b''.join(frames)[:40]!r}"):
+                        async with served.peer("/echo") as peer:
+                            await refused(bench, peer, frames, scenario, *codes)
 
     case(rule, name, title, run)
 
@@ -102,21 +104,27 @@ for _bits, _sizes in ((7, (0, 1, 124, 125)), (16, (126, 127, 128, 65535)), (64, 
 async def longer_length_than_needed(bench: Bench) -> None:
     """A short length in 16 or 64 bits is refused with 1002, or read as what it is."""
     async with bench.reference() as served:
-        for bits, size in ((16, 0), (16, 5), (16, 125), (64, 5), (64, 126), (64, 65535)):
-            data = bytes(index % 251 for index in range(size))
-            async with served.peer("/echo") as peer:
-                await peer.send_raw(build_frame(Opcode.BINARY, data, length_bits=16 if bits == 16 else 64))
-                observed = await what_came(peer, data)
-                true(observed in ("delivered", "peer saw 1002"), f"{size} in {bits} bits: {observed}")
+        with variants() as variant:
+            for bits, size in ((16, 0), (16, 5), (16, 125), (64, 5), (64, 126), (64, 65535)):
+                with variant():
+                    data = bytes(index % 251 for index in range(size))
+                    async with served.peer("/echo") as peer:
+                        await peer.send_raw(build_frame(Opcode.BINARY, data, length_bits=16 if bits == 16 else 64))
+                        observed = await what_came(peer, data)
+                        true(observed in ("delivered", "peer saw 1002"), f"{size} in {bits} bits: {observed}")
 
 
 @check("FRAME-3", black_box=True, wire=True)
 async def length_with_its_first_bit_set(bench: Bench) -> None:
     """A length of 2**63 or more is refused, as ill-formed or as too big, before any payload has come."""
     async with bench.reference() as served:
-        for length in (1 << 63, (1 << 63) + 5, (1 << 64) - 1):
-            async with served.peer("/echo") as peer:
-                await refused(bench, peer, [build_frame(Opcode.TEXT, length=length)], PEER_SEES_1002, 1002, 1009)
+        with variants() as variant:
+            for length in (1 << 63, (1 << 63) + 5, (1 << 64) - 1):
+                with variant(f"{length}"):
+                    async with served.peer("/echo") as peer:
+                        await refused(
+                            bench, peer, [build_frame(Opcode.TEXT, length=length)], PEER_SEES_1002, 1002, 1009
+                        )
 
 
 for _rsv in range(1, 8):

@@ -14,7 +14,7 @@ from wsbridge.conformance.checks.recv import (
     seen_by_peer,
 )
 from wsbridge.conformance.client import Close, Closed, Opcode, Pong, build_frame, close_payload
-from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.contract import check, equal, true, variants
 from wsbridge.conformance.harness.bench import Bench
 
 __all__: list[str] = []
@@ -126,10 +126,12 @@ async def pong_that_nobody_asked_for(bench: Bench) -> None:
 def _answered(name: str, codes: tuple[int, ...]) -> None:
     async def run(bench: Bench) -> None:
         async with bench.reference() as served:
-            for code in codes:
-                async with served.peer("/echo") as peer:
-                    await peer.send_close(code, "because")
-                    equal((await peer.receive_close()).code, code, "the code that the peer got back")
+            with variants() as variant:
+                for code in codes:
+                    with variant():
+                        async with served.peer("/echo") as peer:
+                            await peer.send_close(code, "because")
+                            equal((await peer.receive_close()).code, code, "the code that the peer got back")
 
     case("FRAME-19", name, f"Each of the codes {', '.join(map(str, codes))} is answered with itself.", run)
 
@@ -169,24 +171,28 @@ for _name, _codes in ILLEGAL_CODES.items():
 async def close_reason_that_is_no_utf8(bench: Bench) -> None:
     """A close whose reason has an invalid byte, an overlong form or an unfinished character is refused."""
     async with bench.reference() as served:
-        for reason in (b"\xff", b"good until \xc0\xaf", b"cut \xe2\x82", b"\xed\xa0\x80"):
-            async with served.peer("/echo") as peer:
-                await peer.send_frame(Opcode.CLOSE, close_payload(1000) + reason)
-                observed = await how_it_ended(peer)
-                if observed == "peer saw 1002":
-                    bench.outcome(PEER_SEES_1002, observed, "peer saw 1002")
-                else:
-                    bench.outcome(PEER_SEES_1007, observed, "peer saw 1007")
+        with variants() as variant:
+            for reason in (b"\xff", b"good until \xc0\xaf", b"cut \xe2\x82", b"\xed\xa0\x80"):
+                with variant(f"{reason!r}"):
+                    async with served.peer("/echo") as peer:
+                        await peer.send_frame(Opcode.CLOSE, close_payload(1000) + reason)
+                        observed = await how_it_ended(peer)
+                        if observed == "peer saw 1002":
+                            bench.outcome(PEER_SEES_1002, observed, "peer saw 1002")
+                        else:
+                            bench.outcome(PEER_SEES_1007, observed, "peer saw 1007")
 
 
 @check("FRAME-24", black_box=True)
 async def close_reason_of_123_bytes(bench: Bench) -> None:
     """Reasons of 1 to 123 bytes are taken, in ASCII and in characters of several bytes."""
     async with bench.reference() as served:
-        for reason in ("x", "x" * 122, "x" * 123, "\u20ac" * 41, "\U0001f600" * 30 + "\u20ac"):
-            async with served.peer("/echo") as peer:
-                await peer.send_close(4000, reason)
-                equal((await peer.receive_close()).code, 4000, "the code that the peer got back")
+        with variants() as variant:
+            for reason in ("x", "x" * 122, "x" * 123, "\u20ac" * 41, "\U0001f600" * 30 + "\u20ac"):
+                with variant(f"{reason!r}"):
+                    async with served.peer("/echo") as peer:
+                        await peer.send_close(4000, reason)
+                        equal((await peer.receive_close()).code, 4000, "the code that the peer got back")
 
 
 @check("FRAME-25", black_box=True, wire=True)
@@ -194,19 +200,21 @@ async def frames_behind_a_close(bench: Bench) -> None:
     """A message, a ping, another close and a violation after a close are not handled; it is answered as ever."""
     close = build_frame(Opcode.CLOSE, close_payload(4000))
     async with bench.reference() as served:
-        for behind in (
-            build_frame(Opcode.TEXT, b"late"),
-            build_frame(Opcode.PING, b"late"),
-            build_frame(Opcode.CLOSE, close_payload(4001)),
-            build_frame(Opcode.CONTINUATION, b"late", rsv=7),
-        ):
-            async with served.peer("/echo") as peer:
-                await peer.send_text("in time")
-                equal(await peer.receive_text(), "in time", "the echo of what came before")
-                await peer.send_raw(close + behind)
-                equal(await peer.receive(), Close(4000), "the answer")
-                await peer.wait_eof()
-                equal(len(peer.received), 3, "the number of events: echo, close and the end")
+        with variants() as variant:
+            for behind in (
+                build_frame(Opcode.TEXT, b"late"),
+                build_frame(Opcode.PING, b"late"),
+                build_frame(Opcode.CLOSE, close_payload(4001)),
+                build_frame(Opcode.CONTINUATION, b"late", rsv=7),
+            ):
+                with variant():
+                    async with served.peer("/echo") as peer:
+                        await peer.send_text("in time")
+                        equal(await peer.receive_text(), "in time", "the echo of what came before")
+                        await peer.send_raw(close + behind)
+                        equal(await peer.receive(), Close(4000), "the answer")
+                        await peer.wait_eof()
+                        equal(len(peer.received), 3, "the number of events: echo, close and the end")
 
 
 @check("FRAME-25", black_box=True, wire=True)
@@ -223,12 +231,14 @@ async def close_inside_a_message(bench: Bench) -> None:
 async def end_after_the_client_closed(bench: Bench) -> None:
     """Where the client closed, the server ends TCP after its answer, cleanly and in time, with nothing between."""
     async with bench.reference() as served:
-        for code in (None, 1000, 4000):
-            async with served.peer("/echo") as peer:
-                await peer.send_close(code)
-                await peer.receive_close()
-                end = await peer.wait_eof(2)
-                equal((end.reset, end.partial), (False, 0), "a reset, or a rest of a frame, at the end")
+        with variants() as variant:
+            for code in (None, 1000, 4000):
+                with variant(f"{code}"):
+                    async with served.peer("/echo") as peer:
+                        await peer.send_close(code)
+                        await peer.receive_close()
+                        end = await peer.wait_eof(2)
+                        equal((end.reset, end.partial), (False, 0), "a reset, or a rest of a frame, at the end")
 
 
 @check("FRAME-26", black_box=True)

@@ -18,7 +18,7 @@ from wsbridge.conformance.checks.recv import (
     what_came,
 )
 from wsbridge.conformance.client import HandshakeRequest, Opcode, Pong, Text, WirePeer, WireViolation, build_frame
-from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.contract import check, equal, true, variants
 from wsbridge.conformance.harness.bench import Bench, Served
 
 __all__: list[str] = []
@@ -96,12 +96,14 @@ async def compression_off(bench: Bench) -> None:
 def _declined(name: str, title: str, parameters: Sequence[str]) -> None:
     async def made(bench: Bench) -> None:
         async with deflating(bench) as served:
-            for parameter in parameters:
-                async with served.peer(deflate=f"{NAME}; {parameter}") as peer:
-                    true(not peer.deflated, f"the server agreed to {parameter}: {peer.response}")
-                    await echoed(peer, [TEXT])
-                async with served.peer(deflate=f"{NAME}; {parameter}, {NAME}") as peer:
-                    await echoed(peer, [TEXT])  # it may take the second offer
+            with variants() as variant:
+                for parameter in parameters:
+                    with variant():
+                        async with served.peer(deflate=f"{NAME}; {parameter}") as peer:
+                            true(not peer.deflated, f"the server agreed to {parameter}: {peer.response}")
+                            await echoed(peer, [TEXT])
+                        async with served.peer(deflate=f"{NAME}; {parameter}, {NAME}") as peer:
+                            await echoed(peer, [TEXT])  # it may take the second offer
 
     made.__name__, made.__doc__ = name, title
     check("FRAME-34", needs=("compression",))(made)
@@ -148,13 +150,17 @@ async def client_without_context_takeover(bench: Bench) -> None:
 async def server_window(bench: Bench) -> None:
     """Each server_max_window_bits of 9 to 15 is declined, or agreed to by telling that size or less, and kept to."""
     async with deflating(bench) as served:
-        for bits, value in [*((bits, f"{bits}") for bits in range(9, 16)), (10, '"10"')]:  # RFC 7692, 5.2: or quoted
-            async with served.peer(deflate=f"{NAME}; server_max_window_bits={value}") as peer:
-                told = [part for part in agreed(peer) if part.startswith("server_max_window_bits=")]
-                sizes = [int(part.partition("=")[2]) for part in told]
-                true(not peer.deflated or (sizes and sizes[0] <= bits), f"{value} was answered by {peer.response}")
-                half = NOISE[: (1 << bits) * 3 // 4]  # repeats from beyond the window, for all but the largest
-                await echoed(peer, [half + half, half, half])
+        with variants() as variant:
+            # RFC 7692, 5.2: or quoted
+            for bits, value in [*((bits, f"{bits}") for bits in range(9, 16)), (10, '"10"')]:
+                with variant():
+                    async with served.peer(deflate=f"{NAME}; server_max_window_bits={value}") as peer:
+                        told = [part for part in agreed(peer) if part.startswith("server_max_window_bits=")]
+                        sizes = [int(part.partition("=")[2]) for part in told]
+                        is_kept = not peer.deflated or (sizes and sizes[0] <= bits)
+                        true(is_kept, f"{value} was answered by {peer.response}")
+                        half = NOISE[: (1 << bits) * 3 // 4]  # repeats from beyond the window, for all but the largest
+                        await echoed(peer, [half + half, half, half])
 
 
 @check("FRAME-37", needs=("compression",))
@@ -182,12 +188,15 @@ async def server_window_of_8_bits(bench: Bench) -> None:
 async def client_window(bench: Bench) -> None:
     """client_max_window_bits, offered without a value or with one of 8 to 15, is agreed to by that size or less."""
     async with deflating(bench) as served:
-        for value in ("", *(f"={bits}" for bits in range(9, 16)), '="10"'):
-            async with served.peer(deflate=f"{NAME}; client_max_window_bits{value}") as peer:
-                told = [part for part in agreed(peer) if part.startswith("client_max_window_bits=")]
-                limit = int(value[1:].strip('"') or "15")
-                true(all(int(part.partition("=")[2]) <= limit for part in told), f"{value} was answered by {told}")
-                await echoed(peer, [TEXT, NOISE, NOISE, TEXT])
+        with variants() as variant:
+            for value in ("", *(f"={bits}" for bits in range(9, 16)), '="10"'):
+                with variant():
+                    async with served.peer(deflate=f"{NAME}; client_max_window_bits{value}") as peer:
+                        told = [part for part in agreed(peer) if part.startswith("client_max_window_bits=")]
+                        limit = int(value[1:].strip('"') or "15")
+                        is_kept = all(int(part.partition("=")[2]) <= limit for part in told)
+                        true(is_kept, f"{value} was answered by {told}")
+                        await echoed(peer, [TEXT, NOISE, NOISE, TEXT])
 
 
 # ---- 7.2: messages --------------------------------------------------------------------------------------------------
@@ -268,10 +277,12 @@ def _final(data: bytes) -> bytes:
 async def last_block_with_bfinal(bench: Bench) -> None:
     """A message that ends in a block with BFINAL set is inflated."""
     async with deflating(bench) as served:
-        for text in ("", "Hello", TEXT):
-            async with served.peer(deflate=NAME) as peer:
-                await peer.send_frame(Opcode.TEXT, _final(text.encode()), rsv=RSV1)
-                equal(await peer.receive_text(), text, "the echo")
+        with variants() as variant:
+            for text in ("", "Hello", TEXT):
+                with variant():
+                    async with served.peer(deflate=NAME) as peer:
+                        await peer.send_frame(Opcode.TEXT, _final(text.encode()), rsv=RSV1)
+                        equal(await peer.receive_text(), text, "the echo")
 
 
 @check("FRAME-42", needs=("compression",))
@@ -340,13 +351,15 @@ async def fragments_cut_anywhere(bench: Bench) -> None:
 # ---- 6: what is refused ---------------------------------------------------------------------------------------------
 
 
-def _refusals(rule: str, name: str, title: str, variants: Sequence[bytes], scenario: str, *codes: int) -> None:
+def _refusals(rule: str, name: str, title: str, series: Sequence[bytes], scenario: str, *codes: int) -> None:
     async def made(bench: Bench) -> None:
         async with deflating(bench) as served:
-            for raw in variants:
-                async with served.peer(deflate=NAME) as peer:
-                    true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
-                    await refused(bench, peer, [raw], scenario, *codes)
+            with variants() as variant:
+                for raw in series:
+                    with variant(f"{raw[:40]!r}"):
+                        async with served.peer(deflate=NAME) as peer:
+                            true(peer.deflated, f"the server did not agree to deflate: {peer.response}")
+                            await refused(bench, peer, [raw], scenario, *codes)
 
     made.__name__, made.__doc__ = name, title
     check(rule, needs=("compression",))(made)
@@ -425,13 +438,13 @@ _refusals(
 async def what_cannot_be_inflated(bench: Bench) -> None:
     """A reserved kind of block, a stored block whose length is wrong and a reference to nothing are refused."""
     beyond = zlib.compressobj(wbits=-15, zdict=NOISE[:1000])
-    variants = (
+    payloads = (
         b"\xff" * 20,
         b"\x00\x05\x00\xff\xffhello",
         (beyond.compress(NOISE[:1000]) + beyond.flush(zlib.Z_SYNC_FLUSH))[:-4],
     )
     async with deflating(bench) as served:
-        for payload in variants:
+        for payload in payloads:
             for first, more in ((payload, None), (payload[:2], payload[2:])):
                 async with served.peer(deflate=NAME) as peer:
                     true(peer.deflated, f"the server did not agree to deflate: {peer.response}")

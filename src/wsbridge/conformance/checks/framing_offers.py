@@ -9,7 +9,7 @@ from typing import Any
 from wsbridge.conformance.checks.framing_deflate import NAME, agreed, deflating, echoed
 from wsbridge.conformance.checks.recv import deflated, echo, how_it_ended
 from wsbridge.conformance.client import Opcode, WirePeer, build_frame
-from wsbridge.conformance.contract import check, equal, fail, true
+from wsbridge.conformance.contract import check, equal, fail, true, variants
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.errors import UnsupportedOptionError
 from wsbridge.options import Compression
@@ -33,12 +33,16 @@ BAD = (
 async def a_good_offer_behind_a_bad_one(bench: Bench) -> None:
     """An offer that can be taken is taken after one that cannot, in the same header line and in the next."""
     async with deflating(bench) as served:
-        for bad in BAD:
-            in_two_lines: dict[str, Any] = {"deflate": bad, "headers": [("Sec-WebSocket-Extensions", NAME)]}
-            for options in ({"deflate": f"{bad}, {NAME}"}, in_two_lines):
-                async with served.peer(**options) as peer:
-                    true(peer.deflated, f"the server did not agree to the good one of {options}: {peer.response}")
-                    await echoed(peer, [TEXT, TEXT])
+        with variants() as variant:
+            for bad in BAD:
+                with variant():
+                    in_two_lines: dict[str, Any] = {"deflate": bad, "headers": [("Sec-WebSocket-Extensions", NAME)]}
+                    for options in ({"deflate": f"{bad}, {NAME}"}, in_two_lines):
+                        async with served.peer(**options) as peer:
+                            true(
+                                peer.deflated, f"the server did not agree to the good one of {options}: {peer.response}"
+                            )
+                            await echoed(peer, [TEXT, TEXT])
 
 
 @check("FRAME-53", needs=("compression",))
@@ -46,36 +50,48 @@ async def the_first_that_can_be_taken(bench: Bench) -> None:
     """Of offers that can be taken the first is taken, since a client puts the one that it prefers there."""
     first, second = f"{NAME}; server_no_context_takeover", f"{NAME}; server_max_window_bits=9"
     async with deflating(bench) as served:
-        for offer, said in ((f"{first}, {second}", "server_no"), (f"{second}, {first}", "server_max_window_bits=9")):
-            async with served.peer(deflate=offer) as peer:
-                true(peer.deflated, f"the server did not agree to {offer}: {peer.response}")
-                true(any(part.startswith(said) for part in agreed(peer)), f"{offer} was answered by {agreed(peer)}")
-                await echoed(peer, [TEXT, TEXT])
+        with variants() as variant:
+            for offer, said in (
+                (f"{first}, {second}", "server_no"),
+                (f"{second}, {first}", "server_max_window_bits=9"),
+            ):
+                with variant():
+                    async with served.peer(deflate=offer) as peer:
+                        true(peer.deflated, f"the server did not agree to {offer}: {peer.response}")
+                        true(
+                            any(part.startswith(said) for part in agreed(peer)),
+                            f"{offer} was answered by {agreed(peer)}",
+                        )
+                        await echoed(peer, [TEXT, TEXT])
 
 
 @check("FRAME-54", needs=("compression",))
 async def an_offer_in_a_quoted_string(bench: Bench) -> None:
     """What looks like an offer inside a quoted string, one without an end too, is not an offer."""
     async with deflating(bench) as served:
-        for offer in (
-            f'x; y=",{NAME}; client_max_window_bits,"',
-            f'x; y="a, {NAME}"',
-            f'x; y="\\", {NAME}"',
-            f'x; y=", {NAME}',
-        ):
-            async with served.peer(deflate=offer) as peer:
-                true(not peer.deflated, f"the server agreed to {offer}: {peer.response}")
-                await echoed(peer, [TEXT])
+        with variants() as variant:
+            for offer in (
+                f'x; y=",{NAME}; client_max_window_bits,"',
+                f'x; y="a, {NAME}"',
+                f'x; y="\\", {NAME}"',
+                f'x; y=", {NAME}',
+            ):
+                with variant():
+                    async with served.peer(deflate=offer) as peer:
+                        true(not peer.deflated, f"the server agreed to {offer}: {peer.response}")
+                        await echoed(peer, [TEXT])
 
 
 @check("FRAME-54", needs=("compression",))
 async def an_offer_behind_a_quoted_string(bench: Bench) -> None:
     """After the end of a quoted string with commas, semicolons and escaped quotes, an offer counts."""
     async with deflating(bench) as served:
-        for quoted in ('", ; "', '"\\""', '"\\\\"', '"a\\"b, c; d"'):
-            async with served.peer(deflate=f"x; y={quoted}, {NAME}") as peer:
-                true(peer.deflated, f"the server did not agree to what stands after {quoted}: {peer.response}")
-                await echoed(peer, [TEXT])
+        with variants() as variant:
+            for quoted in ('", ; "', '"\\""', '"\\\\"', '"a\\"b, c; d"'):
+                with variant():
+                    async with served.peer(deflate=f"x; y={quoted}, {NAME}") as peer:
+                        true(peer.deflated, f"the server did not agree to what stands after {quoted}: {peer.response}")
+                        await echoed(peer, [TEXT])
 
 
 # ---- SEND-8: the settings of Compression ----------------------------------------------------------------------------
@@ -125,28 +141,41 @@ async def window_bits(bench: Bench) -> None:
     if await _refused_setting(bench, "window_bits", 10):
         return
     noise = random.Random(9).randbytes(2 << 15)
-    for bits in range(9, 16):
-        window = 1 << bits
-        within, beyond = noise[: window - 300] * 2, noise[: window + 100] * 2
-        options = bench.options(on_binary=echo, compression=Compression(window_bits=bits))
-        async with bench.serve(options) as served:
-            async with served.peer(deflate=NAME) as peer:
-                equal(agreed(peer), [f"server_max_window_bits={bits}"], "what the 101 says")
-                payload = await _deflated_echo(peer, within)
-                true(
-                    len(payload) < len(within) * 2 // 3, f"with {bits} bits a repetition within the window was not seen"
-                )
-                equal(inflated(payload, bits), within, f"the echo, inflated with a window of {bits} bits")
-                if bits > 9:  # zlib's smallest window is not used in full, and fits into one of 8 bits
-                    _cannot_be_inflated(payload, bits - 1)
-            async with served.peer(deflate=NAME) as peer:
-                payload = await _deflated_echo(peer, beyond)
-                equal(inflated(payload, bits), beyond, f"what repeats beyond the window, inflated with {bits} bits")
-            async with served.peer(deflate=f"{NAME}; server_max_window_bits=9; client_max_window_bits") as peer:
-                said = ["server_max_window_bits=9", f"client_max_window_bits={bits}"]
-                equal(sorted(agreed(peer)), sorted(said), "what the 101 says to a peer that asks for a smaller window")
-                await peer.send_frame(Opcode.BINARY, deflated(within, bits=bits), rsv=4)
-                equal(inflated((await peer.receive_frame()).payload, 9), within, "the echo in the smaller window")
+    with variants() as variant:
+        for bits in range(9, 16):
+            with variant():
+                window = 1 << bits
+                within, beyond = noise[: window - 300] * 2, noise[: window + 100] * 2
+                options = bench.options(on_binary=echo, compression=Compression(window_bits=bits))
+                async with bench.serve(options) as served:
+                    async with served.peer(deflate=NAME) as peer:
+                        equal(agreed(peer), [f"server_max_window_bits={bits}"], "what the 101 says")
+                        payload = await _deflated_echo(peer, within)
+                        true(
+                            len(payload) < len(within) * 2 // 3,
+                            f"with {bits} bits a repetition within the window was not seen",
+                        )
+                        equal(inflated(payload, bits), within, f"the echo, inflated with a window of {bits} bits")
+                        if bits > 9:  # zlib's smallest window is not used in full, and fits into one of 8 bits
+                            _cannot_be_inflated(payload, bits - 1)
+                    async with served.peer(deflate=NAME) as peer:
+                        payload = await _deflated_echo(peer, beyond)
+                        equal(
+                            inflated(payload, bits),
+                            beyond,
+                            f"what repeats beyond the window, inflated with {bits} bits",
+                        )
+                    async with served.peer(deflate=f"{NAME}; server_max_window_bits=9; client_max_window_bits") as peer:
+                        said = ["server_max_window_bits=9", f"client_max_window_bits={bits}"]
+                        equal(
+                            sorted(agreed(peer)),
+                            sorted(said),
+                            "what the 101 says to a peer that asks for a smaller window",
+                        )
+                        await peer.send_frame(Opcode.BINARY, deflated(within, bits=bits), rsv=4)
+                        equal(
+                            inflated((await peer.receive_frame()).payload, 9), within, "the echo in the smaller window"
+                        )
 
 
 def _cannot_be_inflated(payload: bytes, bits: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from wsbridge.application import Application
 from wsbridge.conformance.client import HandshakeRequest, HttpResponse
-from wsbridge.conformance.contract import CheckFailed, check, equal, true
+from wsbridge.conformance.contract import CheckFailed, check, equal, true, variants
 from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.http import Request
 
@@ -49,9 +49,11 @@ async def accept_key(bench: Bench) -> None:
 async def tokens_in_any_case(bench: Bench) -> None:
     """The tokens of Upgrade and Connection are found whatever their case."""
     async with bench.reference() as served:
-        for upgrade, connection in (("WebSocket", "upgrade"), ("WEBSOCKET", "UPGRADE"), ("websocket", "uPGRADE")):
-            answer = await ask(served, target="/echo", replace={"Upgrade": upgrade, "Connection": connection})
-            equal(answer.status, 101, f"the status for Upgrade: {upgrade}, Connection: {connection}")
+        with variants() as variant:
+            for upgrade, connection in (("WebSocket", "upgrade"), ("WEBSOCKET", "UPGRADE"), ("websocket", "uPGRADE")):
+                with variant():
+                    answer = await ask(served, target="/echo", replace={"Upgrade": upgrade, "Connection": connection})
+                    equal(answer.status, 101, f"the status for Upgrade: {upgrade}, Connection: {connection}")
 
 
 @check("HS-1", black_box=True)
@@ -64,9 +66,11 @@ async def connection_as_a_list(bench: Bench) -> None:
         ["keep-alive", "Upgrade"],
     ]
     async with bench.reference() as served:
-        for connection in lines:
-            answer = await ask(served, target="/echo", replace={"Connection": connection})
-            equal(answer.status, 101, f"the status for Connection: {connection}")
+        with variants() as variant:
+            for connection in lines:
+                with variant():
+                    answer = await ask(served, target="/echo", replace={"Connection": connection})
+                    equal(answer.status, 101, f"the status for Connection: {connection}")
 
 
 @check("HS-1")
@@ -139,9 +143,11 @@ async def the_path_is_decoded(bench: Bench) -> None:
         "/~user;v=1,2/@:!$&'()*=": "/~user;v=1,2/@:!$&'()*=",
     }
     async with bench.serve(_anywhere(bench)) as served:
-        for sent, decoded in cases.items():
-            request = await _request(bench, served, sent)
-            equal(request.path, decoded, f"the path of {sent}")
+        with variants() as variant:
+            for sent, decoded in cases.items():
+                with variant():
+                    request = await _request(bench, served, sent)
+                    equal(request.path, decoded, f"the path of {sent}")
 
 
 @check("HS-2", fixed=["served", "path"])
@@ -149,9 +155,11 @@ async def the_raw_path_is_as_sent(bench: Bench) -> None:
     """The raw path is to the letter what was sent, without the query."""
     paths = ["/x", "/caf%C3%a9", "/a%2Fb/%FF", "/odd%zz%4", "/a/../b/./c", "/a//b/", "/%7Euser", "/what%3Fq"]
     async with bench.serve(_anywhere(bench)) as served:
-        for path in paths:
-            request = await _request(bench, served, f"{path}?query=%2F?more")
-            equal(request.raw_path, path, "the raw path")
+        with variants() as variant:
+            for path in paths:
+                with variant():
+                    request = await _request(bench, served, f"{path}?query=%2F?more")
+                    equal(request.raw_path, path, "the raw path")
 
 
 @check("HS-2")
@@ -184,9 +192,11 @@ async def path_parameters(bench: Bench) -> None:
         "/room/fixed%20one": {},
     }
     async with bench.serve(app) as served:
-        for target, parameters in cases.items():
-            request = await _request(bench, served, target)
-            equal(request.path_params, parameters, f"the path parameters of {target}")
+        with variants() as variant:
+            for target, parameters in cases.items():
+                with variant():
+                    request = await _request(bench, served, target)
+                    equal(request.path_params, parameters, f"the path parameters of {target}")
         answer = await ask(served, target="/room/a%2Fb")
         equal(answer.status, 404, "the status where a decoded slash is in the place of one segment")
 
@@ -309,8 +319,10 @@ async def offered_subprotocols(bench: Bench) -> None:
 async def the_options_order_decides(bench: Bench) -> None:
     """Of the subprotocols that both speak, the first of the options is taken, whatever the peer's order."""
     async with bench.reference() as served:
-        for offered in (["wsbridge.v1", "wsbridge.v2"], ["wsbridge.v2", "wsbridge.v1"], ["other", "wsbridge.v2"]):
-            await _expect_subprotocol(served, "wsbridge.v2", subprotocols=offered)
+        with variants() as variant:
+            for offered in (["wsbridge.v1", "wsbridge.v2"], ["wsbridge.v2", "wsbridge.v1"], ["other", "wsbridge.v2"]):
+                with variant():
+                    await _expect_subprotocol(served, "wsbridge.v2", subprotocols=offered)
         await _expect_subprotocol(served, "wsbridge.v1", subprotocols=["other", "wsbridge.v1", "more"])
 
 
@@ -323,8 +335,12 @@ async def offers_over_several_lines(bench: Bench) -> None:
         (["other,wsbridge.v1", "more , even.more"], "wsbridge.v1"),
     )
     async with bench.reference() as served:
-        for values, expected in lines:
-            await _expect_subprotocol(served, expected, subprotocols=["x"], replace={"Sec-WebSocket-Protocol": values})
+        with variants() as variant:
+            for values, expected in lines:
+                with variant():
+                    await _expect_subprotocol(
+                        served, expected, subprotocols=["x"], replace={"Sec-WebSocket-Protocol": values}
+                    )
 
 
 @check("HS-3", black_box=True)
@@ -344,12 +360,14 @@ async def the_channel_tells(bench: Bench) -> None:
     """`channel.subprotocol` is the one that was agreed on, or None."""
     async with bench.serve(bench.options(subprotocols=["b", "a"])) as served:
         offers: list[list[str]] = [["a", "b"], ["a"], ["c"], []]
-        for offered in offers:
-            count = len(bench.recorder.channels) + 1
-            async with served.peer(subprotocols=offered) as peer:
-                channel = await bench.recorder.opened(count)
-                expected = next((one for one in ("b", "a") if one in offered), None)
-                equal((channel.subprotocol, peer.subprotocol), (expected, expected), f"agreed on, of {offered}")
+        with variants() as variant:
+            for offered in offers:
+                with variant():
+                    count = len(bench.recorder.channels) + 1
+                    async with served.peer(subprotocols=offered) as peer:
+                        channel = await bench.recorder.opened(count)
+                        expected = next((one for one in ("b", "a") if one in offered), None)
+                        equal((channel.subprotocol, peer.subprotocol), (expected, expected), f"agreed on, of {offered}")
 
 
 async def _expect_subprotocol(served: Served, expected: str | None, **request: Any) -> None:

@@ -11,7 +11,7 @@ from wsbridge.application import Application
 from wsbridge.conformance.checks.hs import ask, handshake
 from wsbridge.conformance.checks.recv import PEER_SEES_1002, how_it_ended
 from wsbridge.conformance.client import Closed, Opcode, Pong, Text, WirePeer, build_frame, close_payload
-from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.contract import check, equal, true, variants
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.http import Response
 from wsbridge.interceptor import Context, Interceptor
@@ -25,11 +25,13 @@ from wsbridge.upgrade import websocket_interceptor
 async def a_refusal_seen_from_outside(bench: Bench) -> None:
     """The peer gets the status, the headers, repeated ones too, and the body of a response that an interceptor set."""
     async with bench.reference() as served:
-        for status in (400, 401, 403, 418, 429, 500, 503):
-            answer = await ask(served, target=f"/reject/{status}")
-            equal(answer.status, status, "the status")
-            equal(answer.headers_all("X-Refused"), ["a", "b"], "the values of X-Refused")
-            equal(answer.body, b"refused\n", "the body")
+        with variants() as variant:
+            for status in (400, 401, 403, 418, 429, 500, 503):
+                with variant():
+                    answer = await ask(served, target=f"/reject/{status}")
+                    equal(answer.status, status, "the status")
+                    equal(answer.headers_all("X-Refused"), ["a", "b"], "the values of X-Refused")
+                    equal(answer.body, b"refused\n", "the body")
 
 
 @check("HS-7")
@@ -49,14 +51,16 @@ async def a_response_as_it_was_set(bench: Bench) -> None:
 
     app = Application([("/{rest:path}", bench.options())], [Interceptor(name="answer", enter=answer)])
     async with bench.serve(app) as served:
-        for path, response in responses.items():
-            got = await ask(served, target=path)
-            equal((got.status, got.body), (response.status_code, response.body), f"status and body of {path}")
-            for name in ("Content-Type", "Set-Cookie", "Location"):
-                if name != "Content-Type" or response.body:
-                    equal(got.headers_all(name), response.headers.getlist(name), f"{name} of {path}")
-            for name in ("Upgrade", "Sec-WebSocket-Accept"):
-                equal(got.headers_all(name), [], f"{name} of {path}")
+        with variants() as variant:
+            for path, response in responses.items():
+                with variant():
+                    got = await ask(served, target=path)
+                    equal((got.status, got.body), (response.status_code, response.body), f"status and body of {path}")
+                    for name in ("Content-Type", "Set-Cookie", "Location"):
+                        if name != "Content-Type" or response.body:
+                            equal(got.headers_all(name), response.headers.getlist(name), f"{name} of {path}")
+                    for name in ("Upgrade", "Sec-WebSocket-Accept"):
+                        equal(got.headers_all(name), [], f"{name} of {path}")
     equal(bench.recorder.kinds(), [], "the callbacks")
 
 
@@ -188,22 +192,24 @@ async def an_exception_is_500(bench: Bench) -> None:
         "async leave": (Interceptor(name="raises", leave=_raises_later), last),
         "error": (Interceptor(name="r", error=lambda context, exception: _raises(context), leave=_raises), last),
     }
-    for where, chain in interceptors.items():
-        for app in (Application([("/", chain)]), Application([("/", (last,))], chain[:-1])):
-            before = len(bench.logs)
-            async with bench.serve(app) as served:
-                answer = await ask(served)
-            equal(answer.status, 500, f"the status after an exception in {where}")
-            told = repr(answer.headers) + answer.body.decode("latin-1") + answer.reason
-            for word in (_SECRET, "Secretive", "Traceback", "raises"):
-                true(word not in told, f"the answer after an exception in {where} says {word!r}: {told}")
-            logged = [record for record in bench.logs[before:] if record.exc_info]
-            names = [type(record.exc_info[1]).__name__ for record in logged if record.exc_info]
-            equal(names, ["_Secretive"], f"the exceptions logged for {where}")
-            true(
-                logged[0].levelno >= logging.ERROR,
-                f"the exception in {where} is logged at the level {logged[0].levelno}",
-            )
+    with variants() as variant:
+        for where, chain in interceptors.items():
+            with variant():
+                for app in (Application([("/", chain)]), Application([("/", (last,))], chain[:-1])):
+                    before = len(bench.logs)
+                    async with bench.serve(app) as served:
+                        answer = await ask(served)
+                    equal(answer.status, 500, f"the status after an exception in {where}")
+                    told = repr(answer.headers) + answer.body.decode("latin-1") + answer.reason
+                    for word in (_SECRET, "Secretive", "Traceback", "raises"):
+                        true(word not in told, f"the answer after an exception in {where} says {word!r}: {told}")
+                    logged = [record for record in bench.logs[before:] if record.exc_info]
+                    names = [type(record.exc_info[1]).__name__ for record in logged if record.exc_info]
+                    equal(names, ["_Secretive"], f"the exceptions logged for {where}")
+                    true(
+                        logged[0].levelno >= logging.ERROR,
+                        f"the exception in {where} is logged at the level {logged[0].levelno}",
+                    )
     equal(bench.recorder.kinds(), [], "the callbacks")
 
 

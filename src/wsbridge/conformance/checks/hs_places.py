@@ -110,6 +110,14 @@ def _sets(key: str, value: object) -> Callable[[Context], None]:
     return stage
 
 
+def _makes_another(context: Context) -> Context:
+    return {"request": context["request"]}
+
+
+def _returns_no_context(context: Context) -> Any:
+    return "a context"
+
+
 def _adds(name: str, value: str) -> Callable[[Context], None]:
     def stage(context: Context) -> None:
         context["websocket_channel_source"].response_headers.add(name, value)
@@ -132,8 +140,8 @@ _REFUSED: Mapping[str, _Stages] = {
     "a channel that is taken from the context": _Stages({"leave": _sets("websocket_channel", None)}),
     "a channel that is not one": _Stages({"leave": _sets("websocket_channel", "a channel")}),
     "a response that is not one": _Stages({"leave": _sets("response", "a response")}),
-    "another context": _Stages({"leave": lambda context: {"request": context["request"]}}),
-    "a stage that returns no context": _Stages({"leave": lambda context: "a context"}),
+    "another context": _Stages({"leave": _makes_another}),
+    "a stage that returns no context": _Stages({"leave": _returns_no_context}),
     "a header that cannot be sent": _Stages({"leave": _adds("X-Price", "\u20ac")}),
     "a header that is the connector's": _Stages({"leave": _adds("Upgrade", "websocket")}),
     "a second upgrade": _Stages(again=True),

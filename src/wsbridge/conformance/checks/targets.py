@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -132,7 +132,7 @@ async def parameters_of_any_path(bench: Bench) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _mounted_at(bench: Bench, app: Application, path: str) -> Any:
+async def _mounted_at(bench: Bench, app: Application, path: str) -> AsyncGenerator[Served]:
     async with mounted(bench, app, path=path) as (served, _):
         served.path = quote(path)
         yield served
