@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from wsbridge.application import Application
 from wsbridge.conformance import lateness
@@ -32,6 +32,8 @@ from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
 __all__ = ["fairly", "run_check", "watchdog_limit"]
+
+E = TypeVar("E", bound=BaseException)
 
 GRACE = 5.0  # seconds, times the scale, that a check may overrun its limit before it is interrupted
 _AGAIN = 1.0  # seconds between interruptions of a loop that goes on hanging
@@ -152,9 +154,9 @@ def _outcome(check: Check, bench: Bench) -> _Outcome:
     except (Exception, SystemExit, asyncio.CancelledError) as exc:
         if isinstance(exc, Closed):  # the peer was promised more of the connection
             return _failure(f"Closed: {exc}", "promise", exc)
-        if isinstance(exc, BaseExceptionGroup) and (refused := exc.subgroup(NotApplicable)) is not None:
-            return _Outcome(Verdict.NOT_APPLICABLE, str(refused.exceptions[0]))
-        if failed := _failures(exc):
+        if not_applicable := _members(exc, NotApplicable):
+            return _Outcome(Verdict.NOT_APPLICABLE, str(not_applicable[0]))
+        if failed := _members(exc, CheckFailed):
             message = "; ".join(map(str, failed))
             return replace(_failure(message, "promise", exc), error=failed[0])
         return _failure(f"{type(exc).__name__}: {exc}", "error", exc)
@@ -200,12 +202,12 @@ def _as_declared(check: Check, bench: Bench, outcome: _Outcome) -> _Outcome:
     return _Outcome(Verdict.DEVIATION, f"{check.id}: {declared.outcome}")
 
 
-def _failures(exc: BaseException) -> list[CheckFailed]:
-    """Return what a check failed by in a group, such as an `asyncio.TaskGroup` raises."""
+def _members(exc: BaseException, kind: type[E]) -> list[E]:
+    """Return what is of one kind in a group, such as an `asyncio.TaskGroup` raises."""
     if not isinstance(exc, BaseExceptionGroup):
-        return [exc] if isinstance(exc, CheckFailed) else []
+        return [exc] if isinstance(exc, kind) else []
     members = cast("Sequence[BaseException]", exc.exceptions)
-    return [failed for member in members for failed in _failures(member)]
+    return [found for member in members for found in _members(member, kind)]
 
 
 def _failure(message: str, cause: Cause, exc: BaseException) -> _Outcome:

@@ -91,7 +91,7 @@ def plan(checks: Mapping[str, Values], chance: random.Random) -> list[Place]:
         chance: Decides between what is equally good, and so which check meets which conditions.
     """
     possible = {check: _all_pairs(values) for check, values in checks.items()}
-    left: set[Pair] = set().union(*possible.values()) if possible else set()
+    left = {pair for pairs in possible.values() for pair in pairs}
     for values in checks.values():
         left -= _pairs(_plain(values))
     uses = dict.fromkeys(checks, 0)
