@@ -265,7 +265,7 @@ async def no_cut_without_ping_timeout(bench: Bench) -> None:
         equal(bench.recorder.values("close"), [], "ends")
 
 
-@check("LIM-3", needs=PING)
+@check("LIM-3", needs=PING, fixed=["tls"])
 async def a_peer_that_does_not_read_is_no_exception(bench: Bench) -> None:
     """A peer that reads nothing, so that it gets no ping, is cut off as one that answers none."""
     options = bench.options(

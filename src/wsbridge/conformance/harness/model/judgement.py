@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.client import Close, Pong
 from wsbridge.conformance.contract import CheckFailed, equal, true
-from wsbridge.conformance.harness.target import SuiteTarget
+from wsbridge.conformance.harness.model.line import Line
 from wsbridge.options import Compression
 
-if TYPE_CHECKING:
-    from wsbridge.conformance.harness.model.line import Line
-
-__all__ = ["Declared", "agreement_is_right", "all_has_settled", "judge"]
+__all__ = ["agreement_is_right", "all_has_settled", "judge"]
 
 _CALLBACKS = re.compile(r"open (?:(?:text|binary) )*(?:error )*close ")
 _EARLY = 0.75  # of an idle_timeout: a clock that sleeps for a while counts a little less
@@ -244,20 +240,3 @@ async def _nothing_more(line: Line) -> None:
 
 def _told(ends: Iterable[object]) -> str:
     return ", or ".join(map(str, ends)) or "nothing"
-
-
-class Declared:
-    """What a connector declares to do differently, as far as a sequence may come upon it.
-
-    Attributes:
-        ends_by_close: Whether the peer gets a close frame at every end that is not its own loss.
-        sends_before_close: Whether the peer gets all for which a send returned True before the close frame.
-        measures_late: Whether a message that is too large may be found to be when its turn to be delivered has come,
-            and not by its head, so that what comes after it is handled until then.
-    """
-
-    def __init__(self, target: SuiteTarget) -> None:
-        rules = {scenario.partition("/")[0] for scenario in target.deviations}
-        self.ends_by_close = "CLOSE-5" not in rules
-        self.sends_before_close = "SEND-6" not in rules
-        self.measures_late = not target.has_wire or "LIM-1" in rules

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
@@ -26,14 +26,15 @@ from wsbridge.conformance.client import (
     close_payload,
 )
 from wsbridge.conformance.contract import CheckFailed, true
+from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.model.declared import Declared
 from wsbridge.conformance.harness.model.drawn import Message, Opening, Setup, Shipment
 from wsbridge.conformance.harness.model.outbox import Outbox
+from wsbridge.conformance.harness.recorder import Event
+from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.errors import ChannelClosedError
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.stream import MessageStream
-
-if TYPE_CHECKING:
-    from wsbridge.conformance.harness.model.play import Play
 
 __all__ = ["Boom", "End", "Line", "Plan"]
 
@@ -95,6 +96,20 @@ class Plan:
     can_end: bool = True
 
 
+class Stage(Protocol):
+    """What a line knows of the play that it is part of."""
+
+    target: SuiteTarget
+    bench: Bench
+    setup: Setup
+    declared: Declared
+    idle_timeout: float
+
+    def fault(self, message: str) -> None: ...
+    def told_text(self, text: str) -> str | None: ...
+    def events_of(self, line: Line) -> list[Event]: ...
+
+
 class Line:
     """One channel, from its handshake on.
 
@@ -112,7 +127,7 @@ class Line:
         plan: What the steps have made of it.
     """
 
-    def __init__(self, play: Play, key: int, name: str, opening: Opening) -> None:
+    def __init__(self, play: Stage, key: int, name: str, opening: Opening) -> None:
         self.play = play
         self.key = key
         self.name = name

@@ -12,8 +12,9 @@ from wsbridge.application import Application
 from wsbridge.conformance.client import Closed, HandshakeRefused, HandshakeRequest, HttpResponse, Opcode, build_frame
 from wsbridge.conformance.contract import CheckFailed, equal, true
 from wsbridge.conformance.harness.bench import Bench, Served
+from wsbridge.conformance.harness.model.declared import Declared
 from wsbridge.conformance.harness.model.drawn import Opening, Setup
-from wsbridge.conformance.harness.model.judgement import Declared, agreement_is_right, judge
+from wsbridge.conformance.harness.model.judgement import agreement_is_right, judge
 from wsbridge.conformance.harness.model.line import Boom, Line
 from wsbridge.conformance.harness.mounted import MOUNTED_AT, mounted
 from wsbridge.conformance.harness.recorder import Event
