@@ -147,3 +147,4 @@ async def a_server_that_cannot_start(bench: Bench) -> None:
             await bench.recorder.opened()
         equal(bench.recorder.kinds()[2:4], ["enter", "open"], "what happens at the next start")
     equal(bench.recorder.kinds()[-1], "leave", "what happens last")
+    equal([r.getMessage() for r in bench.logs if r.levelno >= logging.ERROR], [], "the errors that are logged")

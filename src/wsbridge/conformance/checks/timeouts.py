@@ -9,7 +9,7 @@ from typing import Any
 from wsbridge.close import CloseReason
 from wsbridge.conformance.checks.common import clog
 from wsbridge.conformance.checks.recv import echo
-from wsbridge.conformance.client import Close, Closed, Eof, Opcode, Ping, WirePeer, build_frame
+from wsbridge.conformance.client import Close, Closed, Eof, Opcode, Ping, Pong, WirePeer, build_frame
 from wsbridge.conformance.contract import check, equal, true
 from wsbridge.conformance.harness.bench import Bench
 from wsbridge.conformance.harness.server_process import MIB
@@ -67,6 +67,25 @@ async def idle_after_messages(bench: Bench) -> None:
         await bench.recorder.wait("text", 4)
         await ended(bench, peer, Close(1001, "idle timeout"), idle, "text", idle + bench.scale)
         equal(facts(await bench.recorder.closed()), IDLE, "the reason")
+
+
+@check("LIM-2")
+async def messages_that_take_no_time(bench: Bench) -> None:
+    """Messages count where no callback takes them, or a plain function does, just as well."""
+    idle = 0.3 * bench.scale
+
+    def takes(*arguments: Any) -> None:
+        """Take a message at once."""
+
+    for callbacks in ({}, {"on_text": takes, "on_binary": takes}):
+        options = bench.bare_options(idle_timeout=idle, **callbacks)
+        async with bench.serve(options) as served, served.peer() as peer:
+            for number in range(10):  # those of one kind take longer than the time, those of the other too
+                await (peer.send_text("in") if number < 5 else peer.send_binary(b"in"))
+                await asyncio.sleep(idle / 3)
+            await peer.ping(b"open")
+            equal(await peer.receive(), Pong(b"open"), "what the peer gets while messages come")
+            equal(await peer.receive(), Close(1001, "idle timeout"), "what it gets then")
 
 
 @check("LIM-2")
