@@ -26,8 +26,10 @@ from wsbridge import (
     Interceptor,
     Response,
     UnsupportedOptionError,
+    UpgradeError,
     WebSocketChannel,
     WebSocketOptions,
+    upgrade_request_to_websocket,
     websocket_interceptor,
 )
 from wsbridge.connector import BaseChannel, BaseConnector, Mount, close_keywords
@@ -527,6 +529,28 @@ async def test_the_channel_opens_when_the_leave_stages_have_run() -> None:
     assert order == ["leave", "on_open"]
     channel.comes("lost")
     await passes()
+
+
+@pytest.mark.rule("CTX-3")
+async def test_a_second_upgrade_of_a_request_raises_and_takes_no_place() -> None:
+    options: WebSocketOptions[Any] = WebSocketOptions()
+    raised: list[str] = []
+
+    def twice(context: Context) -> None:
+        upgrade_request_to_websocket(context, options)
+        first = context["websocket_channel"]
+        with pytest.raises(UpgradeError) as error:
+            upgrade_request_to_websocket(context, options)
+        raised.append(str(error.value))
+        assert context["websocket_channel"] is first
+
+    connector = FakeConnector(Application([("/", [Interceptor(name="twice", enter=twice)])]), max_channels=2)
+    channel = await connector.open()
+    assert raised == ["the request has been upgraded already: a handshake makes one channel"]
+    assert connector.channels == (channel,)
+    channel.comes("lost")
+    await passes()
+    assert connector.channels == ()
 
 
 @pytest.mark.rule("HS-12")
