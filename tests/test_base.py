@@ -26,8 +26,10 @@ from wsbridge import (
     Interceptor,
     Response,
     UnsupportedOptionError,
+    UpgradeError,
     WebSocketChannel,
     WebSocketOptions,
+    upgrade_request_to_websocket,
     websocket_interceptor,
 )
 from wsbridge.connector import BaseChannel, BaseConnector, Mount, close_keywords
@@ -426,7 +428,7 @@ async def test_a_request_that_becomes_no_channel_gets_a_response(
     assert (response.status_code, response.body) == (status, body)
     assert seen == [{"request", "response", "websocket_channel_source", "websocket_channel"}]
     assert len(errors(caplog)) == (1 if status == 500 else 0)
-    assert connector.channels == ()
+    assert not connector.channels
 
 
 @pytest.mark.rule("HS-17")
@@ -481,7 +483,7 @@ async def test_the_headers_of_the_handshake_are_the_connectors(name: str, caplog
     chain = [Interceptor(name="headers", enter=enter), websocket_interceptor("last", OPTIONS)]
     connector = FakeConnector(Application([("/", chain)]))
     assert (await refused(connector)).status_code == 500
-    assert connector.channels == ()
+    assert not connector.channels
     assert len(errors(caplog)) == 1
 
 
@@ -527,6 +529,28 @@ async def test_the_channel_opens_when_the_leave_stages_have_run() -> None:
     assert order == ["leave", "on_open"]
     channel.comes("lost")
     await passes()
+
+
+@pytest.mark.rule("CTX-3")
+async def test_a_second_upgrade_of_a_request_raises_and_takes_no_place() -> None:
+    options: WebSocketOptions[Any] = WebSocketOptions()
+    raised: list[str] = []
+
+    def twice(context: Context) -> None:
+        upgrade_request_to_websocket(context, options)
+        first = context["websocket_channel"]
+        with pytest.raises(UpgradeError) as error:
+            upgrade_request_to_websocket(context, options)
+        raised.append(str(error.value))
+        assert context["websocket_channel"] is first
+
+    connector = FakeConnector(Application([("/", [Interceptor(name="twice", enter=twice)])]), max_channels=2)
+    channel = await connector.open()
+    assert raised == ["the request has been upgraded already: a handshake makes one channel"]
+    assert connector.channels == (channel,)
+    channel.comes("lost")
+    await passes()
+    assert not connector.channels
 
 
 @pytest.mark.rule("HS-12")
@@ -713,7 +737,7 @@ async def test_what_still_runs_in_the_end_is_cancelled_logged_and_given_up(caplo
     await connector.stop()
     assert asyncio.get_running_loop().time() - start == pytest.approx(FAST + 0.25)
     assert log == ["ignored a cancel"] * 2
-    assert connector.channels == ()
+    assert not connector.channels
     assert [channel.id in error for error in errors(caplog)] == [True]
     end.set()
     await asyncio.wait(connector.tasks)
@@ -790,7 +814,7 @@ async def test_a_stop_from_a_callback_does_not_deadlock(where: str) -> None:
     await passes()
     assert not connector.tasks
     assert log == ["stopped"]
-    assert connector.channels == ()
+    assert not connector.channels
 
 
 @pytest.mark.rule("STOP-5")
@@ -808,7 +832,7 @@ async def test_a_handshake_under_way_is_refused() -> None:
     assert isinstance(response, Response)
     assert response.status_code == 503
     assert task.cancelling() == 0
-    assert connector.channels == ()
+    assert not connector.channels
 
 
 @pytest.mark.rule("STOP-5")
@@ -826,7 +850,7 @@ async def test_a_handshake_that_passes_its_stages_during_a_stop_is_refused() -> 
     response = await task
     assert isinstance(response, Response)
     assert response.status_code in (404, 503)
-    assert connector.channels == ()
+    assert not connector.channels
 
 
 @pytest.mark.rule("STOP-5")

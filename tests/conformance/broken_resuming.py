@@ -15,15 +15,3 @@ class NeverReadsOn(BrokenChannel):
 
     def _resume_reading(self: Any) -> None:
         pass
-
-
-@breaks("FLOW-1")
-class ReadsOnForSmallMessagesAlone(BrokenChannel):
-    """Reads no more after a message of more than a mebibyte."""
-
-    __slots__ = ()
-
-    def feed(self: Any, message: str | bytes) -> None:
-        super().feed(message)  # type: ignore[misc]
-        if len(message) >= 1_000_000:
-            self._hold_reading()
