@@ -137,6 +137,8 @@ is a *mutant*: a copy in which a `<` has become `<=`, a condition is always true
 - *Library*: in functions that keep rules of the kind *library* alone, which the project's own tests are about and the
   suite is not. They are listed there too, and left out of the per cents.
 - *Survived* is not *wrong*: the unit tests of the project, which are not asked here, may well kill it.
+- A sample whose survivors were looked at while checks were written flatters the suite. Checks were written by the
+  survivors of seed 1; another seed says more.
 - A check that hangs, or a process that dies, is a kill. A check that is about concurrency or memory has to fail twice
   with the mutant, and to pass once more without it.
 - Left out altogether, as not about a connector: the registry, `run` and `wsbridge serve` with their signals, and

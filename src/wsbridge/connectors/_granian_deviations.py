@@ -64,7 +64,7 @@ _OUTCOMES: Mapping[str, Mapping[str, str]] = {
         "STOP-2/a-peer-that-does-not-answer": "the peer was cut off",
     },
     "granian ends a connection as soon as its answer is written, and so resets that of a peer whose body still comes;"
-    " what stands before the end of a body is in its threads, and no event tells of it": {
+    " to read the body before the answer, where granian hands it on, has not been tried": {
         "HS-16/a-body-that-takes-its-time": "Closed: expected to send",
     },
     "granian leaves out the headers of an accept event; RSGI's accept takes none": {
