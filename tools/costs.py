@@ -57,10 +57,10 @@ _CLOGGED = (
 )
 _BEHIND = (
     r"HS-11/|THR-4/nothing-is-read|OPEN-1/first-and-once|OPEN-2/a-coroutine-of-a-plain|OPEN-4/before-any|OPEN-5/a-close-"
-    r"|OPEN-6/(on-close-w|it-raises )|RECV-5/callbacks-never|STREAM-8/cancel-before"
+    r"|OPEN-6/(on-close-w|it-raises )|RECV-5/callbacks-never|STREAM-8/cancel-before|HS-12/whatever-a-stop-meets"
 )
 _UNREAD = r"STREAM-8/(the-end|cancel)-behind-unread|STREAM-6/send-with-messages-unread|SEND-1/messages-before-the-close"
-_LIMIT = r"LIM-1/(default-limit|refused|smaller-limit-at|held-at)"
+_LIMIT = r"LIM-1/(default-limit|refused|smaller-limit-at|held-at|a-head-that-is-cut)"
 
 COSTS: tuple[Cost, ...] = (
     # ---- the end ----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ COSTS: tuple[Cost, ...] = (
         "a violation of the protocol, or text that is not UTF-8",
         "the peer gets no close frame",
         (WSPROTO,),
-        r"(RECV-[89]|FRAME-|CLOSE-10/a-violation|CLOSE-7/).*no close frame",
+        r"(RECV-[89]|FRAME-|CLOSE-10/a-violation|CLOSE-7/|SEND-6/nothing-after-a-close-frame).*no close frame",
     ),
     Cost(
         "a violation of the protocol, or text that is not UTF-8",
@@ -159,7 +159,8 @@ COSTS: tuple[Cost, ...] = (
         "you close",
         "`on_close` does not wait for the peer's frame; uvicorn waits for that, 10 s",
         BOTH,
-        r".*(on_close (before|came after)|the peer was cut off after)|CLOSE-7/a-local-close-that-is-not-answered",
+        r".*(on_close (before|came after)|the peer was cut off after)|CLOSE-7/a-local-close-that-is-not-answered"
+        r"|HS-12/however-a-channel-ends .*never answered",
     ),
     Cost(
         "the peer sends something after its close frame, and reads only then",
@@ -171,7 +172,7 @@ COSTS: tuple[Cost, ...] = (
         "a pong after the close frame",
         "is sent",
         (UVICORN,),
-        r"SEND-6/no-pong-behind",
+        r"SEND-6/(no-pong-behind|nothing-after-a-close-frame)",
     ),
     Cost(
         "the end, after messages that are not read",
@@ -242,6 +243,7 @@ COSTS: tuple[Cost, ...] = (
         r"HS-2/forwarded-headers",
     ),
     Cost("subprotocols over several header lines", "the last line counts", (HYPERCORN,), r"HS-3/offers-over"),
+    Cost("a certificate of the peer's", "is not told: ASGI has no place for it", BOTH, r"HS-2/client-certificate"),
     Cost(
         "subprotocols over several header lines",
         "none is seen in the request",
