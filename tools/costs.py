@@ -93,7 +93,7 @@ COSTS: tuple[Cost, ...] = (
         "a violation of the protocol, or text that is not UTF-8",
         "1006 by `network`; the peer gets no close frame",
         (HYPERCORN,),
-        r"(RECV-[89]|FRAME-\d+|CLOSE-10/a-violation|CLOSE-7/(invalid-utf-8|a-violation)).*"
+        r"(RECV-[89]|FRAME-\d+|CLOSE-10/a-violation|CLOSE-7/(invalid-utf-8|a-violation)|SEND-6/nothing-after).*"
         r"(100[27]|no close frame|abnormal|has ended)",
     ),
     Cost(
@@ -243,7 +243,6 @@ COSTS: tuple[Cost, ...] = (
         r"HS-2/forwarded-headers",
     ),
     Cost("subprotocols over several header lines", "the last line counts", (HYPERCORN,), r"HS-3/offers-over"),
-    Cost("a certificate of the peer's", "is not told: ASGI has no place for it", BOTH, r"HS-2/client-certificate"),
     Cost(
         "subprotocols over several header lines",
         "none is seen in the request",
@@ -260,7 +259,7 @@ COSTS: tuple[Cost, ...] = (
         "a request that is never complete, or a peer that has left before the 101",
         "the server's own timeouts",
         ALL,
-        r"HS-10/|STOP-5/a-request-half",
+        r"HS-10/|STOP-5/a-request-half|HS-12/wherever-a-peer-leaves",
     ),
     Cost(
         "a peer behind a trusted proxy",

@@ -173,9 +173,7 @@ def checks() -> tuple[Check, ...]:
     """Return the checks that bind `asgi_app`: those of features that it has."""
     found = Session.applicable(is_url=False)
     return tuple(
-        check
-        for check in found
-        if check.needs <= Stock.features and check.rule not in _NOT_ASGI and "tls" not in check.scenario.split("-")
+        check for check in found if check.needs <= Stock.features and check.rule not in _NOT_ASGI and not check.tls
     )
 
 
