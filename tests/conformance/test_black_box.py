@@ -87,7 +87,7 @@ def test_a_url_with_a_path_is_checked_below_it(node: str) -> None:
     result = CliRunner().invoke(cli, ["conformance", f"{node}/deeper", "--rule", "RECV-1"])
     assert result.exit_code == 2
     serves = f"{node}/deeper serves HTTP, but no reference application (docs/reference-app.md)"
-    assert result.output == f"Error: {serves}: /deeper/echo answered 404 Not Found, not 101\n"
+    assert result.output == f"Error: {serves}: /deeper/echo answered 404 Refused, not 101\n"
 
 
 def test_the_lock_file_names_no_registry() -> None:

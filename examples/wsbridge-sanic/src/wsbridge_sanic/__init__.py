@@ -72,6 +72,7 @@ from wsbridge.connector import (
     close_keywords,
     closing,
     content_of,
+    end_of,
     of_transport,
     plain_connection,
     request_parts,
@@ -93,7 +94,7 @@ server_names("websockets", "16.0 to 17.4", _PRIVATE)
 
 
 class _Channel(TransportChannel):
-    __slots__ = ("core",)
+    __slots__ = ("core", "wire_end")
 
     native: _WebSocket
     core: _Core
@@ -103,6 +104,7 @@ class _Channel(TransportChannel):
         """Take the connection, when the 101 is written."""
         self.native = native
         self._transport = transport
+        self.wire_end = end_of(transport)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class _Channel(TransportChannel):
     def write(self) -> None:
         """Write what the core has to say; the mark of the end, an empty one, is left to the channel."""
         data = b"".join(self.core.data_to_send())
-        if data and not self._transport.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
+        if data and not self.wire_end.is_closing():  # asyncio warns of each write from the sixth on (LOG-3)
             self._transport.write(data)
 
 

@@ -35,6 +35,7 @@ from wsbridge.connector import (
     TransportChannel,
     abort,
     close_keywords,
+    end_of,
     of_transport,
     server_names,
 )
@@ -56,12 +57,12 @@ server_names("wsproto", "1.3", _PRIVATE)
 
 
 class _Channel(TransportChannel):
-    __slots__ = ("reader",)
+    __slots__ = ("reader", "wire_end")
 
     reader: FrameReader
 
     def write(self, data: bytes | bytearray) -> None:
-        if self._transport.is_closing():
+        if self.wire_end.is_closing():
             raise ConnectionResetError("the connection is closed")  # asyncio would log the write (LOG-3)
         self._transport.write(data)
 
@@ -101,6 +102,7 @@ class _Source(BaseSource):
     def _make_channel(self, options: WebSocketOptions[Any], subprotocol: str | None) -> _Channel:
         channel = _Channel(self.connector, self.request, options, subprotocol)
         channel.native = channel._transport = self.connection.transport
+        channel.wire_end = end_of(self.connection.transport)
         channel.reader = FrameReader(channel, self.connection.transport, self.connector.loop)
         return channel
 

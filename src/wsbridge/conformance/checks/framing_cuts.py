@@ -34,8 +34,6 @@ _SETTINGS: dict[str, tuple[tuple[Feature, ...], dict[str, Any], bool]] = {
 }
 """By the end of a check's name: what it needs, its options, and whether its messages are deflated."""
 
-_AT_ONCE = "LIM-1/smaller-limit-at-once"
-
 Message = str | bytes
 
 
@@ -170,10 +168,10 @@ for _setting in _SETTINGS:
     )
 
 
-async def _too_big(bench: Bench, options: dict[str, Any], *, deflate: bool) -> None:
+async def _too_big(bench: Bench, scenario: str, options: dict[str, Any], *, deflate: bool) -> None:
     """Check that a frame that is too big is refused by its head, cut anywhere, first or a continuation."""
     limits = (("max_text_size", Opcode.TEXT), ("max_binary_size", Opcode.BINARY))
-    is_declared = _AT_ONCE in bench.target.deviations  # then one cut is as good as all
+    is_declared = scenario in bench.target.deviations  # then one cut is as good as all
     observed: set[str] = set()
     async with bench.serve(bench.options(**options)) as served:
         with variants() as variant:
@@ -190,7 +188,7 @@ async def _too_big(bench: Bench, options: dict[str, Any], *, deflate: bool) -> N
                                 ended = await how_it_ended(peer, 0.5 * bench.scale)
                                 observed.add(ended)
                                 true(ended == "peer saw 1009" or is_declared, ended)
-    bench.outcome(_AT_ONCE, " or ".join(sorted(observed)), "peer saw 1009")
+    bench.outcome(scenario, " or ".join(sorted(observed)), "peer saw 1009")
 
 
 @check("LIM-1", needs=("size-limit",), wire=True)
@@ -201,10 +199,11 @@ async def a_head_that_is_cut(bench: Bench) -> None:
         {"max_text_size": 1000, "max_binary_size": 100},
         {"max_text_size": 300, "max_binary_size": 300},
     ):
-        await _too_big(bench, options, deflate=False)
+        await _too_big(bench, "LIM-1/a-head-that-is-cut", options, deflate=False)
 
 
 @check("LIM-1", needs=("size-limit", "compression"), wire=True)
 async def a_head_that_is_cut_beside_deflate(bench: Bench) -> None:
     """The same holds for messages that are not deflated, where deflate is agreed on."""
-    await _too_big(bench, {"compression": True, "max_text_size": 1000, "max_binary_size": 70_000}, deflate=True)
+    options = {"compression": True, "max_text_size": 1000, "max_binary_size": 70_000}
+    await _too_big(bench, "LIM-1/a-head-that-is-cut-beside-deflate", options, deflate=True)
