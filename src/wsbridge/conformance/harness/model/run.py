@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import time
 import traceback
+import warnings
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.errors import Flaky, HypothesisWarning, Unsatisfiable
 from hypothesis.stateful import run_state_machine_as_test
 
 from wsbridge.conformance.harness.model.machine import Machine
@@ -45,19 +46,22 @@ def run_model(
     started = time.perf_counter()
     details = ""
     try:
-        run_state_machine_as_test(
-            hypothesis.seed(seed)(machine),
-            settings=settings(
-                max_examples=sequences,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                print_blob=False,
-                report_multiple_bugs=False,
-                phases=(Phase.generate, Phase.shrink),
-                suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
-            ),
-        )
+        with warnings.catch_warnings():
+            # of Hypothesis itself, by its way of counting references, which Python 3.15 has changed
+            warnings.filterwarnings("ignore", "It looks like `register_random`", HypothesisWarning)
+            run_state_machine_as_test(
+                hypothesis.seed(seed)(machine),
+                settings=settings(
+                    max_examples=sequences,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    database=None,
+                    print_blob=False,
+                    report_multiple_bugs=False,
+                    phases=(Phase.generate, Phase.shrink),
+                    suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
+                ),
+            )
     except Exception as exc:
         details = _why(exc) if stories.goes_on() else ""  # after that nothing is played again
         if stories.shortest is None:
