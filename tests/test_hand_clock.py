@@ -213,6 +213,7 @@ def test_elsewhere_nothing_changes() -> None:
 
 
 def test_it_is_asyncios_alone() -> None:
+    pytest.importorskip("uvloop")
     with pytest.raises(ValueError, match="asyncio's alone, and not uvloop's"):
         HandClock(loop="uvloop").check()
     HandClock(debug="on").check()

@@ -20,7 +20,7 @@ from wsbridge.http import Request
 from wsbridge.protocols import WebSocketChannel
 from wsbridge.stream import MessageStream, stream_handler
 
-FLOOD = 12_000  # frames
+FLOOD = 6_000  # frames
 _AT_ONCE = 256  # messages of one channel that may be delivered within a turn of the event loop
 _CPU = 0.010  # seconds of CPU time that a turn may take
 _SENDS = 300
