@@ -233,7 +233,7 @@ COSTS: tuple[Cost, ...] = (
         "what is sent right after the handshake request",
         "400",
         (HYPERCORN,),
-        rf"{_BEHIND}|.*expected 101, but got 400 : b''$",
+        rf"{_BEHIND}|.*expected 101, but got 400 : b''(;|$)",
     ),
     Cost("`Upgrade` as a list", "400", (UVICORN, WSPROTO, HYPERCORN), r"HS-1/upgrade-as-a-list"),
     Cost(
