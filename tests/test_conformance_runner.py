@@ -716,7 +716,7 @@ def test_checks_of_a_connector_that_answers_nothing_fail_at_once() -> None:
 def test_one_check_without_an_answer_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def once(session: Session, check: Check) -> CheckResult:
+    def once(session: Session, check: Check, conditions: object = None) -> CheckResult:
         asked.append(check.id)
         if check.id == "HS-1/accept-key":
             return CheckResult(check.id, check.rule, Verdict.PASS)

@@ -8,6 +8,7 @@ import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.certificates import contexts
 from tests.fakes import FakeConnector, handshake, passes
 from wsbridge import WebSocketOptions
 from wsbridge._channel.transport import abort, aborter, anchor, end_writing
-from wsbridge.connector import TransportChannel
+from wsbridge.connector import TransportChannel, end_of, request_parts
 
 TIMEOUT = 10.0
 
@@ -273,3 +274,62 @@ def test_the_sending_side_of_what_is_being_closed_is_left_alone() -> None:
     transport.close()
     end_writing(transport)
     assert calls == ["write_eof", "close"]
+
+
+class Tls:
+    """A transport of TLS: asyncio's has ``_ssl_protocol``, uvloop's has not."""
+
+    def __init__(self, below: Any = None) -> None:
+        self.is_closed = False
+        self.socket: object | None = object()
+        if below is not None:
+            self._ssl_protocol = SimpleNamespace(_transport=below)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def get_extra_info(self, name: str) -> object:
+        return {"ssl_object": "tls", "socket": self.socket}[name]
+
+
+@pytest.mark.rule("LOG-3")
+def test_log_3_a_loss_below_tls_is_seen() -> None:
+    below: Any = SimpleNamespace(is_lost=False)
+    below.is_closing = lambda: below.is_lost
+    transport: Any = Tls(below)
+    end = end_of(transport)
+    assert not end.is_closing()
+    below.is_lost = True
+    assert end.is_closing()
+
+
+@pytest.mark.rule("LOG-3")
+def test_log_3_a_loss_below_tls_of_uvloop_is_seen_by_its_socket() -> None:
+    transport: Any = Tls()
+    end = end_of(transport)
+    assert not end.is_closing()
+    transport.socket = None
+    assert end.is_closing()
+
+
+@pytest.mark.rule("LOG-3")
+def test_log_3_tls_that_is_closed_here_is_closing() -> None:
+    transport: Any = Tls(SimpleNamespace(is_closing=lambda: False))
+    end = end_of(transport)
+    transport.is_closed = True
+    assert end.is_closing()
+
+
+def test_without_tls_a_transport_tells_its_end_itself() -> None:
+    plain: Any = SimpleNamespace(get_extra_info=lambda name: None)
+    assert end_of(plain) is plain
+
+
+@pytest.mark.rule("HS-2")
+def test_hs_2_a_peer_that_has_left_on_uvloop_has_no_address() -> None:
+    def get_extra_info(name: str) -> None:
+        if name == "peername":
+            raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    gone: Any = SimpleNamespace(get_extra_info=get_extra_info)
+    assert request_parts(gone) == {"scheme": "ws", "remote_address": None, "tls": None}

@@ -29,6 +29,8 @@ __all__ = ["QUIET", "HandClockLoop", "Limit", "held", "limit", "now"]
 QUIET = 0.01
 """Real seconds without an event after which nothing is under way: on loopback the kernel hands over at once."""
 
+_HAND_OVER = 0.1  # seconds for a thread to hand over what its job has returned
+
 _EXECUTOR = "asyncio_"
 """What the names of the threads of a loop's own executor begin with; their jobs are counted."""
 
@@ -108,6 +110,7 @@ class HandClockLoop(asyncio.SelectorEventLoop):
         self.ahead = 0.0
         self.limits: set[Limit] = set()
         self.holds: list[None] = []
+        self._handing_over = 0.0  # until when what a job has returned may be under way to this loop
         self._bystanders = set(threading.enumerate())
         selector = _Selector()
         selector.loop = self
@@ -147,7 +150,8 @@ class HandClockLoop(asyncio.SelectorEventLoop):
     def _is_held(self) -> bool:
         """Tell whether somebody works who may have an event for this loop."""
         others = set(threading.enumerate()) - self._bystanders
-        return bool(self.holds) or any(not thread.name.startswith(_EXECUTOR) for thread in others)
+        is_held = bool(self.holds) or time.monotonic() < self._handing_over
+        return is_held or any(not thread.name.startswith(_EXECUTOR) for thread in others)
 
     def run_in_executor(self, executor: Executor | None, func: Any, *args: Any) -> Any:  # type: ignore[override]
         self.holds.append(None)
@@ -160,6 +164,7 @@ class HandClockLoop(asyncio.SelectorEventLoop):
             try:
                 return func(*args)
             finally:
+                self._handing_over = time.monotonic() + _HAND_OVER
                 self.holds.pop()  # though the future was cancelled meanwhile
 
         return super().run_in_executor(None, job)

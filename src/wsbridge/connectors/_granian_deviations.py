@@ -126,6 +126,7 @@ _UP_TO_2_8_7: Mapping[str, Mapping[str, str]] = {
 def _is_old() -> bool:
     return tuple(int(part) for part in metadata.version("granian").split(".")[:3]) <= (2, 8, 7)
 
+
 DEVIATIONS: Mapping[str, Deviation] = MappingProxyType(
     {
         scenario: Deviation(outcome, tried)

@@ -446,7 +446,7 @@ async def _does_not_pong(peer: WirePeer) -> None:
     peer.auto_pong = False
 
 
-@check("HS-12", wire=True)
+@check("HS-12")
 async def however_a_peer_is_cut_off(bench: Bench) -> None:
     """A channel gives its place back when its peer takes nothing for send_timeout, and is cut off."""
     options = bench.options(send_timeout=0.2 * bench.scale, close_timeout=0.1 * bench.scale)

@@ -266,7 +266,7 @@ async def each_deflated_message_begins_it_anew(bench: Bench) -> None:
     await _for_each(bench, _kept_open, _DEFLATED, compression=True)
 
 
-@check("LIM-2", wire=True)
+@check("LIM-2")
 async def nothing_else_begins_it_anew(bench: Bench) -> None:
     """Pings, pongs and a send that raises leave the time as it is."""
     await _for_each(bench, _not_kept_open, _NOT)
@@ -290,7 +290,7 @@ async def a_part_of_a_message_does_not(bench: Bench) -> None:
     await _for_each(bench, _not_kept_open, {"fragments": fragment, "bytes of a frame": byte})
 
 
-@check("LIM-3", needs=("ping",), wire=True)
+@check("LIM-3", needs=("ping",))
 async def pings_whatever_comes(bench: Bench) -> None:
     """A ping goes out in each ping_interval, whatever messages come and go meanwhile."""
     interval = 0.15 * bench.scale

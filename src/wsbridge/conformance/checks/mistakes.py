@@ -26,7 +26,7 @@ __all__: list[str] = []
 # ---- HS-2 -----------------------------------------------------------------------------------------------------------
 
 
-@check("HS-2", wire=True)
+@check("HS-2")
 async def the_absolute_form(bench: Bench) -> None:
     """A request with the whole URL in its line has the path and the query of that (RFC 9112, 3.2.2)."""
     async with bench.serve(Application([("/{rest:path}", bench.options())])) as served:

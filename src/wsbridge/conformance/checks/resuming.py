@@ -111,13 +111,13 @@ async def _in_a_callback(bench: Bench, make: Callable[[bool], Flood], *, deflate
         equal((await peer.receive_close()).code, 4000, "the code of the answer")
 
 
-@check("FLOW-1", wire=True)
+@check("FLOW-1")
 async def messages_go_on(bench: Bench) -> None:
     """Messages that were held back by a callback come after it, again and again, and so do pings and the close."""
     await _in_a_callback(bench, _whole)
 
 
-@check("FLOW-1", wire=True)
+@check("FLOW-1")
 async def small_frames_go_on(bench: Bench) -> None:
     """So do thousands of small messages, with pongs between them."""
     await _in_a_callback(bench, _small)
@@ -153,7 +153,7 @@ async def large_messages_that_were_small_go_on(bench: Bench) -> None:
     await _in_a_callback(bench, _inflating, deflate=True)
 
 
-@check("FLOW-1", wire=True)
+@check("FLOW-1")
 async def they_go_on_after_a_send(bench: Bench) -> None:
     """Messages that were held back by a callback whose send waited come when the peer has read what it was sent."""
     held, flood = _Held(bench), _whole(False)
