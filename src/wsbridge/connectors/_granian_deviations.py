@@ -124,7 +124,11 @@ _UP_TO_2_8_7: Mapping[str, Mapping[str, str]] = {
 
 
 def _is_old() -> bool:
-    return tuple(int(part) for part in metadata.version("granian").split(".")[:3]) <= (2, 8, 7)
+    try:
+        version = metadata.version("granian")
+    except metadata.PackageNotFoundError:  # who reads what is declared needs no granian
+        return False
+    return tuple(int(part) for part in version.split(".")[:3]) <= (2, 8, 7)
 
 
 DEVIATIONS: Mapping[str, Deviation] = MappingProxyType(

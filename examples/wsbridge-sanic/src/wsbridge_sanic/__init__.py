@@ -175,6 +175,10 @@ class Connector(BaseConnector):
                 "websockets' core takes one limit, for both kinds of message and for control frames, and no hook sees "
                 "the head of a frame: it is given the larger one; what is over the smaller is refused when it is in",
             ),
+            "LIM-1/a-head-that-is-cut": Deviation(
+                "peer saw 1009 or still open",
+                "the same: the larger of two limits is that of both kinds",
+            ),
             "LIM-6/held-to-any-limit": Deviation(
                 "peer saw 1009 or still open",
                 "the same: of two limits that differ the core is given the larger one, and none beside a None",

@@ -415,7 +415,7 @@ async def an_idle_timeout(bench: Bench) -> None:
     await _row(bench, act, (1001, "idle timeout", "local"), seen=seen, idle_timeout=0.2 * bench.scale)
 
 
-@check("CLOSE-7", needs=("ping",))
+@check("CLOSE-7", needs=("ping",), fixed=["cut"])
 async def a_ping_timeout(bench: Bench) -> None:
     """A peer that answers no ping: 1011, "ping timeout", local; the peer gets both."""
 

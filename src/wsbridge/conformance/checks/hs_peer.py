@@ -202,7 +202,7 @@ async def letters_beyond_ascii(bench: Bench) -> None:
         equal(await _statuses(served, ["https://strasse.example"]), [403], "the status for another spelling")
 
 
-@check("HS-6")
+@check("HS-6", fixed=["address", "tls"])
 async def the_host_that_a_proxy_tells(bench: Bench) -> None:
     """X-Forwarded-Host, or `host` of Forwarded, counts as the request's own host, of a trusted proxy only."""
     told = [("X-Forwarded-Host", "app.example:8443"), ("Forwarded", 'host="app.example:8443"')]
