@@ -24,12 +24,11 @@ from wsbridge.connector import (
     SizeLimits,
     is_valid_close_code,
 )
-from wsbridge.connectors._codecs.pieces import Inflation
+from wsbridge.connectors._codecs.pieces import END_OF_MESSAGE, Inflation
 
 __all__ = ["BINARY", "CLOSE", "PING", "PONG", "TEXT", "Frames", "Terms", "read"]
 
 TEXT, BINARY, CLOSE, PING, PONG = _KNOWN = 0x1, 0x2, 0x8, 0x9, 0xA
-_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _TURN = 64  # frames that are read before other tasks get their turn
 _CHUNK = 64 * 1024  # bytes
 
@@ -186,7 +185,7 @@ class Frames(WebSocketProtocol13):
         """Inflate a message and hand it on; return what tornado is to await for that before it reads on, or None."""
         native: Any = self._decompressor
         inflater = native._decompressor or native._create_decompressor()
-        inflation = Inflation(inflater, data + _END_OF_MESSAGE, native._max_wbits)
+        inflation = Inflation(inflater, data + END_OF_MESSAGE, native._max_wbits)
         try:
             if not inflation.go_on(LARGE):
                 return self._inflate_rest(opcode, inflation)

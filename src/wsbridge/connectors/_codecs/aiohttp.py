@@ -8,14 +8,13 @@ from typing import Any
 
 from wsbridge import WebSocketOptions
 from wsbridge.connector import MAX_HEAD, FrameHead, FrameHeads, MessageSize, SizeLimits, frame_head
-from wsbridge.connectors._codecs.pieces import Inflation
+from wsbridge.connectors._codecs.pieces import END_OF_MESSAGE, Inflation
 
 __all__ = ["Heads", "MeasuredHeads", "follow_heads", "is_native", "native_limit"]
 
 _HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
 _REFUSED = 0x20  # RSV2, which no extension gives a meaning
 _DATA = (0x0, 0x1, 0x2)
-_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _WINDOW_BITS = 15
 
 
@@ -102,7 +101,7 @@ class MeasuredHeads(Heads):
             payload = _unmasked(payload[4:], payload[:4])
         limits, kind = self._message.limits, head.opcode or self._message.kind
         limit = limits.largest if kind is None else limits.of(kind)
-        inflation = Inflation(self._inflater, payload + _END_OF_MESSAGE if head.fin else payload, _WINDOW_BITS)
+        inflation = Inflation(self._inflater, payload + END_OF_MESSAGE if head.fin else payload, _WINDOW_BITS)
         try:
             is_all = inflation.go_on(limit - self._inflated)
         except zlib.error:

@@ -10,7 +10,10 @@ from typing import Any
 
 from wsbridge.connector import MAX_SIZE
 
-__all__ = ["MAX_EARLY", "PIECE", "Inflation", "PieceReader", "bound_early"]
+__all__ = ["END_OF_MESSAGE", "MAX_EARLY", "PIECE", "Inflation", "PieceReader", "bound_early"]
+
+END_OF_MESSAGE = b"\x00\x00\xff\xff"
+"""What a sender takes off a deflated message, and a receiver puts back (RFC 7692, 7.2.2)."""
 
 MAX_EARLY = 64 * 1024  # bytes that are kept of what a peer sends before its request is answered (HS-11)
 PIECE = 2 * 1024  # bytes that are parsed at once, beside the rest of a frame that has begun

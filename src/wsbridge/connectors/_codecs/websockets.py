@@ -29,14 +29,13 @@ from wsbridge.connector import (
     frame_head,
     server_names,
 )
-from wsbridge.connectors._codecs.pieces import PIECE, Inflation, PieceReader
+from wsbridge.connectors._codecs.pieces import END_OF_MESSAGE, PIECE, Inflation, PieceReader
 
 __all__ = ["Channel", "FrameReader", "agree_on_deflate"]
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _CLOSE, _PING, _PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 _CONTROL = (_CLOSE, _PING, _PONG)
-_END_OF_MESSAGE = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.2
 _OPEN = State.OPEN
 _WINDOW_BITS, _MEMORY_LEVEL = 12, 5  # websockets' own defaults
 
@@ -397,7 +396,7 @@ class _Deflate(PerMessageDeflate):
         elif self.remote_no_context_takeover:
             self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
         self.decode_cont_data = not frame.fin
-        payload = bytes(frame.data) + _END_OF_MESSAGE if frame.fin else bytes(frame.data)
+        payload = bytes(frame.data) + END_OF_MESSAGE if frame.fin else bytes(frame.data)
         inflation = Inflation(self.decoder, payload, self.remote_max_window_bits)
         try:
             is_all = inflation.go_on(LARGE)

@@ -25,7 +25,7 @@ from wsbridge.connector import (
     end_of,
     server_names,
 )
-from wsbridge.connectors._codecs.pieces import Inflation, PieceReader
+from wsbridge.connectors._codecs.pieces import END_OF_MESSAGE, Inflation, PieceReader
 
 __all__ = ["Channel", "Wire", "deflate_offer"]
 
@@ -160,7 +160,7 @@ class _Deflate(PerMessageDeflate):
         if not fin or not self._inbound_compressed:
             return super().frame_inbound_complete(proto, fin)
         try:
-            data = self._inflated(b"\x00\x00\xff\xff")
+            data = self._inflated(END_OF_MESSAGE)
         except zlib.error:
             return CloseReason.PROTOCOL_ERROR
         if self.client_no_context_takeover:
