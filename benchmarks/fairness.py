@@ -9,7 +9,6 @@ The server, the flood and the honest load are processes of their own. Linux, two
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from benchmarks.natives import Setup
 from benchmarks.processes import ROOT
 from benchmarks.subjects import NATIVES, connectors, subject
 from benchmarks.wire import connect, frame, receive
+from wsbridge._process.garbage import start_set_aside
 
 HONEST = 49
 PAUSE = 0.002  # seconds between two honest messages, on one channel after the other
@@ -53,9 +53,9 @@ async def serve(name: str) -> None:
         else:
             turns.clear()  # what comes from here on counts
 
-    async with subject(name)(Setup()) as port:
-        gc.collect()
-        gc.freeze()  # as `run` does, for the native servers too
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(subject(name)(Setup()))
+        stack.enter_context(start_set_aside())  # as `run` does, for the native servers too
         loop.add_reader(sys.stdin.fileno(), on_stdin)
         print(port, flush=True)
         while not stop.is_set():
