@@ -20,6 +20,7 @@ from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.client import WireLog, WirePeer
 from wsbridge.conformance.contract import CheckFailed
+from wsbridge.conformance.harness.framework import framework
 from wsbridge.conformance.harness.in_memory import MemoryDoor, MemoryLink
 from wsbridge.conformance.harness.recorder import Recorder
 from wsbridge.conformance.harness.setting import Setting
@@ -245,17 +246,16 @@ class Bench:
     async def _mounted(
         self, handler: WebSocketOptions[Any] | Application, options: dict[str, Any]
     ) -> AsyncGenerator[Served, None]:
-        harness = self.setting.mounted(handler, options)
-        with self.setting.refusals():
-            address, path, is_fixed, connector = await self.within(harness.__aenter__(), "the framework's start")
-        try:
-            yield Served(self, address, path, connector, is_fixed)
-        except (Exception, asyncio.CancelledError):
-            self.unhandled.look()
-            raise
-        finally:
-            limit = options["shutdown_timeout"] + 2 * self.scale
-            await self.within(harness.__aexit__(None, None, None), "the framework's shutdown", timeout=limit)
+        handler, path, is_fixed = self.setting.place_mounted(handler)
+        async with contextlib.AsyncExitStack() as stack:
+            with self.setting.refusals():
+                running = framework(self.connector, handler, self.within, self.scale, **options)
+                address, mount = await stack.enter_async_context(running)
+            try:
+                yield Served(self, address, path, mount.connector, is_fixed)
+            except (Exception, asyncio.CancelledError):
+                self.unhandled.look()
+                raise
 
     @contextlib.asynccontextmanager
     async def reference(self) -> AsyncGenerator[Served, None]:

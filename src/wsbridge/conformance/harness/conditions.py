@@ -142,9 +142,9 @@ class Conditions:
     def __post_init__(self) -> None:
         chosen = self.chosen
         for name, value in chosen.items():
-            if value not in AXES[name].values:
-                offered = ", ".join(AXES[name].values)
-                raise ValueError(f"{name}={value} is no condition: {name} is one of {offered}")
+            if value not in (values := AXES[name].values):
+                offered = ", ".join(values)
+                raise ValueError(f"{name}={value} is no condition{closest(value, values)}: {name} is one of {offered}")
         for name, value in chosen.items():
             for other, other_value in chosen.items():
                 if conflict(name, value, other, other_value):
@@ -176,11 +176,6 @@ class Conditions:
             if name not in AXES:
                 offered = ", ".join(AXES)
                 raise ValueError(f"there is no condition {name!r}{closest(name, AXES)}: there are {offered}")
-            if value not in AXES[name].values:
-                offered = ", ".join(AXES[name].values)
-                raise ValueError(
-                    f"{name}={value} is no condition{closest(value, AXES[name].values)}: {name} is one of {offered}"
-                )
             if chosen.setdefault(name, value) != value:
                 raise ValueError(f"{name} cannot be {chosen[name]} and {value} at once")
         return cls(**chosen)

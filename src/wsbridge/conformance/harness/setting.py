@@ -11,20 +11,18 @@ import inspect
 import os
 import socket
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from wsbridge.application import Application
 from wsbridge.conformance.client import Cut, Shape
 from wsbridge.conformance.harness.certificates import shared_certificates
 from wsbridge.conformance.harness.conditions import AXES, OF_THE_LOOP, Conditions
+from wsbridge.conformance.harness.framework import MOUNTED_AT
 from wsbridge.conformance.harness.target import SuiteTarget
-from wsbridge.conformance.mounts import load_harness
-from wsbridge.connector.sockets import bind, listen, socket_address
 from wsbridge.errors import LoopNotInstalledError, UnsupportedOptionError
 from wsbridge.options import MIB, Compression, WebSocketOptions
-from wsbridge.protocols import Connector
 
 __all__ = ["NotApplicable", "Setting", "values_for"]
 
@@ -41,9 +39,7 @@ _LIMITS: Mapping[str, tuple[int | None, int | None]] = MappingProxyType(
 )
 _OF_MOUNTS = frozenset(("max_channels", "max_head_size", "shutdown_timeout", "trusted_proxies"))
 _WHERE = frozenset(("host", "port", "unix_path", "unix_mode", "unix_owner", "sockets", "reuse_port"))
-_CUTS: Mapping[str, Cut] = MappingProxyType({"whole": "whole", "head": "head", "byte": "byte", "joined": "joined"})
 _PARAMETER = "/with/a%20part"
-_PREFIX = "/mounted"
 
 
 class NotApplicable(Exception):
@@ -121,7 +117,7 @@ class Setting:
         self.conditions: Conditions = target.conditions
         self.applied: set[str] = set(OF_THE_LOOP)
         self._open: dict[str, set[str]] = {axis: set(AXES[axis].values) for axis in OF_THE_LOOP}
-        self._closed: dict[str, str] = {}
+        self._closed: set[str] = set()
         self._may_deflate = False  # what is served would agree to it
         self._stack = contextlib.ExitStack()
 
@@ -155,7 +151,7 @@ class Setting:
         Raises:
             NotApplicable: It was to be.
         """
-        self._closed[axis] = why
+        self._closed.add(axis)
         if axis in self.conditions.chosen:
             raise NotApplicable(f"{axis}={self.conditions.chosen[axis]}: {why}")
 
@@ -203,8 +199,8 @@ class Setting:
 
     def shape(self) -> Shape:
         """Return how a peer puts on the wire what it sends."""
-        cut = _CUTS[self.conditions.cut] if self._opens("cut") else "whole"
-        return Shape(cut, fragments=self._opens("frames"))
+        cut = self.conditions.cut if self._opens("cut") else AXES["cut"].plain
+        return Shape(cast(Cut, cut), fragments=self._opens("frames"))
 
     def peer_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is added to the options of a peer that opens a channel."""
@@ -252,40 +248,27 @@ class Setting:
             NotApplicable: That is not where one thing is served at a path of its own.
         """
         if target != "/" and not target.startswith("/?"):
-            why = f"the check asks for {target!r} too"
-            self._closed["path"] = why
+            self._closed.add("path")
             self._open.get("served", set()).discard("mounted")
             if is_fixed:
-                raise NotApplicable(f"what is served has a path of its own: {why}")
+                raise NotApplicable(f"what is served has a path of its own: the check asks for {target!r} too")
 
     def is_mounted(self, options: Mapping[str, Any]) -> bool:
         """Tell whether a mount is asked for, where a connector is to be made with ``options``."""
         return not options.keys() - _OF_MOUNTS and self._opens("served")
 
-    @contextlib.asynccontextmanager
-    async def mounted(
-        self, handler: WebSocketOptions[Any] | Application, options: Mapping[str, Any]
-    ) -> AsyncGenerator[tuple[Any, str, bool, Connector], None]:
-        """Run an application of the server's framework with ``handler`` in it.
-
-        Yields:
-            Its address, the path of the mount, whether that is fixed, and the connector of the mount.
-        """
+    def place_mounted(
+        self, handler: WebSocketOptions[Any] | Application
+    ) -> tuple[WebSocketOptions[Any] | Application, str, bool]:
+        """Return what is to be mounted, the path below which a check finds it, and whether that stands for ``/``."""
         part = ""
         if self.conditions.served == "below" and not isinstance(handler, Application):
             handler, part = self.place(handler)
             handler = handler if isinstance(handler, Application) else Application([("/", handler)])
-        (sock,) = await bind("127.0.0.1", 0)
-        listen([sock])
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(sock.close)
-            serve = load_harness(self.target.connector)  # type: ignore[arg-type]
-            address = socket_address(sock)
-            mount = await stack.enter_async_context(serve(self.target.connector, sock, _PREFIX, handler, **options))  # type: ignore[arg-type]
-            yield address, _PREFIX + part, bool(part) or not isinstance(handler, Application), mount.connector
+        return handler, MOUNTED_AT + part, bool(part) or not isinstance(handler, Application)
 
     @contextlib.contextmanager
-    def refusals(self) -> Any:
+    def refusals(self) -> Generator[None]:
         """Take it for not applicable where a connector refuses an option that stands for a condition."""
         try:
             yield
