@@ -874,6 +874,68 @@ async def test_what_comes_after_an_end_is_told_early_is_delivered(kind: Kind, en
     assert opened.log == ["open", "text first", *(f"text {number}" for number in range(128)), "close 4001"]
 
 
+@pytest.mark.rule("RECV-4", "CLOSE-10", "SEND-1")
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (("lost",), (1006, "", "network")),
+        (("close", 4001, "bye"), (4001, "bye", "peer")),
+        (("failed", 1002), (1002, "", "local")),
+    ],
+    ids=["lost", "close", "failed"],
+)
+async def test_what_was_read_before_a_loss_is_delivered_and_tells_the_end(
+    end: tuple[Any, ...], reason: tuple[int, str, str]
+) -> None:
+    opened = Opened(PushedChannel, idle_timeout=1, ping_interval=1, ping_timeout=1)
+    await passes()
+    opened.channel.connection_gone()
+    assert not await opened.channel.send_text("to nobody")
+    opened.time.advance(1000)  # nothing is late that the peer cannot do any more
+    assert opened.channel.reason is None
+    opened.comes("text", "was read before")
+    await passes()
+    opened.comes(*end)
+    opened.comes("lost")
+    assert facts(await opened.ended()) == reason
+    assert opened.log == ["open", "text was read before", f"close {reason[0]}"]
+    assert opened.written == []  # no ping, no close frame: there is no connection
+
+
+@pytest.mark.rule("RECV-4", "CLOSE-5")
+async def test_a_local_end_behind_a_loss_drops_what_was_read_and_is_not_held_up() -> None:
+    for ending in ("close", "cut off"):
+        opened = Opened(PushedChannel, close_timeout=3)
+        await passes()
+        opened.channel.connection_gone()
+        if ending == "close":
+            opened.channel.close(4000, "enough")
+        else:
+            opened.channel.cut_off()
+        opened.comes("text", "dropped")
+        opened.comes("lost")
+        reason = await opened.ended()
+        assert facts(reason) == ((4000, "enough", "local") if ending == "close" else (1006, "", "network"))
+        assert opened.log == ["open", f"close {reason.code}"]
+        assert opened.written == []
+
+
+@pytest.mark.rule("SEND-6")
+async def test_a_close_frame_that_waits_for_a_send_is_not_written_when_the_connection_is_gone() -> None:
+    opened = Opened(PushedChannel)
+    await passes()
+    opened.wire.blocked = blocked = asyncio.get_running_loop().create_future()
+    sending = asyncio.create_task(opened.channel.send_text("under way"))
+    await passes()
+    opened.channel.close(4000)
+    opened.channel.connection_gone()
+    blocked.set_result(None)
+    await sending
+    opened.comes("lost")
+    assert facts(await opened.ended()) == (4000, "", "local")
+    assert "close" not in opened.wire.kinds
+
+
 @pytest.mark.rule("RECV-4")
 @pytest.mark.parametrize("end", [("close", 4001, "bye"), ("failed", 1002)], ids=lambda end: end[0])
 async def test_what_is_fed_after_the_end_itself_is_dropped(end: tuple[Any, ...]) -> None:

@@ -126,14 +126,19 @@ class Played(Ending):
             if self.connection == "gone":
                 return False
             self._peer_is_gone()
+        elif event == "behind":  # the connection is gone, with more read than is taken
+            if self._phase is LOST or self._is_gone:
+                return False
+            self.connection = "gone"
+            self._connection_is_gone()
         elif event == "abandoned":
-            if self._phase is not OPEN or self.under_way:
+            if self._phase is not OPEN or self.under_way or self._is_gone:
                 return False
             self._end(self.ways[event], 1006, "")
         else:
             if event == "lost":
                 self.connection = "gone"
-            elif event in ("peer", "failed", "noted") and self.connection == "gone":
+            elif event in ("peer", "failed", "noted") and self.connection == "gone" and not self._is_gone:
                 return False  # what was read before the loss is told before it
             code, initiator = {"here": (1000, None), "peer": (1001, None), "failed": (1002, None)}.get(
                 event, (1006, None)
@@ -143,11 +148,11 @@ class Played(Ending):
 
     def state(self) -> tuple[Any, ...]:
         """Return all on which it depends what happens next."""
-        known = (self._phase, self._reason, self._dropping, self._close_waits, self._cut_at)
+        known = (self._phase, self._reason, self._dropping, self._close_waits, self._cut_at, self._is_gone)
         return (*known, self.under_way, self.watched, self.closes, self.connection, self.armed, self.told, self.woken)
 
 
-EVENTS = ("here", "peer", "failed", "lost", "cut", "noted", "send", "sent", "gone", "abandoned")
+EVENTS = ("here", "peer", "failed", "lost", "cut", "noted", "send", "sent", "gone", "behind", "abandoned")
 INITIATORS = {"here": "local", "peer": "peer", "failed": "local"}
 
 
@@ -191,12 +196,20 @@ def look(before: Played, event: str, after: Played) -> None:
     if event in ("peer", "failed") and before._phase >= OVER:
         hold(after.state() == before.state(), "something happens after the end")
     if CLOSING <= after._phase < LOST:
-        hold(after.closes + (after._close_waits is not None) == 1, "a closing channel has not its one close frame")
+        frames = after.closes + (after._close_waits is not None)
+        hold(frames == 1 or (frames == 0 and after._is_gone), "a closing channel has not its one close frame")
         hold(after._close_waits is None or after.under_way > 0, "a close frame waits for nothing")
         on_time = after.armed is not None and after._cut_at is not None and after.armed <= after._cut_at
-        ends_by_itself = after.connection == "ending" and not after.unfinished
+        ends_by_itself = after._is_gone or (after.connection == "ending" and not after.unfinished)
         hold(on_time or ends_by_itself, "a channel that closes holds its slot without a deadline")
-    if after._phase is STOPPED and reason is None:
+    if event == "behind":
+        hold(after._phase == max(before._phase, STOPPED), "a connection that is gone ends what is not read yet")
+        hold(
+            after._reason is before._reason and after.closes == before.closes,
+            "a loss is told before what it came after",
+        )
+        hold(after._phase > STOPPED or after._cut_at is None, "what is read is held to a deadline")
+    if after._phase is STOPPED and reason is None and not after._is_gone:
         hold(after._cut_at is not None and after.armed is not None, "a peer that is gone holds its slot for ever")
     if after._phase is FAILED and after._close_waits is None:
         hold(after.connection in ("half", "gone"), "a peer that broke the protocol is not told that nothing follows")

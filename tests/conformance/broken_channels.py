@@ -247,6 +247,16 @@ class DropsTheLastMessageOfAPeerThatHasLeft(DropsWhatComesBeforeTheEnd):
 
 
 @breaks("RECV-4")
+class TakesALossAtOnce(BrokenChannel):
+    """A loss ends the channel, though what was read before is not taken yet."""
+
+    __slots__ = ()
+
+    def connection_gone(self: Any) -> None:
+        self.connection_lost()
+
+
+@breaks("RECV-4")
 class DeliversOutOfOrder(BrokenChannel):
     __slots__ = ()
 

@@ -290,6 +290,14 @@ class BaseChannel(Sending):
         """
         self._end(NOTED, code, text, initiator)
 
+    def connection_gone(self) -> None:
+        """Take it that the connection is gone, and that what came before is still to be fed (RECV-4).
+
+        Sends answer False from now on. How the channel ended is told by what is fed yet: a close frame may be in it.
+        One of `peer_closed`, `failed` and `connection_lost` follows.
+        """
+        self._connection_is_gone()
+
     def connection_lost(self) -> None:
         """Take it that the connection is gone, with or without a close before."""
         self._end(LOSS, 1006, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple, cast
 
-from wsbridge._channel.ending import LOST, STOPPED, Ending
+from wsbridge._channel.ending import LOST, OPEN, STOPPED, Ending
 from wsbridge.options import WebSocketOptions
 
 __all__ = ["Deadlines", "Due"]
@@ -130,7 +130,7 @@ class Deadlines(Ending):
             if now >= self._cut_at:
                 return Due("cut")
             looks.append(self._cut_at)
-        elif self._reason is None:
+        elif self._phase is OPEN:
             if self._idle_timeout is not None:
                 when = self._idle_until(now, self._idle_timeout)
                 if now >= when:

@@ -109,7 +109,7 @@ class Ending(ABC):
     written; and a channel that has begun to close is cut off at `_cut_at`, unless its connection ends before.
     """
 
-    __slots__ = ("_close_waits", "_cut_at", "_dropping", "_phase", "_reason", "_tell")
+    __slots__ = ("_close_waits", "_cut_at", "_dropping", "_is_gone", "_phase", "_reason", "_tell")
 
     def __init__(self) -> None:
         self._phase = OPEN
@@ -117,6 +117,7 @@ class Ending(ABC):
         self._dropping = False  # no more messages are delivered, whatever waits or comes
         self._close_waits: tuple[int | None, str] | None = None  # for the sends under way
         self._cut_at: float | None = None
+        self._is_gone = False  # the connection, with more read than is taken: how the channel ended is not known yet
         self._tell: Callable[[bool], object] | None = None
 
     # ---- what the rest of the channel fills --------------------------------------------------------------------------
@@ -212,13 +213,14 @@ class Ending(ABC):
         if way.phase is LOST:
             self._close_waits = None  # there is nothing left to write it to
             self._close_is_settled()
-        if way.then == "cut":
+        if way.then == "cut" and not self._is_gone:
             self._cut_connection()
         if way.phase >= OVER:
             self._nothing_more()
         if way.phase >= FAILED:
             self._tell_end()
-        if way.then in ("half", "whole") and self._close_waits is None and self._phase < LOST:
+        is_there = self._phase < LOST and not self._is_gone
+        if way.then in ("half", "whole") and self._close_waits is None and is_there:
             self._end_connection(half=way.then == "half", behind=is_behind)
         if self._cut_at is not None and self._phase < LOST and (way.arms or self._may_outlast()):
             self._arm(self._cut_at)
@@ -232,9 +234,10 @@ class Ending(ABC):
             return
         code, text = self._close_waits
         self._close_waits = None
-        self._write_close(code, text)
-        if FAILED <= self._phase < LOST:
-            self._end_connection(half=self._phase is FAILED, behind=self._phase is not FAILED)
+        if not self._is_gone:
+            self._write_close(code, text)
+            if FAILED <= self._phase < LOST:
+                self._end_connection(half=self._phase is FAILED, behind=self._phase is not FAILED)
         self._close_is_settled()
 
     def _peer_is_gone(self) -> None:
@@ -244,13 +247,20 @@ class Ending(ABC):
             self._cut_at = self._begin_timeout()
             self._arm(self._cut_at)
 
+    def _connection_is_gone(self) -> None:
+        """The connection is gone, and what was read of it may hold messages, and the end, that are not taken yet."""
+        self._is_gone = True
+        self._stop_sending()
+        if self._phase < CLOSING:
+            self._cut_at = None  # what came before is in this process, and may take its time
+
     def _begin_close(self, code: int | None, text: str) -> None:
         self._raise_to(CLOSING)
         self._cut_at = self._begin_timeout()
         if self._has_sends_under_way():
             self._close_waits = code, text
             self._watch_sends()
-        else:
+        elif not self._is_gone:
             self._write_close(code, text)
 
     def _raise_to(self, phase: Phase) -> None:

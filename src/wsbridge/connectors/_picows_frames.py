@@ -127,6 +127,7 @@ class Pieces(PieceReader):
         self.step = _STEPS[1]
         self.prepare()
         self._held = False
+        self._started = True
 
     @property
     def unread(self) -> bytearray:
@@ -142,6 +143,13 @@ class Pieces(PieceReader):
     def comes_last(self, what: Callable[[], object]) -> bool:
         """See `PieceReader._comes_last`."""
         return self._comes_last(what)
+
+    def loss_comes_last(self, what: Callable[[], object]) -> bool:
+        """See `PieceReader._loss_comes_last`."""
+        return self._loss_comes_last(what)
+
+    def _gone(self) -> None:
+        self._protocol.receiver.gone()
 
     def clear(self) -> None:
         """Forget it."""
@@ -269,7 +277,7 @@ class Protocol(WSProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.pieces is not None and self.pieces.comes_last(partial(self.connection_lost, exc)):
+        if self.pieces is not None and self.pieces.loss_comes_last(partial(self.connection_lost, exc)):
             return
         super().connection_lost(exc)
         if self.pieces is not None:
@@ -401,6 +409,10 @@ class Listener(WSListener):
     def half_closed(self) -> None:
         if self._channel is not None:
             self._channel.half_closed()
+
+    def gone(self) -> None:
+        if self._channel is not None:
+            self._channel.connection_gone()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._ended, self._fast = True, False

@@ -134,7 +134,7 @@ class _Protocol(FrameReader, Upgraded, WebSocketsSansIOProtocol):
         self.half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._comes_last(partial(self.connection_lost, exc)):
+        if self._loss_comes_last(partial(self.connection_lost, exc)):
             return
         super().connection_lost(exc)
         self.lost()

@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from wsbridge.close import CloseReason
 from wsbridge.conformance import lateness
 from wsbridge.conformance.checks.common import clog, pair
 from wsbridge.conformance.client import Binary, Close, Closed, Opcode, Pong, Text, WirePeer, build_frame, close_payload
-from wsbridge.conformance.contract import check, equal, true
+from wsbridge.conformance.contract import check, equal, true, variants
 from wsbridge.conformance.hand_clock import now
-from wsbridge.conformance.harness.bench import Bench
+from wsbridge.conformance.harness.bench import Bench, Served
 from wsbridge.options import WebSocketOptions
 from wsbridge.protocols import WebSocketChannel
 
@@ -330,6 +331,68 @@ async def messages_before_a_loss_are_delivered(bench: Bench) -> None:
         equal(bench.recorder.values("text"), [str(number) for number in range(50)], "the messages delivered")
         equal((reason.code, reason.initiator), (1006, "network"), "code and initiator")
         equal(bench.recorder.kinds()[-1], "close", "the last callback")
+
+
+_TRIES = 4  # for a reset to find all of it read: how the kernel cuts what a peer sends at once is its own matter
+
+
+@check("RECV-4", wire=True, fixed=["tls"])
+async def what_is_read_and_held_back_survives_a_loss(bench: Bench) -> None:
+    """A send that finds the connection reset ends nothing that was read and waits behind a large message, or many."""
+    go_on = asyncio.Event()
+
+    async def on_text(channel: WebSocketChannel, process: Any, text: str) -> None:
+        if text == "first":
+            await go_on.wait()
+            for _ in range(100):  # what is sent to a peer that has left may be taken for once
+                if not await channel.send_text("is anybody there?"):
+                    return
+                await asyncio.sleep(0.02 * bench.scale)
+
+    many = [b"%020d" % number for number in range(2000)]  # in one segment, and more than some servers parse at once
+    large = [b"x" * 70_000, *many[:40]]
+    close = build_frame(Opcode.CLOSE, close_payload(4002))
+    async with bench.serve(bench.options(on_text=on_text, ping_interval=None)) as served:
+        with variants() as each:
+            for name, messages, end, expected in (
+                ("a large one", large, b"", (1006, "network")),
+                ("many", many, b"", (1006, "network")),
+                ("a large one, and the peer's close", large, close, (4002, "peer")),
+                ("many, and the peer's close", many, close, (4002, "peer")),
+            ):
+                with each(name):
+                    raw = b"".join(build_frame(Opcode.TEXT, message) for message in messages) + end
+                    for _ in range(_TRIES):
+                        go_on.clear()
+                        delivered, reason = await _lost_behind(bench, served, raw, go_on)
+                        if (len(delivered), reason.code) == (len(messages), expected[0]):
+                            break
+                    equal(len(delivered), len(messages), "messages delivered")
+                    true(delivered == [message.decode() for message in messages], "they are not those that were sent")
+                    equal((reason.code, reason.initiator), expected, "code and initiator")
+
+
+async def _lost_behind(bench: Bench, served: Served, raw: bytes, go_on: asyncio.Event) -> tuple[list[Any], CloseReason]:
+    """Send ``raw`` behind a message whose callback waits for ``go_on``, then reset the connection."""
+    recorder = bench.recorder
+    count = len(recorder.all("open")) + 1
+    async with served.peer() as peer:
+        name = (await recorder.wait("open", count)).channel
+        await peer.send_text("x" * 200_000)  # after which each server reads as much at once as it ever does
+        await peer.send_text("first")
+        await recorder.until(lambda: _texts(bench, name)[1:], "the first two messages")
+        await peer.send_raw(raw)
+        await silently_through(bench)
+        peer.drop()
+        await asyncio.sleep(0.05 * bench.scale)  # until the reset is in
+        go_on.set()
+        reason = await recorder.closed(count)
+    equal(recorder.kinds()[-1], "close", "the last callback")
+    return _texts(bench, name)[2:], reason
+
+
+def _texts(bench: Bench, channel: str) -> list[Any]:
+    return [event.value for event in bench.recorder.all("text") if event.channel == channel]
 
 
 @check("RECV-4")

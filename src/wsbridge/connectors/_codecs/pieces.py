@@ -143,11 +143,25 @@ class PieceReader:
             self._read_on()
 
     def _comes_last(self, what: Callable[[], object]) -> bool:
-        """Have ``what`` called when all that came before is parsed; False if that is so, or the channel has enough."""
-        if self._is_busy or (self._due and not self._held):
+        """Have ``what`` called when all that came before is parsed; False if that is so, or no channel reads it."""
+        if self._is_busy or (self._started and self._unread):
             self._last = what
             return True
         return False
+
+    def _loss_comes_last(self, what: Callable[[], object]) -> bool:
+        """As `_comes_last`, for the loss of the connection, which ends what is sent at once.
+
+        A channel that has enough may be a long way from the rest, and what it sends meanwhile reaches nobody.
+        """
+        is_behind = self._comes_last(what)
+        if is_behind:
+            self._gone()
+        return is_behind
+
+    def _gone(self) -> None:
+        """Tell the channel that the connection is gone, by `BaseChannel.connection_gone`."""
+        raise NotImplementedError
 
 
 class Inflation:

@@ -298,8 +298,12 @@ class FrameReader(PieceReader):
         if self.channel is not None and self._started:
             self.channel.half_closed()
 
+    def _gone(self) -> None:
+        if self.channel is not None:
+            self.channel.connection_gone()
+
     def lost(self) -> None:
-        """Tell the channel that the connection is gone."""
+        """Tell the channel that the connection is gone, and nothing of what came before is left."""
         channel = self.channel
         self.let_go()
         if channel is not None:

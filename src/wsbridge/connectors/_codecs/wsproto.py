@@ -329,13 +329,17 @@ class Wire(PieceReader, asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._comes_last(partial(self.connection_lost, exc)):
+        if self._loss_comes_last(partial(self.connection_lost, exc)):
             return
         channel = self._channel
         self.let_go()
         if channel is not None:
             channel.connection_lost()
         self._lost(exc)
+
+    def _gone(self) -> None:
+        if self._channel is not None:
+            self._channel.connection_gone()
 
     def pause_writing(self) -> None:
         self.is_full = True
