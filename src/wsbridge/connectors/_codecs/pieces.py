@@ -144,7 +144,7 @@ class PieceReader:
 
     def _comes_last(self, what: Callable[[], object]) -> bool:
         """Have ``what`` called when all that came before is parsed; False if that is so, or no channel reads it."""
-        if self._is_busy or (self._started and self._unread):
+        if self._is_busy or (self._unread and (self._started or not self._held)):
             self._last = what
             return True
         return False
