@@ -207,8 +207,8 @@ def test_something_must_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None
     assert "say --refresh or --write-docs" in capsys.readouterr().err
 
 
-HINT = "run: python -m tools.reports --refresh"
-ASGI_HINT = f"{HINT} asgi --missing"
+HINT = "run: python -m tools.reports --refresh --missing"
+ASGI_HINT = f"{HINT} asgi"
 
 
 @pytest.mark.parametrize("name", reports.NAMES)

@@ -255,6 +255,12 @@ COSTS: tuple[Cost, ...] = (
         ALL,
         r"HS-4/|HS-6/null-or|CTX-3/a-(refusal-is|leave-stage-that-sets)",
     ),
+    Cost(  # tcp_server.py, `protocol_send`: it puts the end into the queue that the application reads after its send
+        "a send finds that the peer is gone, with more than ten messages unread",
+        "the send never returns, and the channel never ends",
+        (HYPERCORN,),
+        r"RECV-4/what-is-read-and-held-back.*did not happen",
+    ),
     Cost(
         "a request that is never complete, or a peer that has left before the 101",
         "the server's own timeouts",

@@ -2,7 +2,8 @@
 
 python -m tools.reports --refresh                  check all connectors that come with wsbridge
 python -m tools.reports --refresh picows           check one
-python -m tools.reports --refresh asgi --missing   check `asgi_app` on each server of `tools.stock`, by new checks alone
+python -m tools.reports --refresh asgi             check `asgi_app` on each server of `tools.stock`
+python -m tools.reports --refresh --missing        check all connectors, by the checks alone that a report lacks
 python -m tools.reports --write-docs               write the pages alone
 
 Each ``--refresh`` writes the reports of what it has checked, and the pages: ``docs/support.md``, the matrix in
@@ -20,7 +21,8 @@ from pathlib import Path
 from tools import committed, costs, stock
 from wsbridge.conformance.harness.failures import failure_text
 from wsbridge.conformance.harness.report import markdown, summary, verdict_line
-from wsbridge.conformance.harness.session import Progress, run
+from wsbridge.conformance.harness.selection import MODEL_CHECK
+from wsbridge.conformance.harness.session import Progress, Session, run
 from wsbridge.conformance.harness.suite_result import SuiteResult
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.registry import SERVERS
@@ -92,6 +94,22 @@ def documents(root: Path) -> dict[Path, str]:
     return pages
 
 
+def _checked(
+    name: str, former: SuiteResult | None, *, scale: float, progress: Callable[[Progress], object]
+) -> SuiteResult:
+    """Return the report of a connector; what a ``former`` one has is taken from there."""
+    if former is None:
+        return run(name, model=True, scale=scale, progress=progress)
+    kept = {result.check: result for result in former.results}
+    order = [check.id for check in Session.applicable(is_url=False)]
+    if not (lacking := [check for check in order if check not in kept]):
+        return former
+    made = run(name, rules=lacking, scale=scale, progress=progress)
+    kept |= {result.check: result for result in made.results}
+    results = tuple(kept[check] for check in [*order, MODEL_CHECK] if check in kept)
+    return replace(former, results=results, problems=(*former.problems, *made.problems))
+
+
 def refresh(
     root: Path, names: Iterable[str], *, scale: float, tell: Callable[[str], object], missing: bool = False
 ) -> bool:
@@ -110,7 +128,8 @@ def refresh(
             for failed in result.failures:
                 tell(f"{name}: {failure_text(failed, '')}")
         else:
-            reports[name] = result = run(name, model=True, scale=scale, progress=progress)
+            former = reports.get(name) if missing else None
+            reports[name] = result = _checked(name, former, scale=scale, progress=progress)
         tell(f"{name}: {verdict_line(result)}")
         for problem in result.problems:
             tell(f"{name}: {problem}")
@@ -128,9 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="check these connectors, by default all that come with wsbridge, and write their reports and the pages",
     )
-    parser.add_argument(
-        "--missing", action="store_true", help="of `asgi_app`, run only the checks that its reports lack"
-    )
+    parser.add_argument("--missing", action="store_true", help="run only the checks that a report lacks")
     parser.add_argument("--write-docs", action="store_true", help="write the pages alone")
     parser.add_argument("--root", type=Path, default=Path(), help="the project's folder; the current one")
     parser.add_argument("--timeout-scale", type=float, default=1.0, metavar="X", help="stretch every time limit")
