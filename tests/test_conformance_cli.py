@@ -22,7 +22,7 @@ from wsbridge.conformance import load_results
 from wsbridge.conformance.checks import all_checks
 from wsbridge.conformance.doors.showing import MOST
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -24,7 +24,7 @@ from wsbridge.errors import LoopNotInstalledError
 from wsbridge.protocols import CONNECTOR_API
 from wsbridge.registry import load_connector
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 Memory: Any = load_connector("memory")
 CHECK = "HS-5/an-unknown-path"

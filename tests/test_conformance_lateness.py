@@ -33,7 +33,7 @@ from wsbridge.conformance.harness.verdicts import CheckResult
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.options import WebSocketOptions
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 NOWHERE = SuiteTarget("nowhere", url="ws://127.0.0.1:9")
 LONG = 3600.0

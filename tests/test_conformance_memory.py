@@ -36,7 +36,7 @@ from wsbridge.conformance.harness.target import SuiteTarget
 from wsbridge.conformance.harness.verdicts import CheckResult, Verdict
 from wsbridge.connectors import memory
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 CHECKS = {check.id: check for check in all_checks()}
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("wsproto")  # the extra conformance
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -28,7 +28,7 @@ from wsbridge.conformance.client import (
 )
 from wsbridge.conformance.client.log import KEPT, hex_lines
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

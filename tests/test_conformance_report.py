@@ -29,7 +29,7 @@ from wsbridge.conformance.harness.suite_result import RuleInfo, compare
 from wsbridge.conformance.harness.target import TargetInfo
 from wsbridge.conformance.harness.verdicts import CheckResult
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 ROOT = Path(__file__).parents[1]
 

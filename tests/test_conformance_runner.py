@@ -39,7 +39,7 @@ from wsbridge.conformance.harness.verdicts import CheckResult
 from wsbridge.connectors.aiohttp import Connector
 from wsbridge.protocols import Deviation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 BAD = "tests.conformance.misbehaving"
 ONE = "RECV-1/texts-arrive-exactly"

@@ -21,7 +21,7 @@ from wsbridge.cli import cli
 from wsbridge.conformance import Progress, TargetError, Verdict, load_results, run
 from wsbridge.conformance.harness import preflight
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 ROOT = Path(__file__).parents[1]
 SERVER = """

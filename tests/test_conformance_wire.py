@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.suite
 
 FAST = 0.05
 

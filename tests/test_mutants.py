@@ -16,6 +16,8 @@ from tools.mutants.killing import Killer, Store
 from tools.mutants.mutation import mutants_of
 from tools.mutants.reach import record
 
+pytestmark = pytest.mark.suite
+
 ROOT = Path(__file__).parent.parent
 
 TINY = """
@@ -211,7 +213,6 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[workers.Co
         yield copy
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="lines are recorded by sys.monitoring, of Python 3.12")
 def test_what_is_killed_and_what_survives(copy: workers.Copy, tmp_path: Path) -> None:
     told: list[str] = []

@@ -324,6 +324,7 @@ UNSEEN = {
 """Changes of a row that change nothing that can be seen, and why."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_a_table_with_one_thing_changed_is_noticed(name: str) -> None:
     unseen = [described(WAYS[name], changed) for changed in changes(name, WAYS[name]) if not is_noticed(name, changed)]

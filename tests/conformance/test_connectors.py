@@ -64,7 +64,7 @@ def test_check(name: str, check: Check, record_property: Callable[[str, object],
         assert lacking or (check.wire and name == "memory")
 
 
-@pytest.mark.slow
+@pytest.mark.suite
 @pytest.mark.parametrize("check", [check for check in all_checks() if check.wire], ids=lambda check: check.id)
 def test_a_check_of_the_wire_is_one(check: Check) -> None:
     target = SuiteTarget("memory", load_connector("memory"))
@@ -97,7 +97,7 @@ class Unstarted(load_connector("aiohttp")):  # type: ignore[misc]
         raise CheckFailed("made, and not started")
 
 
-@pytest.mark.slow
+@pytest.mark.suite
 def test_a_check_gives_no_option_that_it_does_not_need() -> None:
     target = SuiteTarget("unstarted", Unstarted)
     results = [run_check(check, target) for check in all_checks() if check.needs <= target.features - {"mount"}]

@@ -19,7 +19,7 @@ from wsbridge.connector import ALL_FEATURES
 from wsbridge.connectors._deviations import DEVIATIONS
 from wsbridge.registry import load_connector
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.asgi
 
 LACKING: dict[str, set[str]] = {
     "uvicorn": {"mount"},
