@@ -23,9 +23,9 @@ from wsbridge.conformance.harness.setting import values_for
 from wsbridge.conformance.harness.target import resolve
 from wsbridge.conformance.harness.verdicts import Verdict
 from wsbridge.protocols import CONNECTOR_API
+from wsbridge.registry import load_connector
 
 pytestmark = pytest.mark.suite
-from wsbridge.registry import load_connector
 
 Memory: Any = load_connector("memory")
 
