@@ -362,11 +362,11 @@ async def what_is_read_and_held_back_survives_a_loss(bench: Bench) -> None:
             ):
                 with each(name):
                     raw = b"".join(build_frame(Opcode.TEXT, message) for message in messages) + end
-                    for _ in range(_TRIES):
-                        go_on.clear()
-                        delivered, reason = await _lost_behind(bench, served, raw, go_on)
+                    delivered, reason = await _lost_behind(bench, served, raw, go_on)
+                    for _ in range(_TRIES - 1):
                         if (len(delivered), reason.code) == (len(messages), expected[0]):
                             break
+                        delivered, reason = await _lost_behind(bench, served, raw, go_on)
                     equal(len(delivered), len(messages), "messages delivered")
                     true(delivered == [message.decode() for message in messages], "they are not those that were sent")
                     equal((reason.code, reason.initiator), expected, "code and initiator")
@@ -376,6 +376,7 @@ async def _lost_behind(bench: Bench, served: Served, raw: bytes, go_on: asyncio.
     """Send ``raw`` behind a message whose callback waits for ``go_on``, then reset the connection."""
     recorder = bench.recorder
     count = len(recorder.all("open")) + 1
+    go_on.clear()
     async with served.peer() as peer:
         name = (await recorder.wait("open", count)).channel
         await peer.send_text("x" * 200_000)  # after which each server reads as much at once as it ever does
