@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     (floor,) = _floors("tornado")
     assert command.planned(["tornado"], only_ends=True) == [("tornado", floor), ("tornado", "999.0")]
     assert {name for name, _ in command.planned([], only_ends=True)} == set(releases.CONNECTORS)
-    with pytest.raises(SystemExit, match="there is no connector .torpedo. with a server: there are aiohttp,"):
+    with pytest.raises(SystemExit, match=r"there is no connector 'torpedo' with a server: there are aiohttp,"):
         command.planned(["torpedo"], only_ends=False)
     with pytest.raises(SystemExit, match=r"there is no tornado 6\.4\.9; the newest are 0\.0\.1,"):
         command.planned(["tornado==6.4.9"], only_ends=False)
