@@ -178,11 +178,27 @@ def _same(one: str, other: str) -> bool:
     return normalized(one) == normalized(other)
 
 
+def check_range(name: str) -> None:
+    """Refuse a server of another version than the extra of a connector of this distribution takes (REG-6).
+
+    Each of these connectors calls it in front of the imports from its server, which would fail for a name by itself.
+
+    Raises:
+        ServerVersionError: With the version found, the range, and the command that installs another.
+    """
+    problems = (requirement.problem for requirement in _own_requirements(name))
+    _check_problem(name, SERVERS[name], next((problem for problem in problems if problem is not None), None))
+
+
+def _check_problem(name: str, server: str, problem: str | None) -> None:
+    if problem is not None:
+        command = install_command(name, server)
+        raise ServerVersionError(f"the connector {name!r} cannot be used: {problem}. Run: {command}")
+
+
 def _load(info: ConnectorInfo) -> object:
     server = info.server or info.name
-    if info.problem is not None:
-        command = install_command(info.name, server)
-        raise ServerVersionError(f"the connector {info.name!r} cannot be used: {info.problem}. Run: {command}")
+    _check_problem(info.name, server, info.problem)
     try:
         return _import_path(info.value)
     except ModuleNotFoundError as exc:
