@@ -269,6 +269,30 @@ def test_reg_6_any_version_will_do_where_none_is_asked_for(own: Install) -> None
 
 
 @pytest.mark.rule("REG-6")
+@pytest.mark.parametrize("name", registry.SERVERS)
+def test_reg_6_a_connectors_own_module_tells_it_too(name: str) -> None:
+    """Whoever imports it past the registry is not left with a name that the server lacks."""
+    server = registry.SERVERS[name]
+    script = f"""
+        import sys
+        from importlib import metadata
+        from wsbridge._common import requirements
+
+        version = metadata.version
+        requirements.version = lambda name: "0.1" if name == {server!r} else version(name)
+        sys.modules[{server!r}] = None  # no name of it is asked for before
+        import wsbridge.connectors.{name.replace("-", "_")}
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"wsbridge.errors.ServerVersionError: the connector {name!r} cannot be used: {server} 0.1 is")
+    assert f'({server}>=' in told
+    assert f'Run: pip install ".[{name}]" (in a checkout of wsbridge) or pip install "' in told
+
+
+@pytest.mark.rule("REG-6")
 def test_reg_6_the_command_line_tells_it(own: Install) -> None:
     from click.testing import CliRunner
 

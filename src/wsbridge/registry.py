@@ -21,7 +21,14 @@ from wsbridge.errors import (
 )
 from wsbridge.protocols import CONNECTOR_API, CONNECTOR_PAGE, Connector
 
-__all__ = ["ENTRY_POINT_GROUP", "ConnectorInfo", "connector_infos", "connector_names", "load_connector"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "ConnectorInfo",
+    "check_range",
+    "connector_infos",
+    "connector_names",
+    "load_connector",
+]
 
 ENTRY_POINT_GROUP = "wsbridge.connectors"
 
