@@ -17,7 +17,7 @@ from wsbridge.connectors._codecs.websockets import FrameReader
 
 __all__ = ["KNOWS_METHODS", "HeadReader"]
 
-_MAX_LINES = MAX_NUM_HEADERS + 2  # those of the request and the end; for more headers 15 and 16 close the connection
+_MAX_LINES = MAX_NUM_HEADERS + 2  # those of the request and the end; for more the connection is closed up to 16
 _LONG = MAX_LINE_LENGTH - 192  # bytes of a target or a header, which leaves room for the rest of the line
 _FAKE = ("GET", "/", "1.1")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xff]+) HTTP/(1\.[01])\r\n")

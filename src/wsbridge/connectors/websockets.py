@@ -1,4 +1,4 @@
-"""The websockets connector: messages are pushed as they are parsed. Read and tried on websockets 15.0, 16.0 and 17.4.
+"""The websockets connector: messages are pushed as they are parsed. Read and tried on websockets 13.0 to 17.4.
 
 Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong_received``; CLOSE -> ``peer_closed``;
 ``parser_exc`` -> ``failed``; ``eof_received``, ``connection_lost`` -> ``connection_lost``; ``pause_writing`` and
@@ -7,9 +7,11 @@ Native -> call: TEXT, BINARY, CONT in ``recv_frame`` -> ``feed``; PONG -> ``pong
 Works around; lines are those of 17.4:
 
 - ``ServerProtocol.accept`` (server.py:121) refuses what HS-4 accepts, and with other codes: ``process_request`` answers
-  everything, by a 101 too. Another method than GET and HTTP/1.0 (15 and 16), ``Content-Length: 0`` (15) and a path
-  that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
-  closes it (15 and 16): `HeadReader._kept` lets them pass, or refuses them.
+  everything, by a 101 too. Another method than GET and HTTP/1.0 (up to 16), ``Content-Length: 0`` (up to 15) and a
+  path that is not ASCII close the connection (http11.py:181), and so does a body; a line over 8 KiB gets 414 or 431, or
+  closes it (up to 16): `HeadReader._kept` lets them pass, or refuses them.
+- 13 has an exception of each refusal, which 13.1 logs as an error: `_Protocol13`. After one 13.0 starts keepalive and
+  calls the handler, and what is no HTTP is raised as the parser's own exception.
 - What stands after the request is parsed before the 101 is out (asyncio/server.py:205), and ``open_timeout`` cuts slow
   interceptors too: `HeadReader._kept`, and the connector's clock.
 - ``process_event`` comes when the whole read is parsed and answered, so that invalid text would be found after the
@@ -22,7 +24,7 @@ Works around; lines are those of 17.4:
 - A failed connection is half closed, by TLS closed, at once (protocol.py:472), and the peer might not get to read why;
   the native ``close()`` waits for TCP: the channel does both.
 - The size limit counts deflated bytes first, and is one for text and binary: `FrameReader._limit`.
-- What follows a deflate block with BFINAL is lost, and 15 and 16 take RSV1 on a continuation: `_Deflate`.
+- What follows a deflate block with BFINAL is lost, and up to 16 RSV1 is taken on a continuation: `_Deflate`.
 
 Names that websockets does not document are listed in `_PRIVATE`, here and in `wsbridge.connectors._codecs.websockets`.
 It declares no deviation.
@@ -43,13 +45,14 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
+from websockets.version import version as websockets_version
 
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import (
@@ -91,7 +94,7 @@ _PRIVATE = {
     "websockets.asyncio.server:ServerConnection": "handshake paused send_data",
     "websockets.server:ServerProtocol": "eof_sent",
 }
-server_names("websockets", "15.0 to 17.4", _PRIVATE)
+server_names("websockets", "13.0 to 17.4", _PRIVATE)
 
 
 # ---- the channel ----------------------------------------------------------------------------------------------------
@@ -181,7 +184,8 @@ class Connector(BaseConnector):
         except (WebSocketException, OSError, EOFError):
             pass  # no handshake came, or one that was refused; the peer's own affair
         except Exception:
-            connection.logger.exception("connection handler failed")
+            if connection.request is not None:  # what is no HTTP is raised as the parser's own exception up to 13
+                connection.logger.exception("connection handler failed")
         finally:
             abort(connection.transport)
             self._server.handler_tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -232,6 +236,21 @@ class _Protocol(ServerProtocol):
         return super().reject(status, f"{HTTPStatus(status).phrase}\n")
 
 
+class _Protocol13(_Protocol):
+    """Takes a refusal for no failure, as since 14: 13 has an exception of it, and 13.1 logs that as an error."""
+
+    def send_response(self, response: NativeResponse) -> None:
+        super().send_response(response)
+        if isinstance(self.handshake_exc, InvalidStatus):
+            self.handshake_exc = None
+
+    def close_expected(self) -> bool:
+        return self.eof_sent if self.state is _CONNECTING else super().close_expected()
+
+
+_PROTOCOL = _Protocol if websockets_version >= "14" else _Protocol13
+
+
 class _Connection(HeadReader, ServerConnection):
     """A connection whose request is answered by wsbridge, and whose frames then go to a channel."""
 
@@ -246,7 +265,7 @@ class _Connection(HeadReader, ServerConnection):
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
-        protocol.__class__ = _Protocol
+        protocol.__class__ = _PROTOCOL
         self.connector = connector
         self.prepare()
         self._deadline = deadline  # None in a mount, whose server has its own
@@ -301,6 +320,10 @@ class _Connection(HeadReader, ServerConnection):
             await channel.run()
         finally:
             self.let_go()
+
+    def start_keepalive(self) -> None:
+        if self.protocol.state is _OPEN:  # up to 13 it is called for one that was refused too
+            super().start_keepalive()
 
     def parse_unopened(self, data: bytes) -> None:
         with contextlib.suppress(EOFError):  # over TLS uvloop 0.23 hands on what it reads behind the peer's end
@@ -421,6 +444,8 @@ def mount(
 
     async def live(connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
+        if connection.protocol.state is not _OPEN:
+            return  # refused, or lost again: up to 13 it comes here nevertheless
         if connection.channel is not None:
             await connection.live()
         elif websocket_handler is not None:

@@ -46,9 +46,10 @@ _PRIVATE = {
     "max_message_size|max_size",
     "websockets.streams:StreamReader": "at_eof buffer read_exact",
 }
-server_names("websockets", "15.0 to 17.4", _PRIVATE)
+server_names("websockets", "13.0 to 17.4", _PRIVATE)
 
 _LIMIT_NAME = "max_message_size" if hasattr(ServerProtocol(), "max_message_size") else "max_size"
+_SAYS_SIZES = "__str__" in vars(PayloadTooBig)  # since 14; before it takes the text
 
 
 class Channel(TransportChannel):
@@ -231,7 +232,7 @@ class FrameReader(PieceReader):
             if head is not None:
                 self._head = None  # the rest is read as it comes
                 if self.assembler.head_read(head):
-                    raise PayloadTooBig(head.length, self.assembler.left(head.opcode))
+                    raise _too_big(head.length, self.assembler.left(head.opcode))
         return data
 
     def _frame_received(self, frame: Frame) -> None:
@@ -341,12 +342,17 @@ def agree_on_deflate(protocol: ServerProtocol, request: Request, compression: bo
     return str(agreement)
 
 
+def _too_big(size: int | None, limit: int) -> PayloadTooBig:
+    """Return what the core answers with 1009, and with what it says as the text."""
+    return PayloadTooBig(size, limit) if _SAYS_SIZES else PayloadTooBig(f"frame exceeds limit of {limit} bytes")
+
+
 def _native_error(error: FrameError, limit: int) -> Exception:
     """Return what the core's parser answers as ``error`` says."""
     cause = error.__cause__
     if isinstance(cause, UnicodeDecodeError):
         return UnicodeDecodeError(*cause.args)  # not the same, which the error that is handled holds
-    return PayloadTooBig(None, limit) if error.code == 1009 else ProtocolError(str(error))
+    return _too_big(None, limit) if error.code == 1009 else ProtocolError(str(error))
 
 
 class _LargeFrame(Frame):
@@ -375,7 +381,7 @@ class _LargeFrame(Frame):
                 raise self.error
             raise ProtocolError("decompression failed") from self.error
         if self.inflation.size > self.limit:
-            raise PayloadTooBig(None, self.limit)
+            raise _too_big(None, self.limit)
         self.extension.go_on_with(self.inflation.inflater, is_last=self.is_last)
         return Frame(self.opcode, self.inflation.data, self.is_last, False, self.rsv2, self.rsv3)
 
@@ -410,7 +416,7 @@ class _Deflate(PerMessageDeflate):
             return _LargeFrame(frame, self, inflation)
         limit = self.left(frame.opcode)  # of its kind, which ``max_size`` may be above
         if inflation.size > limit:
-            raise PayloadTooBig(inflation.size, limit)
+            raise _too_big(inflation.size, limit)
         self.go_on_with(inflation.inflater, is_last=frame.fin)
         return Frame(frame.opcode, inflation.data, frame.fin, False, frame.rsv2, frame.rsv3)
 
