@@ -80,7 +80,7 @@ _PRIVATE = {
     "picows.picows:WSProtocol": "buffer_updated connection_lost connection_made eof_received get_buffer transport",
     "picows.picows:WSTransport": "request response send",
 }
-server_names("picows", "2.2 to 2.3", _PRIVATE)
+server_names("picows", "2.1 to 2.3", _PRIVATE)
 
 _END = b"\r\n\r\n"
 
