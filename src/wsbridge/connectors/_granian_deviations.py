@@ -8,10 +8,7 @@ from types import MappingProxyType
 from wsbridge.connector import Deviation
 from wsbridge.connectors._versions import version_of
 
-__all__ = ["DEVIATIONS", "VERSION"]
-
-VERSION = version_of("granian")
-"""That of granian."""
+__all__ = ["DEVIATIONS"]
 
 _OUTCOMES: Mapping[str, Mapping[str, str]] = {
     "the text of a peer's close is in no event, neither of ASGI nor of RSGI": {
@@ -129,7 +126,10 @@ _UP_TO_2_8_7: Mapping[str, Mapping[str, str]] = {
 DEVIATIONS: Mapping[str, Deviation] = MappingProxyType(
     {
         scenario: Deviation(outcome, tried)
-        for tried, outcomes in (*_OUTCOMES.items(), *(_UP_TO_2_8_7.items() if VERSION <= (2, 8, 7) else ()))
+        for tried, outcomes in (
+            *_OUTCOMES.items(),
+            *(_UP_TO_2_8_7.items() if version_of("granian") <= (2, 8, 7) else ()),
+        )
         for scenario, outcome in outcomes.items()
     }
 )

@@ -167,7 +167,7 @@ class Pieces(PieceReader):
 class _Looking(WSProtocol):
     """picows' protocol before 2.1.2, which is handed on no frame whose length is written in a way that is not allowed.
 
-    It would take one with the highest bit for negative, and the memory that it unmasks has no end (2.1.1, 1688).
+    It would take one with the highest bit for negative, and the memory that it unmasks has no end (1687 of 2.0.0).
     """
 
     receiver: Listener
@@ -209,7 +209,10 @@ def _has_right_length(head: FrameHead) -> bool:
     return head.size == 2 or head.length > 125
 
 
-_Base = WSProtocol if version_of("picows") >= (2, 1, 2) else _Looking
+if TYPE_CHECKING:
+    _Base = WSProtocol
+else:
+    _Base = WSProtocol if version_of("picows") >= (2, 1, 2) else _Looking
 
 
 class Protocol(_Base):

@@ -94,20 +94,16 @@ class ServingConnector(BaseConnector):
 
 
 class _Checked(HTTP1Connection):
-    """Refuses what is no head of a request, and a body whose end is not known.
+    """Refuses what is no head of a request.
 
-    Before 6.5 any text is a header's name, so that ``Transfer-Encoding`` with a blank after it is none of tornado's,
-    and its body the next request; before 6.4.1 it is so with any coding but ``chunked`` (6.4, http1connection.py:646).
+    Before 6.5 any text is a header's name (httputil.py:182), so that ``Transfer-Encoding`` with a blank after it is not
+    tornado's, and its body the next request.
     """
 
     def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
         if _HEAD.fullmatch(data) is None:
             raise HTTPInputError("not the head of a request")
-        start_line, headers = super()._parse_headers(data)
-        coding = headers.get("Transfer-Encoding")
-        if coding is not None and (coding.lower() != "chunked" or "Content-Length" in headers):
-            raise HTTPInputError("a body without a known end")
-        return start_line, headers
+        return super()._parse_headers(data)
 
 
 class Server(HTTPServer):

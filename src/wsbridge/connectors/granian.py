@@ -1,4 +1,4 @@
-"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7 and 2.8.9.
+"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.0 to 2.8.9.
 
 HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches nothing: the channel stands on the
 event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading after its own
@@ -72,7 +72,7 @@ from wsbridge.connectors._connections import (
     has_ended,
     look,
 )
-from wsbridge.connectors._granian_deviations import DEVIATIONS, VERSION
+from wsbridge.connectors._granian_deviations import DEVIATIONS
 
 __all__ = ["Connector", "GranianChannel", "GranianRequest"]
 
@@ -88,12 +88,12 @@ _PRIVATE = {
     "granian._futures": "_new_cbscheduler",
     "granian._granian": "ASGIWorker SocketHolder WorkerSignal",
     "granian._granian:ASGIWorker": "serve_async serve_async_uds",
-    "granian._granian:WorkerSignal": "set" if VERSION < (2, 8) else "add_cb set",
+    "granian._granian:WorkerSignal": "add_cb set",
 }
-_FOUND = server_names("granian", "2.5.0 to 2.8.9", _PRIVATE)
+_FOUND = server_names("granian", "2.8", _PRIVATE)
 
 _NOISE = ("Attempted to write to a closed", "Failed to close websocket", "Websocket handshake failed")
-_NO_IPC = () if VERSION < (2, 7) else (None,)
+_NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)
 _MAX_CONNECTIONS = 1_000_000  # the limit is max_channels
 _LEAST_BUFFER = 8192  # bytes: hyper panics for less
 _LOOK = 0.25  # seconds between looks at whether a peer that is sent to is still there
@@ -260,22 +260,21 @@ class Connector(asgi.Connector):
             header_read_timeout=max(1, int(self.handshake_timeout * 1000)),
             max_buffer_size=max(self.max_head_size, _LEAST_BUFFER),
         )
-        holder = _FOUND["SocketHolder"](os.dup(sock.fileno()), unix, BACKLOG)
         worker = _FOUND["ASGIWorker"](
-            *(number, holder if VERSION < (2, 8) else (None, holder), *_NO_IPC),
-            backpressure=_MAX_CONNECTIONS,
-            http1_opts=opts,
-            websockets_enabled=True,
+            *(number, (None, _FOUND["SocketHolder"](os.dup(sock.fileno()), unix, BACKLOG)), None),
+            *(1, 512, 1, 30, _MAX_CONNECTIONS),  # threads of three kinds, seconds until one of the third ends
+            *("1", opts, None, True, None),  # HTTP/1.1 alone, WebSockets, no files
+            *_NO_TLS,
+            (None, None),
         )
-        ending = _Ending(self.loop)
+        thread: asyncio.Future[int] = self.loop.create_future()
+        loop = self.loop
         signal = _FOUND["WorkerSignal"]()
-        if VERSION >= (2, 8):
-            signal.add_cb(ending.call_soon_threadsafe)
+        signal.add_cb(lambda: loop.call_soon_threadsafe(_resolve, thread, threading.get_native_id()))
         serve = worker.serve_async_uds if unix else worker.serve_async
-        scheduler = _FOUND["_new_cbscheduler"](self.loop, self._watched, impl_asyncio=True)
-        serve(scheduler, ending if VERSION < (2, 8) else self.loop, signal)
+        serve(_FOUND["_new_cbscheduler"](loop, self._watched, impl_asyncio=True), loop, signal)
         self._signals.append(signal)
-        self._threads.append(ending.thread)
+        self._threads.append(thread)
 
     async def _watched(self, watcher: Any) -> None:
         """Serve one request; the task is granian's."""
@@ -359,24 +358,6 @@ for _name in ("_granian.asgi.io", "_granian.asgi.http"):
 
 def _nothing_unsent() -> int:
     return 0  # granian's send of a close returns when all is written
-
-
-class _Ending:
-    """Takes it that a thread of granian's ends.
-
-    Up to 2.7 granian tells of that by the event loop that it is given, which is used for nothing else; this takes the
-    loop's place, so that it is known which thread tells.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.thread: asyncio.Future[int] = loop.create_future()
-
-    def create_future(self) -> asyncio.Future[int]:
-        return self.thread
-
-    def call_soon_threadsafe(self, *told: object, **context: object) -> None:
-        self._loop.call_soon_threadsafe(_resolve, self.thread, threading.get_native_id())
 
 
 def _resolve(thread: asyncio.Future[int], number: int) -> None:

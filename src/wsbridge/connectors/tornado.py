@@ -22,8 +22,8 @@ Works around, in `Frames` of `wsbridge.connectors._tornado_frames`, a subclass o
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `Server` of
   `wsbridge.connectors._tornado_server` has a deadline per request, and answers a bad Host, for which 6.5 logs a
   traceback.
-- Before 6.5 any text is a header's name, and before 6.4.1 a body in an unknown coding is the next request: `Server` has
-  the heads of those checked. A mount has the head that the application's own server takes.
+- Before 6.5 any text is a header's name, so that a body may be the next request: `Server` has each head checked. A
+  mount has the heads that the application's own server takes.
 - A head that is too large is cut off without an answer (iostream.py:986): `Answering`, there. A body is read before the
   handler runs (web.py:2636), and ``Connection: close`` replaces what else the header says (http1connection.py:481):
   `_BodyHandler`, `_Handler._respond_and_close`.
