@@ -494,7 +494,7 @@ def test_reg_1_connectors_with_none_installed(bare: Bare) -> None:
     names = [row.split()[0] for row in rows]
     assert names == sorted({*registry.SERVERS, "memory"})
     assert rows.pop(names.index("memory")).split() == ["memory", "wsbridge", "0.1.0", "-", "works"]
-    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
+    install = 'not installed: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.4"'
     tornado = next(row for row in rows if row.startswith("tornado"))
     assert tornado.split(maxsplit=4) == ["tornado", "wsbridge", "0.1.0", "tornado", install]
     assert len({row.index("not installed") for row in rows} | {head.index("STATUS")}) == 1
@@ -523,12 +523,12 @@ def test_reg_3_what_is_missing_is_told_in_one_line(bare: Bare) -> None:
     line = failed(bare("serve", "echo:app", "--connector=tornado"), Exit.NOT_INSTALLED)
     assert line == (
         "the connector 'tornado' needs tornado, which is not installed. "
-        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.5"'
+        'Run: pip install ".[tornado]" (in a checkout of wsbridge) or pip install "tornado>=6.4"'
     )
     line = failed(bare("serve", "echo:app", "--connector=picows"), Exit.NOT_INSTALLED)
     assert line == (
         "the connector 'picows' needs httptools and picows, which are not installed. "
-        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.2,<2.4"'
+        'Run: pip install ".[picows]" (in a checkout of wsbridge) or pip install "httptools>=0.6.4" "picows>=2.0,<2.4"'
     )
     line = failed(bare("serve", "echo:app"), Exit.NOT_INSTALLED)
     assert line.startswith("no connector is installed. Run one of: ")

@@ -23,7 +23,7 @@ def server_names(server: str, supported: str, private: Mapping[str, str]) -> Map
             "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",  # a module
             "websockets.server:ServerProtocol": "max_message_size|max_size",  # one of the two
         }
-        _FOUND = server_names("tornado", "6.5 to 6.6", _PRIVATE)
+        _FOUND = server_names("tornado", "6.4 to 6.6", _PRIVATE)
 
     What others share with a connector, such as the names of a library under its server, has a table of its own where
     it is used. Public names that nobody documents belong in the table too.

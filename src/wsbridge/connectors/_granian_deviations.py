@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import metadata
 from types import MappingProxyType
 
 from wsbridge.connector import Deviation
+from wsbridge.connectors._versions import version_of
 
 __all__ = ["DEVIATIONS"]
 
@@ -123,18 +123,13 @@ _UP_TO_2_8_7: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def _is_old() -> bool:
-    try:
-        version = metadata.version("granian")
-    except metadata.PackageNotFoundError:  # who reads what is declared needs no granian
-        return False
-    return tuple(int(part) for part in version.split(".")[:3]) <= (2, 8, 7)
-
-
 DEVIATIONS: Mapping[str, Deviation] = MappingProxyType(
     {
         scenario: Deviation(outcome, tried)
-        for tried, outcomes in (*_OUTCOMES.items(), *(_UP_TO_2_8_7.items() if _is_old() else ()))
+        for tried, outcomes in (
+            *_OUTCOMES.items(),
+            *(_UP_TO_2_8_7.items() if version_of("granian") <= (2, 8, 7) else ()),
+        )
         for scenario, outcome in outcomes.items()
     }
 )

@@ -29,12 +29,15 @@ from wsbridge.connector import (
     BaseConnector,
     BaseSource,
     FrameError,
+    FrameHead,
+    FrameHeads,
     MessageAssembler,
     TransportChannel,
     frame_head,
     is_valid_close_code,
 )
 from wsbridge.connectors._codecs.pieces import PieceReader
+from wsbridge.connectors._versions import version_of
 
 if TYPE_CHECKING:
 
@@ -161,7 +164,58 @@ class Pieces(PieceReader):
         self._protocol = cast(Protocol, None)
 
 
-class Protocol(WSProtocol):
+class _Looking(WSProtocol):
+    """picows' protocol before 2.1.2, which is handed on no frame whose length is written in a way that is not allowed.
+
+    It would take one with the highest bit for negative, and the memory that it unmasks has no end (1687 of 2.0.0).
+    """
+
+    receiver: Listener
+    drop: Callable[[], None]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._heads: FrameHeads | None = None
+        self._carried = 0  # bytes of a head that is not all there
+        self._buffer = memoryview(b"")
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = super().get_buffer(sizehint)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._heads is None:
+            self._heads = FrameHeads()  # of what comes after the handshake
+            super().buffer_updated(nbytes)
+            return
+        frames, heads = self._heads.read(bytes(self._buffer[:nbytes]))
+        carried = self._carried
+        self._carried = carried + nbytes - len(frames)
+        for position, head in heads:
+            if not _has_right_length(head):
+                if position > carried:
+                    super().buffer_updated(position - carried)
+                if self.receiver.failure is None:
+                    self.drop()
+                    self.receiver.fail(1002, "invalid length")
+                return
+        super().buffer_updated(nbytes)
+
+
+def _has_right_length(head: FrameHead) -> bool:
+    """Tell whether a length is written in as few bytes as can be, and its highest bit is 0 (RFC 6455, 5.2)."""
+    if head.size == MAX_HEAD:
+        return 1 << 16 <= head.length < 1 << 63
+    return head.size == 2 or head.length > 125
+
+
+if TYPE_CHECKING:
+    _Base = WSProtocol
+else:
+    _Base = WSProtocol if version_of("picows") >= (2, 1, 2) else _Looking
+
+
+class Protocol(_Base):
     """picows' own protocol, which parses; here is what bounds a read and looks at the head of what is not complete."""
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import weakref
 from collections.abc import Generator
@@ -30,13 +31,22 @@ from wsbridge.connector import (
     plain_response,
 )
 from wsbridge.connectors._codecs.answers import final_response
+from wsbridge.connectors._versions import version_of
 
 __all__ = ["IS_OURS", "Answering", "Server", "StreamAcceptor", "end_after", "unsent"]
 
 _BAD_REQUEST = final_response(plain_response(400), "")
 _TOO_LARGE = final_response(plain_response(431), "")
 _CHUNK = 64 * 1024  # bytes
-_NOISE = ("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body")
+_NOISE = (
+    *("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body"),
+    *("Invalid multipart/form-data", "Unsupported Content-Encoding"),  # before 6.5, of a body that is not there
+)
+_CHECKS_HEADS = version_of("tornado") >= (6, 5)
+_HEAD = re.compile(
+    rb"[\r\n]*+[!#$%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e\x80-\xff]++ HTTP/[0-9]\.[0-9]\r?\n"
+    rb"(?:(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:|[ \t])[\t\x20-\x7e\x80-\xff]*+\r?\n)*+\r?\n"
+)
 
 IS_OURS: ContextVar[bool] = ContextVar("wsbridge_tornado", default=False)
 """Set in all that a server of this module runs."""
@@ -83,6 +93,19 @@ class ServingConnector(BaseConnector):
             deadline.cancel()
 
 
+class _Checked(HTTP1Connection):
+    """Refuses what is no head of a request.
+
+    Before 6.5 any text is a header's name (httputil.py:182), so that ``Transfer-Encoding`` with a blank after it is not
+    tornado's, and its body the next request.
+    """
+
+    def _parse_headers(self, data: bytes) -> tuple[str, HTTPHeaders]:
+        if _HEAD.fullmatch(data) is None:
+            raise HTTPInputError("not the head of a request")
+        return super()._parse_headers(data)
+
+
 class Server(HTTPServer):
     """Ends a connection whose request is not complete in time."""
 
@@ -116,6 +139,8 @@ class Server(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
+        if not _CHECKS_HEADS:
+            cast(Any, request_conn).__class__ = _Checked
         delegate = super().start_request(server_conn, request_conn)
         native = delegate.headers_received
 

@@ -1,4 +1,4 @@
-"""The hypercorn connector: hypercorn's TCP server and HTTP/1.1 protocol, subclassed. Read and tried on hypercorn 0.18.
+"""The hypercorn connector: hypercorn's TCP server and HTTP/1.1 protocol, subclassed. Tried on hypercorn 0.17 and 0.18.
 
 The handshake goes through hypercorn as with any ASGI application; then the frames of wsproto, on which hypercorn
 stands, go to the channel past the event stream (`wsbridge.connectors._codecs.wsproto`), which would lose every close
@@ -79,7 +79,7 @@ _PRIVATE = {
     "hypercorn.protocol.h11:H11WSConnection": "buffer next_event receive_data",
     "hypercorn.protocol.ws_stream:WSStream": "closed handle send",
 }
-server_names("hypercorn", "0.18", _PRIVATE)
+server_names("hypercorn", "0.17 to 0.18", _PRIVATE)
 
 _Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _KEY = "wsbridge.http"  # in the scope

@@ -1,4 +1,4 @@
-"""The picows connector: frames are pushed, and all above them is done here. Read and tried on picows 2.2.0 and 2.3.1.
+"""The picows connector: frames are pushed, and all above them is done here. Tried on picows 2.0 to 2.3.
 
 Native -> call: TEXT, BINARY, CONTINUATION in ``on_ws_frame``, put together by `MessageAssembler` -> ``feed``; PONG ->
 ``pong_received``; CLOSE -> ``peer_closed``; a close that picows writes itself -> ``failed``; ``eof_received`` ->
@@ -21,6 +21,8 @@ Works around; lines are those of picows.pyx in 2.3.1:
 - What is written goes out message by message, by ``send(2)`` (1189): one framer for the connector makes the frames, and
   the answers to the messages of one read are written together.
 - A half-closed connection is kept until the peer has read all (1406): `Protocol.eof_received`.
+- Before 2.1.2 a length with its highest bit set is a negative one, and memory without end is unmasked (1687 of 2.0.0):
+  `_Looking` looks at each head first.
 - Logged errors for what any peer can send (1688): the logger's filter.
 
 On a Unix socket picows ends the process by a segmentation fault (1335): the connector lacks that feature. It lacks
@@ -80,7 +82,7 @@ _PRIVATE = {
     "picows.picows:WSProtocol": "buffer_updated connection_lost connection_made eof_received get_buffer transport",
     "picows.picows:WSTransport": "request response send",
 }
-server_names("picows", "2.2 to 2.3", _PRIVATE)
+server_names("picows", "2.0 to 2.3", _PRIVATE)
 
 _END = b"\r\n\r\n"
 

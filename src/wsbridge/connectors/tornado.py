@@ -1,4 +1,4 @@
-"""The tornado connector: pushed, one task that reads and one that runs callbacks per channel. Tried on 6.5 to 6.6.
+"""The tornado connector: pushed, one task that reads and one that runs callbacks per channel. Tried on 6.4 to 6.6.
 
 Native -> call: ``_handle_message`` -> ``feed``, ``pong_received``, ``peer_closed``; ``_abort`` and ``close`` of the
 protocol -> ``failed``; `StreamClosedError` -> ``connection_lost``.
@@ -22,6 +22,8 @@ Works around, in `Frames` of `wsbridge.connectors._tornado_frames`, a subclass o
 - The keep-alive timer covers one wait, and not the body (http1connection.py:229): `Server` of
   `wsbridge.connectors._tornado_server` has a deadline per request, and answers a bad Host, for which 6.5 logs a
   traceback.
+- Before 6.5 any text is a header's name, so that a body may be the next request: `Server` has each head checked. A
+  mount has the heads that the application's own server takes.
 - A head that is too large is cut off without an answer (iostream.py:986): `Answering`, there. A body is read before the
   handler runs (web.py:2636), and ``Connection: close`` replaces what else the header says (http1connection.py:481):
   `_BodyHandler`, `_Handler._respond_and_close`.
@@ -104,7 +106,7 @@ _PRIVATE = {
     "tornado.iostream:BaseIOStream": "_write_buffer",
     "tornado.websocket:_PerMessageDeflateDecompressor": "_create_decompressor _decompressor _max_wbits",
 }
-server_names("tornado", "6.5 to 6.6", _PRIVATE)
+server_names("tornado", "6.4 to 6.6", _PRIVATE)
 
 _Handle = Callable[[Request, BaseSource], Coroutine[Any, Any, BaseChannel | Response]]
 
