@@ -50,7 +50,6 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.log import server_logger
 
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
@@ -72,14 +71,23 @@ from wsbridge.connector import (
     end_writing,
     is_valid_close_code,
     of_transport,
-    plain_connection,
     plain_response,
     request_parts,
     server_names,
 )
-from wsbridge.connectors._aiohttp_native import SERVER, Log, TlsWriting, WebSocket, fit, native_response, run_now
-from wsbridge.connectors._aiohttp_reading import Rest, Watch
-from wsbridge.connectors._codecs.aiohttp import follow_heads, native_limit
+from wsbridge.connectors._aiohttp_native import (
+    SERVER,
+    Log,
+    TlsWriting,
+    WebSocket,
+    ending_refused,
+    fit,
+    native_response,
+    run_now,
+)
+from wsbridge.connectors._aiohttp_protocol import PROTOCOL, Protocol
+from wsbridge.connectors._aiohttp_reading import Rest, Watch, feeding
+from wsbridge.connectors._codecs.aiohttp import HOLDS_BACK, follow_heads, native_limit
 from wsbridge.connectors._deviations import AIOHTTP
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -92,13 +100,15 @@ AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
-_TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 
 _PRIVATE = {
-    "aiohttp.web:RequestHandler": "_close _message_tail",
-    "aiohttp.web:WebSocketResponse": "_post_start _reader _writer",
-    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
+    "aiohttp.web:RequestHandler": (
+        "_close _current_request _keepalive _keepalive_handle _loop _message_tail _messages _next_keepalive_close_time"
+        " _payload_parser _process_keepalive _request_count"
+    ),
+    "aiohttp.web:WebSocketResponse": "_post_start _pre_start _reader _writer",
+    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer _protocol",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
 _FOUND = server_names("aiohttp", "3.14.4 to 3.14.5", _PRIVATE)
@@ -145,9 +155,9 @@ class _Channel(OnTransport, BaseChannel):
         self._rest: Rest | None = None
         self._is_ahead = False
         watch = Watch(self._transport, self)
-        self._heads = follow_heads(watch.data_received, self._options, deflates=self._deflates)
-        if self._heads is not None:
-            watch.pass_to(self._heads)
+        feed = feeding(self._protocol, reader)
+        self._heads = follow_heads(feed, self._options, deflates=self._deflates)
+        watch.pass_to(feed if self._heads is None else self._heads)
         if early:
             watch.data_received(early)
 
@@ -351,7 +361,7 @@ class Connector(BaseConnector):
         native |= self.native_options
         self._server = web.Server(self._serve)
         native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
-        self.serve_protocols(sockets, partial(_Protocol, self, self._server, **native))
+        self.serve_protocols(sockets, partial(PROTOCOL, self, self._server, **native))
 
     def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
         return _answer(self.handle, self, native)
@@ -369,45 +379,6 @@ class Connector(BaseConnector):
 
 
 # ---- the receiving side ---------------------------------------------------------------------------------------------
-
-
-class _Protocol(web.RequestHandler):
-    """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
-
-    __slots__ = ("__weakref__", "_connector", "_has_failed")
-
-    def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._connector = connector
-        self._has_failed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
-            super().connection_made(transport)
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        finished = await super().finish_response(request, resp, start_time)
-        is_last = self._has_failed or (isinstance(resp, web.Response) and not resp.keep_alive)
-        if is_last and isinstance(self.transport, asyncio.Transport):
-            self._connector.drain_answered(plain_connection(self.transport))  # a body, or the rest of what is none
-        return finished
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)
-        self._has_failed = True
-        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY)):
-            status = 431
-        response = native_response(plain_response(status))
-        response.force_close()
-        return response
 
 
 async def _answer(
@@ -433,7 +404,7 @@ async def _answer(
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
-        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+        if isinstance(native.protocol, Protocol):  # in a mount it is the server's of somebody else
             connector.answering(native.protocol)
         return native_response(outcome)
     assert isinstance(outcome, _Channel)
@@ -442,7 +413,7 @@ async def _answer(
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", SERVER)
     try:
-        if isinstance(native.protocol, _Protocol):
+        if isinstance(native.protocol, Protocol):
             connector.upgraded(native.protocol)
         ws.begun = partial(channel.begin, native)
         await ws.prepare(fit(native, request, channel))
@@ -495,5 +466,7 @@ def mount(
     if point.has_routes:
         path = f"{root_path}{{tail:/.*|}}" if root_path else "/{tail:.*}"
     app.router.add_route("*", path, serve)
+    if not HOLDS_BACK and ending_refused not in app.middlewares:
+        app.middlewares.append(ending_refused)
     app.on_shutdown.append(stop)
     return mounted
