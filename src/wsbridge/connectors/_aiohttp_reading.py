@@ -8,15 +8,20 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from wsbridge.connector import FrameHeads
 from wsbridge.connectors._codecs.aiohttp import HOLDS_BACK
 from wsbridge.connectors._codecs.pieces import PIECE
+from wsbridge.connectors._versions import is_older
 
 __all__ = ["Rest", "Watch", "Watched", "feeding"]
 
 _MOST = 4096  # messages in aiohttp's queue, as many as fit into it from 3.14.4 on; a piece brings some hundreds more
 _ENOUGH = _MOST // 2  # with which it is fed again
+_READS_AHEAD = is_older("aiohttp", (3, 11, 18))  # all frames of a read, before it takes the first
+
+_Feed: TypeAlias = Callable[[bytes], tuple[bool, bytes]]
 
 
 class Watched(Protocol):
@@ -102,7 +107,8 @@ class _Pieces:
     __slots__ = ("_feed", "_messages", "_reading_paused", "_transport", "_unread")
 
     def __init__(self, connection: Any, queue: Any) -> None:
-        self._feed: Callable[[bytes], tuple[bool, bytes]] = connection._payload_parser.feed_data
+        feed: _Feed = connection._payload_parser.feed_data
+        self._feed = _frame_by_frame(feed) if _READS_AHEAD else feed
         self._messages = queue._buffer
         self._reading_paused = False
         self._transport: asyncio.Transport = connection.transport
@@ -144,6 +150,22 @@ class _Pieces:
     def _look(self) -> None:
         if len(self._messages) > _MOST and not self._reading_paused:
             self.pause_reading()
+
+
+def _frame_by_frame(feed: _Feed) -> _Feed:
+    """Return what feeds no frame along with one before it, which the reader would forget if that were refused."""
+    heads = FrameHeads()
+
+    def feed_each(data: bytes) -> tuple[bool, bytes]:
+        frames, found = heads.read(data)
+        begin = 0
+        for position, _ in found:
+            if position > begin:
+                feed(bytes(frames[begin:position]))
+                begin = position
+        return feed(bytes(frames[begin:]))
+
+    return feed_each
 
 
 def feeding(connection: Any, queue: Any) -> Callable[[bytes], None]:

@@ -18,6 +18,7 @@ HOLDS_BACK = not is_older("aiohttp", (3, 14, 4))
 
 _HIGHEST = 2**32 - 2  # bytes: the highest limit that the compiled reader can hold, and add one to (reader_c.pxd)
 _REFUSED = 0x20  # RSV2, which no extension gives a meaning
+_INFLATES_ANY = not HOLDS_BACK and not is_older("aiohttp", (3, 14))  # number of final blocks: see `MeasuredHeads`
 _TOLD_AGAIN = 0x40 if is_older("aiohttp", (3, 14, 2)) else 0  # RSV1: the message is deflated
 _DATA = (0x0, 0x1, 0x2)
 _WINDOW_BITS = 15
@@ -89,13 +90,16 @@ class MeasuredHeads(Heads):
             if head is None:
                 break
             size = head.size + (4 if head.masked else 0) + head.length
-            is_refused = self._message.head_read(head)
-            if not is_refused and head.opcode in _DATA and self._message.is_deflated:
+            is_too_big, is_broken = self._message.head_read(head), False
+            if not is_too_big and head.opcode in _DATA and self._message.is_deflated:
                 if len(frames) - end < size:
                     break
-                is_refused = self._is_too_much(head, bytes(frames[end + head.size : end + size]))
-            self.is_too_big |= is_refused
-            frames[end] |= _REFUSED if is_refused else self._marks(head)
+                try:
+                    is_too_big = self._is_too_much(head, bytes(frames[end + head.size : end + size]))
+                except zlib.error:
+                    is_broken = True
+            self.is_too_big |= is_too_big
+            frames[end] |= _REFUSED if is_too_big or is_broken else self._marks(head)
             self._message.count(head)
             self._to_pass = size
         if end:
@@ -103,7 +107,12 @@ class MeasuredHeads(Heads):
             del frames[:end]
 
     def _is_too_much(self, head: FrameHead, payload: bytes) -> bool:
-        """Tell whether the message is too long with this frame, whose payload has its mask before it."""
+        """Tell whether the message is too long with this frame, whose payload has its mask before it.
+
+        Raises:
+            zlib.error: It cannot be inflated, or has too many final blocks, on which aiohttp 3.14.0 to 3.14.3 holds the
+                event loop for seconds (compression_utils.py, ``decompress_sync``).
+        """
         if head.opcode:
             self._inflated = 0
         if head.masked:
@@ -111,10 +120,7 @@ class MeasuredHeads(Heads):
         limits, kind = self._message.limits, head.opcode or self._message.kind
         limit = limits.largest if kind is None else limits.of(kind)
         inflation = Inflation(self._inflater, payload + END_OF_MESSAGE if head.fin else payload, _WINDOW_BITS)
-        try:
-            is_all = inflation.go_on(limit - self._inflated)
-        except zlib.error:
-            return False  # aiohttp finds that too
+        is_all = inflation.go_on(limit - self._inflated)
         self._inflated += inflation.size
         self._inflater = inflation.inflater
         return not is_all
@@ -151,7 +157,7 @@ _HEADS, _MEASURED = (Heads, MeasuredHeads) if HOLDS_BACK else (_OlderHeads, _Old
 
 def follow_heads(pass_on: Callable[[bytes], None], options: WebSocketOptions[Any], *, deflates: bool) -> Heads | None:
     """Return what is to stand before aiohttp's reader, or None if nothing need be."""
-    if deflates and not is_native(options):
+    if deflates and (_INFLATES_ANY or not is_native(options)):
         return _MEASURED(pass_on, options, deflates=True)
     if deflates or not (HOLDS_BACK and is_native(options)):
         return _HEADS(pass_on, options, deflates=deflates)
