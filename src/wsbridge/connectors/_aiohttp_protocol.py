@@ -80,8 +80,10 @@ class _OlderProtocol(Protocol):
     def data_received(self, data: bytes) -> None:
         count = self._request_count
         super().data_received(data)
-        if self._message_tail:
-            if len(self._message_tail) > MAX_EARLY:
+        native: Any = self
+        early: bytes = native._message_tail
+        if early:
+            if len(early) > MAX_EARLY:
                 self._hold()
         elif self._request_count > count:
             self._head_size = 0

@@ -1,16 +1,17 @@
-"""The aiohttp connector: pulled, one handler task per channel. Tried on aiohttp 3.14.4 and 3.14.5.
+"""The aiohttp connector: pulled, one handler task per channel. Tried on aiohttp from 3.11.0 to 3.14.5.
 
 Native -> call: TEXT, BINARY -> ``text_received``, ``binary_received``; PONG -> ``pong_received``; CLOSE ->
 ``peer_closed``; ERROR -> ``failed``; CLOSED -> ``connection_lost``.
 
-Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._aiohttp_reading` and
-`wsbridge.connectors._codecs.aiohttp` where it is not done here:
+Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._aiohttp_protocol`,
+`wsbridge.connectors._aiohttp_reading` and `wsbridge.connectors._codecs.aiohttp` where it is not done here:
 
 - ``receive()`` closes the connection itself on an error, and a ``close()`` from another task skips the close handshake
   (web_ws.py): `WebSocket.close` does nothing, close frames are written as frames.
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
   cancels all: ``writer_limit`` is out of reach, and `Watch` tells the channel, whose sends wait before that.
-- A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
+- A deflated message over 16 KiB, 5 up to 3.13.1, is written by an executor, and others overtake it
+  (_websocket/writer.py): tracked.
 - A half-close goes unnoticed while bytes are unsent: `Watch` stands before aiohttp's protocol.
 - After a parser error nothing more is read: `Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
@@ -24,9 +25,23 @@ Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._ai
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
 - A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
-  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
+  (web_protocol.py:696, ``lingering_time``): `Protocol`. Its limits are of a line: the whole is counted afterwards.
 - A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
-- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `SERVER`.
+- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `Protocol`, `SERVER`.
+
+And before 3.14.4, where versions differ at import or for each connection, and never for each message:
+
+- A message is too big when it is all there, and a read is parsed to its end, into a queue that counts no empty messages
+  (reader_py.py): `follow_heads` for each connection, and `feeding` in pieces.
+- The final blocks of a deflated message are a loop that copies the rest for each, in 3.14.0 to 3.14.3
+  (compression_utils.py): `MeasuredHeads` wherever messages are deflated.
+- A control frame between fragments ends their being deflated, up to 3.14.1, and a frame that is refused takes those of
+  the same read along, up to 3.11.16: `_OlderHeads`, ``_frame_by_frame``.
+- There is no time-out before the first request, no end to a head, to the requests behind
+  one that is answered, and to what follows a handshake (web_protocol.py): ``_OlderProtocol``.
+- What follows a handshake that is refused is parsed and forgotten: `end_refused`, in applications that have a mount
+  too.
+- The first line of ``Connection`` has to have it all, before 3.14 (web_ws.py, ``_handshake``): `fit`.
 
 Private names are listed in `_PRIVATE`. ``RequestHandler._close``: a runner's ``cleanup()`` sets it before
 ``on_shutdown`` runs, and what peers answer to the close of a mount would be dropped unread (web_protocol.py,
@@ -37,7 +52,8 @@ whether it is closing, which over TLS does not tell of a loss: `TlsWriting`.
 
 What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message after
 an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
-which offers no hook.
+which offers no hook. Before 3.14.4 the first two are refused, since heads are looked at; before 3.14 a message after
+one that ended with a final block is empty.
 """
 
 from __future__ import annotations
@@ -111,7 +127,7 @@ _PRIVATE = {
     "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer _protocol",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
-_FOUND = server_names("aiohttp", "3.14.4 to 3.14.5", _PRIVATE)
+_FOUND = server_names("aiohttp", "3.11.0 to 3.14.5", _PRIVATE)
 _SYNC_DEFLATE: int = _FOUND["WEBSOCKET_MAX_SYNC_CHUNK_SIZE"]  # bytes: larger messages are deflated in an executor
 
 
