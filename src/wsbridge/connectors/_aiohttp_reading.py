@@ -114,7 +114,8 @@ class _Pieces:
         self._transport: asyncio.Transport = connection.transport
         self._unread = bytearray()
         queue._protocol = self
-        self._transport.resume_reading()  # what came before the 101 may have been too much
+        if not self._transport.is_closing():
+            self._transport.resume_reading()  # what came before the 101 may have been too much
 
     def __call__(self, data: bytes) -> None:
         if self._reading_paused or len(data) > PIECE:
