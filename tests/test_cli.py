@@ -513,7 +513,7 @@ def test_reg_1_connectors_as_json_with_none_installed(bare: Bare) -> None:
         "server_version": None,
         "installed": False,
         "problem": None,
-        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install "aiohttp>=3.14.4"',
+        "install": 'pip install ".[aiohttp]" (in a checkout of wsbridge) or pip install "aiohttp>=3.11"',
     }
     assert [row["name"] for row in rows] == sorted({*registry.SERVERS, "memory"})
 

@@ -287,8 +287,10 @@ def test_reg_6_a_connectors_own_module_tells_it_too(name: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     told = done.stderr.splitlines()[-1]
-    assert told.startswith(f"wsbridge.errors.ServerVersionError: the connector {name!r} cannot be used: {server} 0.1 is")
-    assert f'({server}>=' in told
+    assert told.startswith(
+        f"wsbridge.errors.ServerVersionError: the connector {name!r} cannot be used: {server} 0.1 is"
+    )
+    assert f"({server}>=" in told
     assert f'Run: pip install ".[{name}]" (in a checkout of wsbridge) or pip install "' in told
 
 

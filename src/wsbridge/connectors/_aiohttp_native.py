@@ -9,11 +9,22 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from wsbridge import Request, Response, WebSocketOptions
 from wsbridge.connector import NAME, BaseChannel, agree, end_of, says_close
 
-__all__ = ["SERVER", "Log", "TlsWriting", "WebSocket", "fit", "native_response", "run_now"]
+__all__ = [
+    "SERVER",
+    "Log",
+    "TlsWriting",
+    "WebSocket",
+    "end_refused",
+    "ending_refused",
+    "fit",
+    "native_response",
+    "run_now",
+]
 
 _EXTENSIONS = "Sec-WebSocket-Extensions"
 SERVER = "wsbridge"  # where aiohttp would put its own version and Python's
@@ -26,6 +37,11 @@ class WebSocket(web.WebSocketResponse):
     begun: Callable[[bytes], None]
     """Called when aiohttp's reader is there, with what came after the request: it may end within a frame, and what
     follows frames must follow these, too."""
+
+    def _pre_start(self, request: web.BaseRequest) -> tuple[str | None, Any]:
+        if request.transport is None:  # before 3.14.0 an AssertionError
+            raise ConnectionResetError("the peer has left")
+        return super()._pre_start(request)
 
     def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
         connection: Any = request.protocol
@@ -59,16 +75,40 @@ def native_response(outcome: Response) -> web.Response:
     return response
 
 
+def end_refused(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """End the connection with an answer that leaves bytes after a handshake unread, before 3.14.4.
+
+    aiohttp parses them as requests, forgets those, and raises if they are none (web_protocol.py, ``finish_response``).
+    """
+    connection: Any = request.protocol
+    if connection._message_tail:
+        connection._message_tail = b""
+        response.force_close()
+
+
+@web.middleware
+async def ending_refused(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """As `end_refused`, for an application that has a mount."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        end_refused(request, refusal)
+        raise
+    end_refused(request, response)
+    return response
+
+
 def fit(native: web.BaseRequest, request: Request, channel: BaseChannel) -> web.BaseRequest:
     """Return the request of a channel as aiohttp takes it without a word, with one offer for all that is offered.
 
-    What it does not know is a list of protocols in ``Upgrade`` (HS-1) and a second line of subprotocols, and it warns,
-    with the peer's list, where none of them is spoken (web_ws.py:317).
+    What it does not know is a list of protocols in ``Upgrade`` (HS-1), a second line of subprotocols and, before 3.14,
+    one of ``Connection``, and it warns, with the peer's list, where none of them is spoken (web_ws.py:317).
     """
     subprotocol, offer = channel.subprotocol, native.headers.get(_EXTENSIONS)
     if channel.options.compression is not False:
         offer = _offer(request, channel.options)
     is_fit = native.headers["Upgrade"].lower() == "websocket" and _SUBPROTOCOL not in native.headers
+    is_fit = is_fit and "upgrade" in native.headers["Connection"].lower()
     if is_fit and native.headers.get(_EXTENSIONS) == offer:
         return native
     kept = ("Sec-WebSocket-Key", "Sec-WebSocket-Version")
@@ -77,7 +117,7 @@ def fit(native: web.BaseRequest, request: Request, channel: BaseChannel) -> web.
         headers.append((_SUBPROTOCOL, subprotocol))
     if offer is not None:
         headers.append((_EXTENSIONS, offer))
-    return native.clone(headers=[("Upgrade", "websocket"), *headers])
+    return native.clone(headers=[("Upgrade", "websocket"), ("Connection", "Upgrade"), *headers])
 
 
 def _offer(request: Request, options: WebSocketOptions[Any]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from wsbridge.connector import Deviation
-from wsbridge.connectors._versions import version_of
+from wsbridge.connectors._versions import is_older
 
 __all__ = ["DEVIATIONS"]
 
@@ -128,7 +128,7 @@ DEVIATIONS: Mapping[str, Deviation] = MappingProxyType(
         scenario: Deviation(outcome, tried)
         for tried, outcomes in (
             *_OUTCOMES.items(),
-            *(_UP_TO_2_8_7.items() if version_of("granian") <= (2, 8, 7) else ()),
+            *(_UP_TO_2_8_7.items() if is_older("granian", (2, 8, 8)) else ()),
         )
         for scenario, outcome in outcomes.items()
     }

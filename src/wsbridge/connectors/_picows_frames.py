@@ -37,7 +37,7 @@ from wsbridge.connector import (
     is_valid_close_code,
 )
 from wsbridge.connectors._codecs.pieces import PieceReader
-from wsbridge.connectors._versions import version_of
+from wsbridge.connectors._versions import is_older
 
 if TYPE_CHECKING:
 
@@ -212,7 +212,7 @@ def _has_right_length(head: FrameHead) -> bool:
 if TYPE_CHECKING:
     _Base = WSProtocol
 else:
-    _Base = WSProtocol if version_of("picows") >= (2, 1, 2) else _Looking
+    _Base = _Looking if is_older("picows", (2, 1, 2)) else WSProtocol
 
 
 class Protocol(_Base):

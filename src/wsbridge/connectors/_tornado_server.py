@@ -31,7 +31,7 @@ from wsbridge.connector import (
     plain_response,
 )
 from wsbridge.connectors._codecs.answers import final_response
-from wsbridge.connectors._versions import version_of
+from wsbridge.connectors._versions import is_older
 
 __all__ = ["IS_OURS", "Answering", "Server", "StreamAcceptor", "end_after", "unsent"]
 
@@ -42,7 +42,7 @@ _NOISE = (
     *("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body"),
     *("Invalid multipart/form-data", "Unsupported Content-Encoding"),  # before 6.5, of a body that is not there
 )
-_CHECKS_HEADS = version_of("tornado") >= (6, 5)
+_CHECKS_HEADS = not is_older("tornado", (6, 5))
 _HEAD = re.compile(
     rb"[\r\n]*+[!#$%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e\x80-\xff]++ HTTP/[0-9]\.[0-9]\r?\n"
     rb"(?:(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:|[ \t])[\t\x20-\x7e\x80-\xff]*+\r?\n)*+\r?\n"

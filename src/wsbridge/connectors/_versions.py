@@ -1,17 +1,17 @@
-"""Which version of a server is installed, for what an old one does otherwise."""
+"""Which version of a server is installed, where one does otherwise than the others: asked when a module is imported."""
 
 from __future__ import annotations
 
 import re
 from importlib import metadata
 
-__all__ = ["version_of"]
+__all__ = ["is_older"]
 
 
-def version_of(distribution: str) -> tuple[int, ...]:
-    """Return the numbers of a version, as ``(6, 4, 2)``; those of one that is newer than any if none is installed."""
+def is_older(server: str, release: tuple[int, ...]) -> bool:
+    """Tell whether the distribution ``server`` is installed in a version before ``release``; False if it is not."""
     try:
-        version = metadata.version(distribution)
+        version = metadata.version(server)
     except metadata.PackageNotFoundError:  # who reads what is declared needs no server
-        return (1_000_000,)
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+        return False
+    return tuple(int(number) for number in re.findall(r"\d+", version)[: len(release)]) < release

@@ -1,16 +1,17 @@
-"""The aiohttp connector: pulled, one handler task per channel. Tried on aiohttp 3.14.4 and 3.14.5.
+"""The aiohttp connector: pulled, one handler task per channel. Tried on aiohttp from 3.11.0 to 3.14.5.
 
 Native -> call: TEXT, BINARY -> ``text_received``, ``binary_received``; PONG -> ``pong_received``; CLOSE ->
 ``peer_closed``; ERROR -> ``failed``; CLOSED -> ``connection_lost``.
 
-Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._aiohttp_reading` and
-`wsbridge.connectors._codecs.aiohttp` where it is not done here:
+Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._aiohttp_protocol`,
+`wsbridge.connectors._aiohttp_reading` and `wsbridge.connectors._codecs.aiohttp` where it is not done here:
 
 - ``receive()`` closes the connection itself on an error, and a ``close()`` from another task skips the close handshake
   (web_ws.py): `WebSocket.close` does nothing, close frames are written as frames.
 - A send waits after its frame is written, on a future that all senders share (base_protocol.py), so that cancelling one
   cancels all: ``writer_limit`` is out of reach, and `Watch` tells the channel, whose sends wait before that.
-- A deflated message over 16 KiB is written by an executor, and others overtake it (_websocket/writer.py): tracked.
+- A deflated message over 16 KiB, 5 up to 3.13.1, is written by an executor, and others overtake it
+  (_websocket/writer.py): tracked.
 - A half-close goes unnoticed while bytes are unsent: `Watch` stands before aiohttp's protocol.
 - After a parser error nothing more is read: `Rest` takes over the transport and drops what comes until its end, so
   that a peer in mid-upload gets to read why.
@@ -24,9 +25,23 @@ Works around, in `wsbridge.connectors._aiohttp_native`, `wsbridge.connectors._ai
 - ``max_msg_size`` is exclusive, and counts deflated bytes first: see `native_limit`.
 - With a subprotocol offered that is not spoken it warns, with the peer's list (web_ws.py:317): `fit`.
 - A head that is too large is answered with 400, and a body that is left unread is waited for though the peer has left
-  (web_protocol.py:696, ``lingering_time``): `_Protocol`. Its limits are of a line: the whole is counted afterwards.
+  (web_protocol.py:696, ``lingering_time``): `Protocol`. Its limits are of a line: the whole is counted afterwards.
 - A peer that does not read its answers may stay (web_protocol.py, ``finish_response``): `BaseConnector.answering`.
-- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `_Protocol`, `SERVER`.
+- A peer is told aiohttp's version, and what its parser thinks of a malformed request: `Protocol`, `SERVER`.
+
+And before 3.14.4, where versions differ at import or for each connection, and never for each message:
+
+- A message is too big when it is all there, and a read is parsed to its end, into a queue that counts no empty messages
+  (reader_py.py): `follow_heads` for each connection, and `feeding` in pieces.
+- The final blocks of a deflated message are a loop that copies the rest for each, in 3.14.0 to 3.14.3
+  (compression_utils.py): `MeasuredHeads` wherever messages are deflated.
+- A control frame between fragments ends their being deflated, up to 3.14.1, and a frame that is refused takes those of
+  the same read along, up to 3.11.16: `_OlderHeads`, ``_frame_by_frame``.
+- There is no time-out before the first request, no end to a head, to the requests behind
+  one that is answered, and to what follows a handshake (web_protocol.py): ``_OlderProtocol``.
+- What follows a handshake that is refused is parsed and forgotten: `end_refused`, in applications that have a mount
+  too.
+- The first line of ``Connection`` has to have it all, before 3.14 (web_ws.py, ``_handshake``): `fit`.
 
 Private names are listed in `_PRIVATE`. ``RequestHandler._close``: a runner's ``cleanup()`` sets it before
 ``on_shutdown`` runs, and what peers answer to the close of a mount would be dropped unread (web_protocol.py,
@@ -37,10 +52,15 @@ whether it is closing, which over TLS does not tell of a loss: `TlsWriting`.
 
 What it declares is in `wsbridge.connectors._deviations`: an unmasked frame is accepted, and so is a new message after
 an empty first fragment; a large message is inflated in the event loop. All of it is done in aiohttp's compiled reader,
-which offers no hook.
+which offers no hook. Before 3.14.4 the first two are refused, since heads are looked at; before 3.14 a message after
+one that ended with a final block is empty.
 """
 
 from __future__ import annotations
+
+from wsbridge.registry import check_range
+
+check_range("aiohttp")
 
 import asyncio
 import socket
@@ -50,7 +70,6 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.log import server_logger
 
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
@@ -72,14 +91,23 @@ from wsbridge.connector import (
     end_writing,
     is_valid_close_code,
     of_transport,
-    plain_connection,
     plain_response,
     request_parts,
     server_names,
 )
-from wsbridge.connectors._aiohttp_native import SERVER, Log, TlsWriting, WebSocket, fit, native_response, run_now
-from wsbridge.connectors._aiohttp_reading import Rest, Watch
-from wsbridge.connectors._codecs.aiohttp import follow_heads, native_limit
+from wsbridge.connectors._aiohttp_native import (
+    SERVER,
+    Log,
+    TlsWriting,
+    WebSocket,
+    ending_refused,
+    fit,
+    native_response,
+    run_now,
+)
+from wsbridge.connectors._aiohttp_protocol import PROTOCOL, Protocol
+from wsbridge.connectors._aiohttp_reading import Rest, Watch, feeding
+from wsbridge.connectors._codecs.aiohttp import HOLDS_BACK, follow_heads, native_limit
 from wsbridge.connectors._deviations import AIOHTTP
 
 __all__ = ["AiohttpChannel", "AiohttpRequest", "Connector", "mount"]
@@ -92,16 +120,18 @@ AiohttpChannel: TypeAlias = WebSocketChannel[web.WebSocketResponse]
 
 _TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NEVER = 2**62  # bytes: a writer limit that is not reached
-_TOO_MANY = "Too many headers"  # in the message of an exception (_http_parser.pyx, http_parser.py)
 _LOOK = 0.1  # seconds between two looks whether what came before a half-close is delivered
 
 _PRIVATE = {
-    "aiohttp.web:RequestHandler": "_close _message_tail",
-    "aiohttp.web:WebSocketResponse": "_post_start _reader _writer",
-    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer",
+    "aiohttp.web:RequestHandler": (
+        "_close _current_request _keepalive _keepalive_handle _loop _message_tail _messages _next_keepalive_close_time"
+        " _payload_parser _process_keepalive _request_count"
+    ),
+    "aiohttp.web:WebSocketResponse": "_post_start _pre_start _reader _writer",
+    "aiohttp._websocket.reader:WebSocketDataQueue": "_buffer _protocol",
     "aiohttp._websocket.writer": "WEBSOCKET_MAX_SYNC_CHUNK_SIZE",
 }
-_FOUND = server_names("aiohttp", "3.14.4 to 3.14.5", _PRIVATE)
+_FOUND = server_names("aiohttp", "3.11.0 to 3.14.5", _PRIVATE)
 _SYNC_DEFLATE: int = _FOUND["WEBSOCKET_MAX_SYNC_CHUNK_SIZE"]  # bytes: larger messages are deflated in an executor
 
 
@@ -145,9 +175,9 @@ class _Channel(OnTransport, BaseChannel):
         self._rest: Rest | None = None
         self._is_ahead = False
         watch = Watch(self._transport, self)
-        self._heads = follow_heads(watch.data_received, self._options, deflates=self._deflates)
-        if self._heads is not None:
-            watch.pass_to(self._heads)
+        feed = feeding(self._protocol, reader)
+        self._heads = follow_heads(feed, self._options, deflates=self._deflates)
+        watch.pass_to(feed if self._heads is None else self._heads)
         if early:
             watch.data_received(early)
 
@@ -351,7 +381,7 @@ class Connector(BaseConnector):
         native |= self.native_options
         self._server = web.Server(self._serve)
         native |= {"loop": self.loop, "keepalive_timeout": self.handshake_timeout}
-        self.serve_protocols(sockets, partial(_Protocol, self, self._server, **native))
+        self.serve_protocols(sockets, partial(PROTOCOL, self, self._server, **native))
 
     def _serve(self, native: web.BaseRequest) -> Coroutine[Any, Any, web.StreamResponse]:
         return _answer(self.handle, self, native)
@@ -369,45 +399,6 @@ class Connector(BaseConnector):
 
 
 # ---- the receiving side ---------------------------------------------------------------------------------------------
-
-
-class _Protocol(web.RequestHandler):
-    """Answers a request that aiohttp fails on, without a word of why: that is for the log."""
-
-    __slots__ = ("__weakref__", "_connector", "_has_failed")
-
-    def __init__(self, connector: Connector, manager: web.Server, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._connector = connector
-        self._has_failed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._connector.refuse_http2(cast(asyncio.Transport, transport)):
-            super().connection_made(transport)
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        finished = await super().finish_response(request, resp, start_time)
-        is_last = self._has_failed or (isinstance(resp, web.Response) and not resp.keep_alive)
-        if is_last and isinstance(self.transport, asyncio.Transport):
-            self._connector.drain_answered(plain_connection(self.transport))  # a body, or the rest of what is none
-        return finished
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)
-        self._has_failed = True
-        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith(_TOO_MANY)):
-            status = 431
-        response = native_response(plain_response(status))
-        response.force_close()
-        return response
 
 
 async def _answer(
@@ -433,7 +424,7 @@ async def _answer(
     source = _Source(connector, request, native)
     outcome = await handle(request, source)
     if isinstance(outcome, Response):
-        if isinstance(native.protocol, _Protocol):  # in a mount it is the server's of somebody else
+        if isinstance(native.protocol, Protocol):  # in a mount it is the server's of somebody else
             connector.answering(native.protocol)
         return native_response(outcome)
     assert isinstance(outcome, _Channel)
@@ -442,7 +433,7 @@ async def _answer(
         ws.headers.add(name, value)
     ws.headers.setdefault("Server", SERVER)
     try:
-        if isinstance(native.protocol, _Protocol):
+        if isinstance(native.protocol, Protocol):
             connector.upgraded(native.protocol)
         ws.begun = partial(channel.begin, native)
         await ws.prepare(fit(native, request, channel))
@@ -495,5 +486,7 @@ def mount(
     if point.has_routes:
         path = f"{root_path}{{tail:/.*|}}" if root_path else "/{tail:.*}"
     app.router.add_route("*", path, serve)
+    if not HOLDS_BACK and ending_refused not in app.middlewares:
+        app.middlewares.append(ending_refused)
     app.on_shutdown.append(stop)
     return mounted

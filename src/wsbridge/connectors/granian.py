@@ -31,6 +31,10 @@ Private names are listed in `_PRIVATE`.
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("granian")
+
 import asyncio
 import contextlib
 import logging

@@ -23,6 +23,10 @@ Private names, and public ones that hypercorn does not document, are listed in `
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("hypercorn")
+
 import asyncio
 import contextlib
 import logging

@@ -34,6 +34,10 @@ classes, which picows does not document either, are tried at each start. It decl
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("picows")
+
 import asyncio
 import logging
 import socket

@@ -37,6 +37,10 @@ It declares no deviation. Private names are listed in `_PRIVATE` and looked for 
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("tornado")
+
 import asyncio
 import logging
 import re

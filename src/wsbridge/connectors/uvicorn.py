@@ -19,6 +19,10 @@ It declares no deviation.
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("uvicorn")
+
 import asyncio
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -34,13 +38,13 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request as NativeRequest
 from websockets.http11 import Response as NativeResponse
 from websockets.utils import accept_key
-from websockets.version import version as websockets_version
 
 from wsbridge import Request, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import BaseChannel, BaseSource, close_keywords, server_names
 from wsbridge.connectors import asgi
 from wsbridge.connectors._codecs.uvicorn import KEY, Upgraded, UvicornConnector, peers_logger
 from wsbridge.connectors._codecs.websockets import Channel, FrameReader, agree_on_deflate
+from wsbridge.connectors._versions import is_older
 
 __all__ = ["Connector", "UvicornChannel", "UvicornRequest"]
 
@@ -57,7 +61,7 @@ _PRIVATE = {
 server_names("uvicorn", "0.35 to 0.54", _PRIVATE)
 
 _SURROGATES = ("ascii", "surrogateescape")
-_LATIN1 = ("latin-1",) if websockets_version >= "17" else _SURROGATES  # as uvicorn encodes it again
+_LATIN1 = _SURROGATES if is_older("websockets", (17,)) else ("latin-1",)  # as uvicorn encodes it again
 _OLD = ("ascii", "ignore")  # up to 0.51 that is by surrogates, which websockets 17 refuses: `_OldProtocol.take`
 _DECODING = _LATIN1 if hasattr(websockets_sansio_impl, "websockets_version") else _OLD
 _ANSWERS_WELL = hasattr(websockets_sansio_impl, "STATUS_PHRASES")  # since 0.53

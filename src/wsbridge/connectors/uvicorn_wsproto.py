@@ -19,6 +19,10 @@ It declares no deviation.
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("uvicorn-wsproto")
+
 import asyncio
 from dataclasses import replace
 from http.client import responses

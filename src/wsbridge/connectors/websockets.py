@@ -32,6 +32,10 @@ It declares no deviation.
 
 from __future__ import annotations
 
+from wsbridge.registry import check_range
+
+check_range("websockets")
+
 import asyncio
 import contextlib
 import email.utils
@@ -52,7 +56,6 @@ from websockets.http11 import Response as NativeResponse
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
-from websockets.version import version as websockets_version
 
 from wsbridge import Application, Request, Response, WebSocketChannel, WebSocketOptions
 from wsbridge.connector import (
@@ -75,6 +78,7 @@ from wsbridge.connector import (
     settle,
 )
 from wsbridge.connectors._codecs.websockets import Channel, agree_on_deflate
+from wsbridge.connectors._versions import is_older
 from wsbridge.connectors._websockets_head import KNOWS_METHODS, HeadReader
 
 __all__ = ["Connector", "WebsocketsChannel", "WebsocketsRequest", "mount"]
@@ -248,7 +252,7 @@ class _Protocol13(_Protocol):
         return self.eof_sent if self.state is _CONNECTING else super().close_expected()
 
 
-_PROTOCOL = _Protocol if websockets_version >= "14" else _Protocol13
+_PROTOCOL = _Protocol13 if is_older("websockets", (14,)) else _Protocol
 
 
 class _Connection(HeadReader, ServerConnection):
