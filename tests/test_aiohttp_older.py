@@ -129,7 +129,7 @@ def test_a_frame_is_fed_alone_where_it_would_take_those_before_it_along() -> Non
 
 
 def test_a_version_is_older_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_versions.metadata, "version", lambda name: "3.9.18rc1")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.9.18rc1")
     assert _versions.is_older("any", (3, 11))
     assert _versions.is_older("any", (3, 9, 19))
     assert not _versions.is_older("any", (3, 9, 18))

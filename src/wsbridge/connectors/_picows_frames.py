@@ -209,10 +209,12 @@ def _has_right_length(head: FrameHead) -> bool:
     return head.size == 2 or head.length > 125
 
 
+_BASE: type[WSProtocol] = _Looking if is_older("picows", (2, 1, 2)) else WSProtocol
+
 if TYPE_CHECKING:
     _Base = WSProtocol
 else:
-    _Base = _Looking if is_older("picows", (2, 1, 2)) else WSProtocol
+    _Base = _BASE
 
 
 class Protocol(_Base):
