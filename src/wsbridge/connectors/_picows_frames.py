@@ -164,7 +164,7 @@ class Pieces(PieceReader):
         self._protocol = cast(Protocol, None)
 
 
-class _Looking(WSProtocol):
+class LookingProtocol(WSProtocol):
     """picows' protocol before 2.1.2, which is handed on no frame whose length is written in a way that is not allowed.
 
     It would take one with the highest bit for negative, and the memory that it unmasks has no end (1687 of 2.0.0).
@@ -212,7 +212,7 @@ def _has_right_length(head: FrameHead) -> bool:
 if TYPE_CHECKING:
     _Base = WSProtocol
 else:
-    _Base = WSProtocol if version_of("picows") >= (2, 1, 2) else _Looking
+    _Base = WSProtocol if version_of("picows") >= (2, 1, 2) else LookingProtocol
 
 
 class Protocol(_Base):
