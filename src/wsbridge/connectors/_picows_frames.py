@@ -164,7 +164,7 @@ class Pieces(PieceReader):
         self._protocol = cast(Protocol, None)
 
 
-class _Looking(WSProtocol):
+class LookingProtocol(WSProtocol):
     """picows' protocol before 2.1.2, which is handed on no frame whose length is written in a way that is not allowed.
 
     It would take one with the highest bit for negative, and the memory that it unmasks has no end (1687 of 2.0.0).
@@ -209,12 +209,10 @@ def _has_right_length(head: FrameHead) -> bool:
     return head.size == 2 or head.length > 125
 
 
-_BASE: type[WSProtocol] = _Looking if is_older("picows", (2, 1, 2)) else WSProtocol
-
 if TYPE_CHECKING:
     _Base = WSProtocol
 else:
-    _Base = _BASE
+    _Base = LookingProtocol if is_older("picows", (2, 1, 2)) else WSProtocol
 
 
 class Protocol(_Base):

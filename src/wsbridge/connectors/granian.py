@@ -1,4 +1,4 @@
-"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.0 to 2.8.9.
+"""The granian connector: granian's ASGI worker, in this event loop. Read and tried on granian 2.8.7 and 2.8.9.
 
 HTTP and WebSocket are spoken by granian's Rust threads, of which Python reaches nothing: the channel stands on the
 event stream (`wsbridge.connectors.asgi`). RSGI was tried too: it tells a loss apart and goes on reading after its own
@@ -94,7 +94,7 @@ _PRIVATE = {
     "granian._granian:ASGIWorker": "serve_async serve_async_uds",
     "granian._granian:WorkerSignal": "add_cb set",
 }
-_FOUND = server_names("granian", "2.8", _PRIVATE)
+_FOUND = server_names("granian", "2.8.7 to 2.8.9", _PRIVATE)
 
 _NOISE = ("Attempted to write to a closed", "Failed to close websocket", "Websocket handshake failed")
 _NO_TLS: tuple[Any, ...] = (False, None, None, None, "tls1.3", None, [], False)

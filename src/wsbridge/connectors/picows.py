@@ -22,7 +22,7 @@ Works around; lines are those of picows.pyx in 2.3.1:
   the answers to the messages of one read are written together.
 - A half-closed connection is kept until the peer has read all (1406): `Protocol.eof_received`.
 - Before 2.1.2 a length with its highest bit set is a negative one, and memory without end is unmasked (1687 of 2.0.0):
-  `_Looking` looks at each head first.
+  `LookingProtocol` looks at each head first.
 - Logged errors for what any peer can send (1688): the logger's filter.
 
 On a Unix socket picows ends the process by a segmentation fault (1335): the connector lacks that feature. It lacks
@@ -85,6 +85,7 @@ logger = logging.getLogger("wsbridge")
 _PRIVATE = {
     "picows.picows:WSProtocol": "buffer_updated connection_lost connection_made eof_received get_buffer transport",
     "picows.picows:WSTransport": "request response send",
+    "aiofastnet": "connect_accepted_socket",  # before 2.2 picows takes an aiofastnet that may lack it
 }
 server_names("picows", "2.0 to 2.3", _PRIVATE)
 
