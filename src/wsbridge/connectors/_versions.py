@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-__all__ = ["is_older"]
+from wsbridge.registry import check_range
+
+__all__ = ["check_range", "is_older"]
 
 
 def is_older(server: str, release: tuple[int, ...]) -> bool:

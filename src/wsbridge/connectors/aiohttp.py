@@ -58,7 +58,7 @@ one that ended with a final block is empty.
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("aiohttp")
 

@@ -31,7 +31,7 @@ Private names are listed in `_PRIVATE`.
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("granian")
 

@@ -23,7 +23,7 @@ Private names, and public ones that hypercorn does not document, are listed in `
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("hypercorn")
 

@@ -34,7 +34,7 @@ classes, which picows does not document either, are tried at each start. It decl
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("picows")
 

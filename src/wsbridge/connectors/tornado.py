@@ -37,7 +37,7 @@ It declares no deviation. Private names are listed in `_PRIVATE` and looked for 
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("tornado")
 

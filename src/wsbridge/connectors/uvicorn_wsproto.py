@@ -19,7 +19,7 @@ It declares no deviation.
 
 from __future__ import annotations
 
-from wsbridge.registry import check_range
+from wsbridge.connectors._versions import check_range
 
 check_range("uvicorn-wsproto")
 
