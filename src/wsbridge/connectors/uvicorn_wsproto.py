@@ -1,4 +1,5 @@
-"""The uvicorn-wsproto connector: uvicorn's HTTP and its WebSocket by wsproto. Tried on uvicorn 0.54 and wsproto 1.3.
+"""The uvicorn-wsproto connector: uvicorn's HTTP and its WebSocket by wsproto. Tried on uvicorn 0.30
+to 0.54 and wsproto 1.3.
 
 As in `wsbridge.connectors.uvicorn` the handshake goes through uvicorn; then `wsbridge.connectors._codecs.wsproto` takes
 the connection over, as on hypercorn: uvicorn's own reading stops for each message (wsproto_impl.py,

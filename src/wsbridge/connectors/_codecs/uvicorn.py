@@ -1,4 +1,5 @@
-"""What both connectors of uvicorn share, whichever implementation of WebSocket they stand on. Read on uvicorn 0.54.
+"""What both connectors of uvicorn share, whichever implementation of WebSocket they stand on. Read on uvicorn 0.30
+to 0.54.
 
 The connector, which starts uvicorn's protocol classes, subclassed, and HTTP by h11 until a connection is upgraded: then
 a WebSocket protocol of `wsbridge.connectors.uvicorn` or `wsbridge.connectors.uvicorn_wsproto` takes it over.
@@ -9,6 +10,7 @@ Works around, by ``Config(http=, ws=)``, which take classes:
 - What stands after the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, and HTTP/1.0 is taken for HTTP/1.1:
   `_Http._should_upgrade`.
+- Up to 0.52 the time-out of keep-alive comes after an upgrade that was sent ahead, too, and raises: it is called off.
 - It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
 - A head that is too large gets 400 (h11_impl.py, ``handle_events``): `_Http.send_400_response`.
 - Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop, and has no timeout for TLS
@@ -50,12 +52,13 @@ from wsbridge.connectors import asgi
 
 __all__ = ["KEY", "SUPPORTED", "Upgraded", "UvicornConnector", "peers_logger"]
 
-SUPPORTED = "0.54"
+SUPPORTED = "0.30 to 0.54"
 
 _PRIVATE = {
     "uvicorn:Config": "date_header encoded_headers load",
-    "uvicorn.protocols.http.h11_impl:H11Protocol": "_should_upgrade app_state config conn connections cycle"
-    " handle_websocket_upgrade headers logger on_response_complete scope send_400_response server_state transport",
+    "uvicorn.protocols.http.h11_impl:H11Protocol": "_get_upgrade _unset_keepalive_if_required app_state config conn"
+    " connections cycle handle_websocket_upgrade headers logger on_response_complete scope send_400_response"
+    " server_state transport",
     "uvicorn.server:ServerState": "default_headers tasks",
 }
 server_names("uvicorn", SUPPORTED, _PRIVATE)
@@ -157,6 +160,9 @@ class _Http(H11Protocol):
         self.deadline.cancel()
         super().connection_lost(exc)
 
+    def _get_upgrade(self) -> bytes | None:
+        return b"websocket" if self._should_upgrade() else None  # up to 0.30 that is what is asked
+
     def _should_upgrade(self) -> bool:
         self.deadline.cancel()
         cast(Any, self.scope)[KEY] = self
@@ -191,6 +197,7 @@ class _Http(H11Protocol):
         if asgi.has_controls(event.headers):
             self.send_400_response("")
             return
+        self._unset_keepalive_if_required()
         self.connections.discard(self)
         self.connector.upgraded(self)
         protocol = self.connector.protocol_class(
