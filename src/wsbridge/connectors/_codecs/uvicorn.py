@@ -10,7 +10,7 @@ Works around, by ``Config(http=, ws=)``, which take classes:
 - What stands after the handshake request is dropped (h11_impl.py, ``handle_websocket_upgrade``): it is handed on.
 - ``Upgrade`` and ``Connection`` are looked for in their last line only, and HTTP/1.0 is taken for HTTP/1.1:
   `_Http._should_upgrade`.
-- The time-out of keep-alive ends a WebSocket whose request was sent ahead, up to 0.52: it is called off.
+- Up to 0.52 the time-out of keep-alive comes after an upgrade that was sent ahead, too, and raises: it is called off.
 - It logs two lines for each channel, with the query, and a warning for each request that is no HTTP: `PeersLogger`.
 - A head that is too large gets 400 (h11_impl.py, ``handle_events``): `_Http.send_400_response`.
 - Serving takes over the process's signals, ends it by ``sys.exit`` and takes 0.2 s to stop, and has no timeout for TLS
