@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_a_frame_is_fed_alone_where_it_would_take_those_before_it_along() -> Non
 
 
 def test_a_version_is_older_by_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.9.18rc1")
+    monkeypatch.setattr(metadata, "version", lambda name: "3.9.18rc1")
     assert _versions.is_older("any", (3, 11))
     assert _versions.is_older("any", (3, 9, 19))
     assert not _versions.is_older("any", (3, 9, 18))

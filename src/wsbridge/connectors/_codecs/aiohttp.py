@@ -22,6 +22,7 @@ _INFLATES_ANY = not HOLDS_BACK and not is_older("aiohttp", (3, 14))  # number of
 _TOLD_AGAIN = 0x40 if is_older("aiohttp", (3, 14, 2)) else 0  # RSV1: the message is deflated
 _DATA = (0x0, 0x1, 0x2)
 _WINDOW_BITS = 15
+_SLICE = 16 * 1024  # bytes whose heads are looked at together
 
 
 class Heads:
@@ -135,6 +136,10 @@ class _OlderHeads(Heads):
     """
 
     __slots__ = ()
+
+    def __call__(self, data: bytes) -> None:
+        for begin in range(0, len(data), _SLICE):  # the heads of 40,000 empty frames take 8 MiB
+            super().__call__(data[begin : begin + _SLICE])
 
     def _marks(self, head: FrameHead) -> int:
         is_after_control, self._is_after_control = self._is_after_control, head.opcode not in _DATA
