@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import inspect
 import io
 import os
 import sys
@@ -124,6 +125,8 @@ class WebsocketsClient(Client):
         from websockets.asyncio.client import connect  # noqa: TID251  (a client, imported only when it is used)
         from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI  # noqa: TID251  (as above)
 
+        # before 15 it knows no proxy, and hands what it does not know on to the event loop
+        direct: dict[str, Any] = {"proxy": None} if "proxy" in inspect.signature(connect).parameters else {}
         try:
             connection = await connect(
                 target.url,
@@ -133,7 +136,7 @@ class WebsocketsClient(Client):
                 open_timeout=CONNECT_TIMEOUT,
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=None,
-                proxy=None,
+                **direct,
             )
         except InvalidStatus as exc:
             response = exc.response
