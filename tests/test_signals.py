@@ -29,6 +29,17 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
+    """See to it that a test leaves signals as it found them: none ignored, as `nohup` or a shell's ``&`` has them."""
+    inherited = {signum: signal.getsignal(signum) for signum in ENDING}
+    for signum, handler in inherited.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL)
+    yield from _unchanged_signals()
+    for signum, handler in inherited.items():
+        signal.signal(signum, handler)
+
+
+def _unchanged_signals() -> Iterator[None]:
     before = {signum: signal.getsignal(signum) for signum in ENDING}
     yield
     assert {signum: signal.getsignal(signum) for signum in ENDING} == before
