@@ -16,6 +16,7 @@ from types import MappingProxyType
 import pytest
 
 from wsbridge import registry
+from wsbridge._common.requirements import Requirement
 from wsbridge.connector import BaseConnector
 from wsbridge.errors import (
     ConnectorConflictError,
@@ -266,6 +267,21 @@ def test_reg_6_any_version_will_do_where_none_is_asked_for(own: Install) -> None
     own("0.1", bounds="")
 
     assert load_connector("own").__module__ == "own_module"
+
+
+@pytest.mark.rule("REG-6")
+def test_reg_6_a_range_is_checked_by_the_name_of_a_connector(monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(version: str) -> None:
+        needed = (Requirement("tornado", ">=6.4", version),)
+        monkeypatch.setattr(registry, "_own_requirements", lambda name: needed)
+
+    installed("6.4")
+    registry.check_range("tornado")
+    installed("6.2")
+    with pytest.raises(
+        ServerVersionError, match=r"tornado 6\.2 is older than what is supported \(tornado>=6\.4\)\. Run: "
+    ):
+        registry.check_range("tornado")
 
 
 @pytest.mark.rule("REG-6")
