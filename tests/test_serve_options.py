@@ -188,7 +188,7 @@ async def test_stop_2_under_load_everything_sent_is_received(
                 await asyncio.sleep(0.01)
         code = asyncio.ensure_future(process.end(signal.SIGTERM))
         await asyncio.gather(*listening)
-        assert (await code, process.lines[-5:]) == (Exit.OK, process.lines[-5:])
+        assert await code == Exit.OK, process.lines[-5:]
         for task in talking:
             task.cancel()
         await asyncio.wait(talking)

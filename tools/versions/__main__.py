@@ -43,8 +43,8 @@ def newer(known: table.Table) -> list[str]:
     lines: list[str] = []
     for name, distribution in CONNECTORS.items():
         newest = releases.released(distribution)[-1]
-        tried = sorted(known.get(name, {}), key=lambda text: releases.version(text) or ())
-        if not tried or (releases.version(tried[-1]) or ()) < (releases.version(newest) or ()):
+        tried = sorted(known.get(name, {}), key=releases.order)
+        if not tried or releases.order(tried[-1]) < releases.order(newest):
             lines.append(f"{name}: {distribution} {newest} is out, and {tried[-1] if tried else 'none'} was tried last")
     return lines
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from wsbridge._common.requirements import Requirement, normalized
 
-__all__ = ["CONNECTORS", "Version", "chosen", "ends", "range_of", "released", "requirements", "version"]
+__all__ = ["CONNECTORS", "Version", "chosen", "ends", "order", "range_of", "released", "requirements", "version"]
 
 CONNECTORS: Mapping[str, str] = MappingProxyType(
     {
@@ -69,10 +69,11 @@ def released(distribution: str) -> list[str]:
     found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"`pip index versions {distribution}` found nothing: {done.stderr.strip()[-500:]}")
-    return sorted((text.strip() for text in found[1].split(",") if version(text.strip())), key=_order)
+    return sorted((text.strip() for text in found[1].split(",") if version(text.strip())), key=order)
 
 
-def _order(text: str) -> Version:
+def order(text: str) -> Version:
+    """Return what releases are sorted by."""
     numbers = version(text)
     assert numbers is not None
     return numbers
@@ -82,7 +83,7 @@ def chosen(releases: Iterable[str], specifier: str) -> list[str]:
     """Return of the releases that ``specifier`` takes the first and the last patch of each minor release."""
     within = [text for text in releases if Requirement("", specifier, text).problem is None]
     found: list[str] = []
-    for _, group in groupby(sorted(within, key=_order), lambda text: (*_order(text), 0)[:2]):
+    for _, group in groupby(sorted(within, key=order), lambda text: (*order(text), 0)[:2]):
         patches = list(group)
         found += patches[:1] if len(patches) == 1 else [patches[0], patches[-1]]
     return found

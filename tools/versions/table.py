@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.lines import as_lines
-from tools.versions.releases import CONNECTORS, range_of, version
+from tools.versions.releases import CONNECTORS, order, range_of
 from tools.versions.trial import Outcome
 from wsbridge.conformance.contract.definition import markdown_table
 
@@ -31,7 +31,7 @@ def load(root: Path) -> Table:
 def save(root: Path, table: Table) -> None:
     """Write the table, its versions in order, and the page."""
     data = {
-        name: {text: table[name][text].to_json() for text in sorted(table[name], key=lambda text: version(text) or ())}
+        name: {text: table[name][text].to_json() for text in sorted(table[name], key=order)}
         for name in CONNECTORS
         if name in table
     }

@@ -44,15 +44,8 @@ class Outcome:
 
     def same_as(self, former: Outcome) -> bool:
         """Tell whether both say the same of a version, whatever the failures say, and however many checks there are."""
-        mine, its = (
-            (self.verdict, self.failed.keys(), self.deviations),
-            (
-                former.verdict,
-                former.failed.keys(),
-                former.deviations,
-            ),
-        )
-        return mine == its
+        has_same_verdict = self.verdict == former.verdict and self.deviations == former.deviations
+        return has_same_verdict and self.failed.keys() == former.failed.keys()
 
 
 def _uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
