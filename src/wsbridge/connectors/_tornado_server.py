@@ -42,7 +42,7 @@ _NOISE = (
     *("Malformed HTTP message", "Unsatisfiable read", "SSL Error", "Timeout reading body"),
     *("Invalid multipart/form-data", "Unsupported Content-Encoding"),  # before 6.5, of a body that is not there
 )
-_CHECKS_HEADS = not is_older("tornado", (6, 5))
+_TAKES_ANY_NAME = is_older("tornado", (6, 5))  # of a header: see `_Checked`
 _HEAD = re.compile(
     rb"[\r\n]*+[!#$%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e\x80-\xff]++ HTTP/[0-9]\.[0-9]\r?\n"
     rb"(?:(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:|[ \t])[\t\x20-\x7e\x80-\xff]*+\r?\n)*+\r?\n"
@@ -139,7 +139,7 @@ class Server(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         self.connector.request_begins(cast(HTTP1ServerConnection, server_conn))
-        if not _CHECKS_HEADS:
+        if _TAKES_ANY_NAME:
             cast(Any, request_conn).__class__ = _Checked
         delegate = super().start_request(server_conn, request_conn)
         native = delegate.headers_received
